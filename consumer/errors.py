@@ -1,0 +1,56 @@
+"""What can go wrong, as a small tree: each class is one sentence, its data, and the exit code it ends the process with.
+
+Messages name the thing (setting, file, topic, record) and the way out. Foreign exceptions are translated at the edges.
+"""
+
+from __future__ import annotations
+
+
+class ConsumerError(Exception):
+    """Anything this software reports to a person in one line; ``exit_code`` is what the process ends with."""
+
+    exit_code = 1
+
+
+class SettingsError(ConsumerError):
+    """A setting, an option or a handler is wrong; found before any connection is made."""
+
+    exit_code = 2
+
+
+class KafkaError(ConsumerError):
+    """Kafka answered, and the answer means that this cannot work (a missing topic, a refusal)."""
+
+
+class KafkaUnreachableError(ConsumerError):
+    """No broker answered within ``kafka.start_timeout_seconds``."""
+
+    exit_code = 69
+
+
+class StuckCallError(ConsumerError):
+    """A handler's call would not end within ``delivery.drain_seconds`` of a stop."""
+
+    exit_code = 70
+
+
+class PartitionHaltedError(ConsumerError):
+    """A partition halted and ``delivery.on_halt`` is ``exit``."""
+
+    exit_code = 74
+
+
+class LocalKafkaError(ConsumerError):
+    """The Kafka that was to run on this machine could not be downloaded or started."""
+
+
+class DecodeError(ConsumerError):
+    """A record's value is not an event.
+
+    ``reason`` is from a closed set (a metric's label): ``undecodable`` or ``too_large``. The message holds no part of
+    the value: libraries quote what they could not read, and a value may hold personal data.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
