@@ -60,18 +60,24 @@ class TwoSpellings(Generic[Event]):
 
     def read(self, value: bytes) -> Event:
         """Decode one document, or raise (see ``session_reader``)."""
+        if self._refused:
+            return self._read_warily(value)
+        try:
+            return self._first(value)
+        except msgspec.ValidationError:
+            self._refused = 1
+            return self._read_both(value)
+
+    def _read_warily(self, value: bytes) -> Event:
         if self._refused < _REFUSALS_IN_A_ROW:
             try:
                 event = self._first(value)
             except msgspec.ValidationError:
                 self._refused += 1
-            else:
-                self._refused = 0
-                return event
-        else:
-            self._refused += 1
-            if self._refused > _REFUSALS_IN_A_ROW + _SECOND_READINGS:
-                self._refused = 0
+                return self._read_both(value)
+            self._refused = 0
+            return event
+        self._refused = (self._refused + 1) % (_REFUSALS_IN_A_ROW + _SECOND_READINGS)
         return self._read_both(value)
 
     def _read_both(self, value: bytes) -> Event:
