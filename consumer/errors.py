@@ -5,6 +5,9 @@ Messages name the thing (setting, file, topic, record) and the way out. Foreign 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class ConsumerError(Exception):
     """Anything this software reports to a person in one line; ``exit_code`` is what the process ends with."""
@@ -54,3 +57,10 @@ class DecodeError(ConsumerError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant, or which names there are; the end of an error message."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(names)}"

@@ -1,0 +1,177 @@
+"""A user's callable, imported, given its options, and looked at once: how it wants to be called is known before any event.
+
+A handler is any callable with one parameter (the event) or two (the event and its Record), sync or async. A class is
+constructed with the route's options. No base class, no registry.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import typing
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from consumer.errors import SettingsError, hint
+
+
+class Handler(msgspec.Struct, frozen=True):
+    """A handler ready to be called; made at start, closed with the daemon."""
+
+    call: Callable[..., Any]
+    is_async: bool
+    wants_record: bool
+    flush: Callable[[], Awaitable[None]] | None
+    """Makes durable what was handled so far; awaited before each commit."""
+    context: Any
+    """The object itself when it is an async context manager, else None."""
+
+
+def load_handler(reference: str, options: Mapping[str, Any], where: str, environment: Mapping[str, str]) -> Handler:
+    """Import ``module:attribute`` and make a Handler of it; ``where`` names the route in errors.
+
+    Raises SettingsError, in one sentence, for whatever is wrong with the reference, the options or the signature.
+    """
+    target = _import(reference, f"{where}.handler")
+    if inspect.isclass(target):
+        target = _construct(target, _resolved(options, environment, where), f"{where}.options")
+    elif options:
+        raise SettingsError(f"{where}.options: {reference} is not a class; only classes take options")
+    if not callable(target):
+        raise SettingsError(f"{where}.handler: {reference} cannot be called with an event")
+    return Handler(
+        call=target,
+        is_async=_is_async(target),
+        wants_record=_wants_record(target, f"{where}.handler: {reference}"),
+        flush=_flush_of(target, f"{where}.handler: {reference}"),
+        context=target if hasattr(type(target), "__aenter__") else None,
+    )
+
+
+def _import(reference: str, where: str) -> Any:
+    module_name, colon, attribute = reference.partition(":")
+    if not (module_name and colon and attribute):
+        raise SettingsError(f"{where}: {reference!r} is not module:attribute")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        raise SettingsError(
+            f"{where}: {reference}: there is no module {missing!r}; put its folder in `path` or PYTHONPATH"
+        ) from error
+    except Exception as error:
+        raise SettingsError(f"{where}: importing {module_name} raised {_described(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            near = hint(part, [name for name in vars(found) if not name.startswith("_")])
+            raise SettingsError(f"{where}: {reference}: {module_name} has no {part!r}{near}")
+        found = getattr(found, part)
+    return found
+
+
+def _described(error: BaseException) -> str:
+    """Say what was raised and where: this is a person's own module failing at import, no record is involved."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _construct(target: type, options: Mapping[str, Any], where: str) -> Any:
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    for name in options:
+        if name not in parameters:
+            raise SettingsError(f"{where}: {target.__name__} has no option {name!r}{hint(name, parameters)}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise SettingsError(f"{where}: {target.__name__} needs the option {name!r}")
+    # A class without __init__ has no annotations of its own to read: object's answers for it.
+    annotations = typing.get_type_hints(target.__init__) if "__init__" in vars(target) else {}
+    converted = {name: _converted(value, annotations.get(name, Any), f"{where}.{name}") for name, value in options.items()}
+    try:
+        return target(**converted)
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise SettingsError(f"{where}: {target.__name__} refused its options with {type(error).__name__}") from error
+
+
+def _converted(value: Any, annotation: Any, where: str) -> Any:
+    try:
+        return msgspec.convert(value, annotation)
+    except msgspec.ValidationError as error:
+        # Only the types: a value of an option may be a secret.
+        raise SettingsError(f"{where}: {str(error).replace('`', '').split(' - at')[0]}") from None
+
+
+def _resolved(options: Mapping[str, Any], environment: Mapping[str, str], where: str) -> dict[str, Any]:
+    return {name: _resolve(value, environment, f"{where}.options.{name}") for name, value in options.items()}
+
+
+def _resolve(value: Any, environment: Mapping[str, str], where: str) -> Any:
+    """Replace ``{env = "X"}`` and ``{file = "path"}`` by what they point at."""
+    if not isinstance(value, dict) or set(value) not in ({"env"}, {"file"}):
+        return value
+    if "env" in value:
+        if value["env"] not in environment:
+            raise SettingsError(f"{where}: the environment variable {value['env']} is not set")
+        return environment[value["env"]]
+    try:
+        return Path(value["file"]).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{where}: cannot read {value['file']}: {error}") from error
+
+
+def _is_async(target: Any) -> bool:
+    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
+
+
+def _wants_record(target: Any, where: str) -> bool:
+    try:
+        signature = inspect.signature(target)
+    except ValueError:  # some builtins have none: they get the event alone
+        return False
+    positional = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    wants = len(positional) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
+    try:
+        signature.bind(*([None] * (2 if wants else 1)))
+    except TypeError as error:
+        raise SettingsError(f"{where}: a handler takes the event, or the event and its Record; {error}") from None
+    return wants
+
+
+def _flush_of(target: Any, where: str) -> Callable[[], Awaitable[None]] | None:
+    flush = getattr(target, "flush", None)
+    if flush is None or inspect.isroutine(target):
+        return None
+    if not inspect.iscoroutinefunction(flush):
+        raise SettingsError(f"{where}: flush must be `async def flush(self)`")
+    return typing.cast("Callable[[], Awaitable[None]]", flush)
+
+
+def extend_path(folders: list[str], path: list[str]) -> None:
+    """Append the settings' ``path`` to Python's, once each; refuse a folder that would shadow this software.
+
+    ``path`` is ``sys.path``, given by the caller.
+    """
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise SettingsError(f"path: {folder} is not a folder")
+        for name in ("consumer", "schemas"):
+            if (Path(folder) / name).is_dir() or (Path(folder) / f"{name}.py").exists():
+                raise SettingsError(f"path: {folder} holds its own {name!r}, a name of this software; rename that one")
+        if os.path.abspath(folder) not in map(os.path.abspath, path):  # noqa: PTH100 - sys.path holds text
+            path.append(folder)

@@ -1,0 +1,28 @@
+"""Plain values that travel with an event."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class TopicPartition(msgspec.Struct, frozen=True, gc=False, order=True):
+    """One partition of a topic; a key of dicts."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """What Kafka delivered: raw bytes and where they came from. A handler with a second parameter gets it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    """Milliseconds since 1970, set by the producer or by the broker (the topic's setting)."""
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()

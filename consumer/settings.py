@@ -1,0 +1,191 @@
+"""Every setting as one typed value, with its default and its meaning; validated whole before any connection.
+
+Where values come from (file, environment, ``--set``) is ``settings_sources.py``. The first sentence under a field is
+its meaning in the README's table, which a test holds to this file. Seconds are floats, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from consumer.errors import SettingsError
+
+
+class Security(msgspec.Struct, frozen=True):
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    username: str = ""
+    password: str = ""
+
+    def __repr__(self) -> str:
+        return f"Security(protocol={self.protocol!r}, …)"
+
+
+class Kafka(msgspec.Struct, frozen=True):
+    bootstrap_servers: list[str] = msgspec.field(default_factory=lambda: ["localhost:9092"])
+    topics: list[str] = msgspec.field(default_factory=lambda: ["session-events"])
+    group_id: str = "session-consumer"
+    client_id: str = "session-consumer"
+    offset_reset: Literal["earliest", "latest", "none"] = "earliest"
+    out_of_range: Literal["halt", "earliest", "latest"] = "halt"
+    isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    fetch_bytes: int = 1_048_576
+    start_timeout_seconds: float = 60.0
+    session_timeout_seconds: float = 45.0
+    heartbeat_interval_seconds: float = 3.0
+    rebalance_timeout_seconds: float = 60.0
+    request_timeout_seconds: float = 70.0
+    security: Security = Security()
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    max_in_flight_records: int = 2000
+    max_in_flight_bytes: int = 8_388_608
+    max_record_bytes: int = 1_048_576
+    commit_interval_seconds: float = 1.0
+    drain_seconds: float = 25.0
+    on_halt: Literal["wait", "exit"] = "wait"
+
+
+class Http(msgspec.Struct, frozen=True):
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+
+class Log(msgspec.Struct, frozen=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    payloads: bool = False
+
+
+class RouteSettings(msgspec.Struct, frozen=True):
+    name: str
+    handler: str
+    match: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The whole of the settings; lives as long as the process and never changes."""
+
+    path: list[str] = []
+    kafka: Kafka = Kafka()
+    delivery: Delivery = Delivery()
+    http: Http = Http()
+    log: Log = Log()
+    routes: list[RouteSettings] = []
+
+
+LOG_EVERYTHING = RouteSettings(name="log", handler="consumer.handlers.log:Log")
+"""The route of a daemon that was given none: it says what it gets."""
+
+MEANINGS = {
+    "path": "folders from which handlers may be imported, besides PYTHONPATH; appended, never put first",
+    "kafka.bootstrap_servers": "brokers to start from, `host:port` each",
+    "kafka.topics": "topics to consume",
+    "kafka.group_id": "consumer group whose offsets are used",
+    "kafka.client_id": "name of this client in the brokers' logs and quotas",
+    "kafka.offset_reset": "a partition without a committed offset starts at: earliest, latest or none (halt)",
+    "kafka.out_of_range": "at an offset that the broker no longer has: halt, earliest or latest",
+    "kafka.isolation_level": "read_committed or read_uncommitted",
+    "kafka.fetch_bytes": "bytes per partition and fetch; one larger batch still arrives whole",
+    "kafka.start_timeout_seconds": "how long the brokers may be away at start before exit 69",
+    "kafka.session_timeout_seconds": "silence after which the group takes this member's partitions away",
+    "kafka.heartbeat_interval_seconds": "between two signs of life to the group",
+    "kafka.rebalance_timeout_seconds": "how long a rebalance waits for this member",
+    "kafka.request_timeout_seconds": "for one request; longer than a rebalance, or joining can never succeed",
+    "kafka.security.protocol": "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
+    "kafka.security.ca_file": "PEM of the authority that signed the brokers' certificates; empty: the system's",
+    "kafka.security.certificate_file": "PEM of this client's certificate, for mutual TLS",
+    "kafka.security.key_file": "PEM of its private key",
+    "kafka.security.mechanism": "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+    "kafka.security.username": "for SASL",
+    "kafka.security.password": "for SASL; a secret: set it in the environment or through a file, never with --set",
+    "delivery.max_in_flight_records": "records per partition that were delivered and are not done",
+    "delivery.max_in_flight_bytes": "the same in bytes of key and value",
+    "delivery.max_record_bytes": "a larger value is not decoded",
+    "delivery.commit_interval_seconds": "between two commits of what is done",
+    "delivery.drain_seconds": "how long started calls may take to end when partitions are revoked or the daemon stops",
+    "delivery.on_halt": "when a partition halts: wait (the others go on) or exit (with 74)",
+    "http.host": "address of /metrics, /healthz and /readyz",
+    "http.port": "its port; 0 takes a free one and logs it",
+    "log.level": "debug, info, warning or error",
+    "log.format": "auto (console on a terminal, else json), console or json",
+    "log.payloads": "whether events may appear in the log; they hold personal data",
+    "routes.name": "unique; `none` is reserved",
+    "routes.handler": "`module:attribute`, imported at start",
+    "routes.match": 'field = value, glob, list of them, { is = "null" } or { is = "present" }; empty: every event',
+    "routes.options": 'arguments of a handler that is a class; each may be { env = "X" } or { file = "path" }',
+}
+
+SECRETS = frozenset({"kafka.security.password"})
+
+
+def check_relations(settings: Settings) -> None:
+    """Raise SettingsError for values that are each of the right type and cannot work together."""
+    kafka, delivery = settings.kafka, settings.delivery
+    for name, number in _numbers(settings):
+        if number <= 0 and name != "http.port":
+            raise SettingsError(f"{name} = {number} must be above 0")
+    _require(0 <= settings.http.port < 65536, f"http.port = {settings.http.port} must be from 0 to 65535")
+    _require(bool(kafka.bootstrap_servers), "kafka.bootstrap_servers is empty; name a broker as host:port")
+    for server in kafka.bootstrap_servers:
+        _require(server.rpartition(":")[2].isdigit(), f"kafka.bootstrap_servers: {server!r} is not host:port")
+    _require(bool(kafka.topics) and all(kafka.topics), "kafka.topics is empty; name a topic")
+    _require(bool(kafka.group_id), "kafka.group_id is empty; offsets are kept under a group's name")
+    _require(
+        kafka.heartbeat_interval_seconds * 3 <= kafka.session_timeout_seconds,
+        f"kafka.heartbeat_interval_seconds = {kafka.heartbeat_interval_seconds} must be at most a third of"
+        f" kafka.session_timeout_seconds = {kafka.session_timeout_seconds}",
+    )
+    _require(
+        delivery.drain_seconds < kafka.rebalance_timeout_seconds,
+        f"delivery.drain_seconds = {delivery.drain_seconds} must be below"
+        f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or a drain ends fenced",
+    )
+    _require(
+        kafka.request_timeout_seconds >= kafka.rebalance_timeout_seconds + 5,
+        f"kafka.request_timeout_seconds = {kafka.request_timeout_seconds} must be 5 s above"
+        f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or a slow join never succeeds",
+    )
+    _check_security(kafka.security)
+    _check_routes(settings.routes)
+
+
+def _check_security(security: Security) -> None:
+    if security.protocol.startswith("SASL"):
+        _require(bool(security.username), "kafka.security.username is empty, and the protocol is SASL")
+        _require(bool(security.password), "kafka.security.password is empty, and the protocol is SASL")
+    _require(
+        bool(security.certificate_file) == bool(security.key_file),
+        "kafka.security.certificate_file and key_file go together; set both or neither",
+    )
+    for name in ("ca_file", "certificate_file", "key_file"):
+        unused = getattr(security, name) and not security.protocol.endswith("SSL")
+        _require(not unused, f"kafka.security.{name} is set, and the protocol {security.protocol} has no TLS")
+
+
+def _check_routes(routes: list[RouteSettings]) -> None:
+    names = [route.name for route in routes]
+    for name in names:
+        _require(name not in ("", "none"), f"routes: the name {name!r} is reserved; choose another")
+        _require(names.count(name) == 1, f"routes: two are named {name!r}; names tell routes apart in metrics")
+
+
+def _numbers(settings: Settings) -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    for section in ("kafka", "delivery", "http"):
+        for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                found.append((f"{section}.{name}", value))
+    return found
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise SettingsError(otherwise)

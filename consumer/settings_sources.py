@@ -1,0 +1,173 @@
+"""Where settings come from: defaults, then one TOML file, then the environment, then ``--set``; the last one wins."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from consumer.errors import SettingsError, hint
+from consumer.settings import SECRETS, RouteSettings, Settings, check_relations
+
+PREFIX = "SESSION_CONSUMER_"
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The settings, and for each name that is not its default, where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def load_settings(file: Path | None, environment: Mapping[str, str], overrides: Sequence[str] = ()) -> Loaded:
+    """Read all sources, check names, types and relations; raise SettingsError naming the setting and its source."""
+    tree: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if file is not None:
+        tree = _read_toml(file)
+        _check_names(tree, Settings, "", str(file))
+        _note_origins(tree, "", str(file), origins)
+    for name, text, origin in [*_from_environment(environment), *_from_overrides(overrides)]:
+        _put(tree, name, _parse(name, text, origin))
+        origins[name] = origin
+    try:
+        settings = msgspec.convert(tree, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explain(error, origins)) from None
+    check_relations(settings)
+    return Loaded(_with_absolute_paths(settings, file), origins)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"settings file {file}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {file} is not TOML: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    found = []
+    for variable in sorted(environment):
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower().replace("__", ".")
+        text = environment[variable]
+        if name.removesuffix("_file") in SECRETS:
+            name = name.removesuffix("_file")
+            if variable.endswith("_FILE"):
+                text = _read_secret(variable, text)
+        found.append((name, text, f"environment variable {variable}"))
+    return found
+
+
+def _read_secret(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"environment variable {variable}: cannot read the file it names: {error}") from error
+
+
+def _from_overrides(overrides: Sequence[str]) -> list[tuple[str, str, str]]:
+    found = []
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        name = name.strip()
+        if name in SECRETS:
+            raise SettingsError(f"--set {name}: a secret on the command line shows in ps; use the environment")
+        if not equals:
+            raise SettingsError(f"--set {name}: write it as key=value")
+        found.append((name, text.strip(), "--set"))
+    return found
+
+
+def _parse(name: str, text: str, origin: str) -> Any:
+    """Read a value from text as the type of the setting asks: numbers, booleans, comma-separated lists, TOML."""
+    kind = _type_of(name, origin)
+    try:
+        if kind == list[str]:
+            return [part.strip() for part in text.split(",") if part.strip()]
+        if kind in (int, float, bool):
+            return msgspec.convert(text.replace("_", ""), kind, strict=False)
+        if _is_literal_or_text(kind):
+            return text
+        return tomllib.loads(f"value = {text}")["value"]
+    except (msgspec.ValidationError, tomllib.TOMLDecodeError):
+        expected = getattr(kind, "__name__", "TOML") if kind in (int, float, bool) else "a TOML value"
+        raise SettingsError(f"{name} ({origin}): expected {expected}, got {text!r}") from None
+
+
+def _is_literal_or_text(kind: Any) -> bool:
+    return isinstance(msgspec.inspect.type_info(kind), msgspec.inspect.StrType | msgspec.inspect.LiteralType)
+
+
+def _type_of(name: str, origin: str) -> Any:
+    struct: Any = Settings
+    walked = ""
+    for part in name.split("."):
+        fields = {field.name: field.type for field in _fields(struct)}
+        if part not in fields:
+            raise SettingsError(f"unknown setting {name!r} ({origin}){hint(part, (walked + each for each in fields))}")
+        struct = fields[part]
+        walked += f"{part}."
+    if _fields(struct):
+        first = f"{name}.{_fields(struct)[0].name}"
+        raise SettingsError(f"{name!r} ({origin}) is a section; set one of its keys, such as {first}")
+    return struct
+
+
+def _fields(kind: Any) -> tuple[msgspec.structs.FieldInfo, ...]:
+    is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    return msgspec.structs.fields(kind) if is_struct else ()
+
+
+def _check_names(tree: Mapping[str, Any], struct: Any, above: str, origin: str) -> None:
+    fields = {field.name: field.type for field in _fields(struct)}
+    for name, value in tree.items():
+        if name not in fields:
+            near = hint(name, fields)
+            raise SettingsError(f"unknown setting {above + name!r} ({origin}){near}")
+        if isinstance(value, Mapping) and _fields(fields[name]):
+            _check_names(value, fields[name], f"{above}{name}.", origin)
+        if name == "routes" and isinstance(value, list):
+            for index, route in enumerate(value):
+                if isinstance(route, Mapping):
+                    _check_names(route, RouteSettings, f"routes[{index}].", origin)
+
+
+def _note_origins(tree: Mapping[str, Any], above: str, origin: str, origins: dict[str, str]) -> None:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            _note_origins(value, f"{above}{name}.", origin, origins)
+        else:
+            origins[above + name] = origin
+
+
+def _put(tree: dict[str, Any], name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise SettingsError(f"{name}: {section} is not a section in the settings file; write it as [{section}]")
+    tree[last] = value
+
+
+def _explain(error: msgspec.ValidationError, origins: Mapping[str, str]) -> str:
+    """Turn msgspec's ``Expected `int`, got `str` - at `$.kafka.fetch_bytes` `` into a sentence about the setting."""
+    message, _, place = str(error).partition(" - at ")
+    name = place.strip("`").removeprefix("$.") or "settings"
+    origin = origins.get(name) or origins.get(name.partition("[")[0])
+    shown = message.replace("`", "").replace("Expected", "expected")
+    if message.startswith("Invalid enum value"):
+        shown = f"{message.removeprefix('Invalid enum value ')} is not one of {', '.join(get_args(_type_of(name, '')))}"
+    return f"{name}{f' ({origin})' if origin else ''}: {shown}"
+
+
+def _with_absolute_paths(settings: Settings, file: Path | None) -> Settings:
+    """Folders in ``path`` are relative to the settings file, not to wherever the daemon was started."""
+    folder = file.resolve().parent if file is not None else Path.cwd()
+    return msgspec.structs.replace(settings, path=[str(folder / entry) for entry in settings.path])
