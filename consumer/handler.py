@@ -1,4 +1,4 @@
-"""A user's callable, imported, given its options, and looked at once: how it wants to be called is known before any event.
+"""A user's callable, imported, given its options, and looked at once: how to call it is known before any event.
 
 A handler is any callable with one parameter (the event) or two (the event and its Record), sync or async. A class is
 constructed with the route's options. No base class, no registry.
@@ -41,13 +41,18 @@ def load_handler(reference: str, options: Mapping[str, Any], where: str, environ
         target = _construct(target, _resolved(options, environment, where), f"{where}.options")
     elif options:
         raise SettingsError(f"{where}.options: {reference} is not a class; only classes take options")
+    return bind_handler(target, f"{where}.handler: {reference}")
+
+
+def bind_handler(target: Any, where: str) -> Handler:
+    """Make a Handler of any callable that is not a class; ``where`` names it in errors."""
     if not callable(target):
-        raise SettingsError(f"{where}.handler: {reference} cannot be called with an event")
+        raise SettingsError(f"{where}: it cannot be called with an event")
     return Handler(
         call=target,
         is_async=_is_async(target),
-        wants_record=_wants_record(target, f"{where}.handler: {reference}"),
-        flush=_flush_of(target, f"{where}.handler: {reference}"),
+        wants_record=_wants_record(target, where),
+        flush=_flush_of(target, where),
         context=target if hasattr(type(target), "__aenter__") else None,
     )
 
@@ -95,8 +100,11 @@ def _construct(target: type, options: Mapping[str, Any], where: str) -> Any:
         if parameter.default is parameter.empty and name not in options:
             raise SettingsError(f"{where}: {target.__name__} needs the option {name!r}")
     # A class without __init__ has no annotations of its own to read: object's answers for it.
-    annotations = typing.get_type_hints(target.__init__) if "__init__" in vars(target) else {}
-    converted = {name: _converted(value, annotations.get(name, Any), f"{where}.{name}") for name, value in options.items()}
+    constructor = vars(target).get("__init__")
+    annotations = typing.get_type_hints(constructor) if constructor is not None else {}
+    converted = {
+        name: _converted(value, annotations.get(name, Any), f"{where}.{name}") for name, value in options.items()
+    }
     try:
         return target(**converted)
     except SettingsError:

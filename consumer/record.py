@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 
-class TopicPartition(msgspec.Struct, frozen=True, gc=False, order=True):
-    """One partition of a topic; a key of dicts."""
+class TopicPartition(NamedTuple):
+    """One partition of a topic; equal to the client library's own, so that either may be the key of a dict."""
 
     topic: str
     partition: int

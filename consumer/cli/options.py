@@ -1,0 +1,34 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from consumer.settings_sources import Loaded, load_settings
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``-c`` and ``--set``; the command gets ``config`` and ``overrides``, for ``loaded``."""
+    command = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="One setting, as kafka.group_id=mine; repeatable.",
+    )(command)
+    return click.option(
+        "-c",
+        "--config",
+        type=click.Path(path_type=Path),
+        help="Settings file (TOML); without it, defaults and environment.",
+    )(command)
+
+
+def loaded(config: Path | None, overrides: tuple[str, ...]) -> Loaded:
+    """Read the settings from file, environment and ``--set``."""
+    return load_settings(config, os.environ, overrides)

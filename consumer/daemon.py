@@ -1,0 +1,156 @@
+"""The daemon: where all parts meet once, and the life of the process: start, run, drain, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import structlog
+
+from consumer.decoding import guarded_decoder
+from consumer.engine import Engine, Route
+from consumer.errors import ConsumerError, StuckCallError
+from consumer.handler import extend_path, load_handler
+from consumer.http.server import HttpServer
+from consumer.kafka.source import KafkaSource
+from consumer.metrics.collector import DaemonCollector, exposition
+from consumer.routing import compile_match
+from consumer.settings import LOG_EVERYTHING, Settings
+from consumer.tally import Tally
+from schemas.session import Session
+from schemas.wire import session_reader
+
+log = structlog.get_logger("consumer.daemon")
+
+HEARD_SECONDS = 30.0
+CLOSE_SECONDS = 2.0
+
+
+def make_routes(settings: Settings, environment: Mapping[str, str]) -> list[Route]:
+    """Import every handler and compile every match; raise SettingsError for the first that is wrong."""
+    extend_path(settings.path, sys.path)
+    routes = []
+    for index, each in enumerate(settings.routes or [LOG_EVERYTHING]):
+        where = f"routes[{index}] ({each.name})"
+        matches = compile_match(Session, each.match, where)
+        routes.append(Route(each.name, matches, load_handler(each.handler, each.options, where, environment)))
+    return routes
+
+
+class Daemon:
+    """One run of the consumer, from ``run`` to its return; made by a command, asked to end with ``stop``."""
+
+    def __init__(self, settings: Settings, routes: Sequence[Route]) -> None:
+        self.state = "starting"
+        self.tally = Tally(settings.kafka.topics, [route.name for route in routes])
+        self.http = HttpServer(settings.http, self._scrape, self._unhealthy, self._unready)
+        self.engine: Engine | None = None
+        self._settings = settings
+        self._routes = routes
+        self._source = KafkaSource(settings.kafka, self.tally, self.fail)
+        self._collector = DaemonCollector(
+            self.tally,
+            lambda: self.engine.partitions.values() if self.engine else (),
+            lambda: self.state,
+            settings.delivery.max_in_flight_records,
+        )
+        self._stopping = asyncio.Event()
+        self._failure: Exception | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Consume until ``stop``; raise what ended it otherwise, after draining and committing what was done."""
+        async with contextlib.AsyncExitStack() as opened:
+            await opened.enter_async_context(self.http)
+            await self._enter_handlers(opened)
+            log.info("started", http=f"http://{self._settings.http.host}:{self.http.port}")
+            await self._consume()
+            self._exit_if_stuck()
+        log.info("stopped")
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Begin to drain; harmless before ``run`` and more than once."""
+        self._stopping.set()
+
+    def fail(self, error: Exception) -> None:
+        """Drain and end with this error; the first one counts."""
+        self._failure = self._failure or error
+        self._stopping.set()
+
+    async def _enter_handlers(self, opened: contextlib.AsyncExitStack) -> None:
+        for route in self._routes:
+            if route.handler.context is not None:
+                try:
+                    await opened.enter_async_context(route.handler.context)
+                except ConsumerError as error:
+                    raise type(error)(f"routes ({route.name}): {error}") from error
+
+    async def _consume(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            self.engine = engine = Engine(
+                source=self._source,
+                decode=guarded_decoder(session_reader(), self._settings.delivery.max_record_bytes),
+                routes=self._routes,
+                delivery=self._settings.delivery,
+                tally=self.tally,
+                tasks=tasks,
+                fail=self.fail,
+            )
+            loops = [
+                tasks.create_task(self._guard(loop))
+                for loop in (self._poll, engine.commit_forever, engine.measure_forever)
+            ]
+            await self._stopping.wait()
+            self.state = "draining"
+            log.info("draining", seconds=self._settings.delivery.drain_seconds)
+            await engine.stop()
+            await self._source.stop()
+            for loop in loops:
+                loop.cancel()
+            self._exit_if_stuck()
+
+    async def _poll(self) -> None:
+        assert self.engine is not None
+        await self._source.start(self.engine)
+        self.state = "running"
+        await self.engine.poll_forever()
+
+    async def _guard(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run one of the daemon's loops; if it raises, everything drains and the daemon ends with that error."""
+        try:
+            await loop()
+        except Exception as error:
+            log.debug("a loop ended", exc_info=True)
+            self.fail(error)
+
+    def _exit_if_stuck(self) -> None:
+        """End the process at once when a call outlived its cancellation: no task group could ever be left."""
+        if self.engine is not None and self.engine.stuck_calls:
+            log.error("a handler's call would not end; leaving without it", calls=self.engine.stuck_calls)
+            sys.stderr.flush()
+            os._exit(StuckCallError.exit_code)
+
+    # -- what others may ask -------------------------------------------------------------------------------------
+
+    def _scrape(self, accept: str) -> tuple[bytes, str]:
+        return exposition(self._collector, accept)
+
+    def _unhealthy(self) -> str | None:
+        return None
+
+    def _unready(self) -> str | None:
+        if self._stopping.is_set():
+            return "stopping"
+        if not self._source.joined or self.engine is None:
+            return "not joined yet"
+        if time.monotonic() - self._source.heard_at > HEARD_SECONDS:
+            return f"no broker heard for {HEARD_SECONDS:g} s"
+        halted = [str(p.key) for p in self.engine.partitions.values() if p.halt is not None]
+        return f"halted: {', '.join(halted)}" if halted else None

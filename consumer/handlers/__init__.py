@@ -1,0 +1,1 @@
+"""Handlers that are shipped; a user's own need nothing from here."""

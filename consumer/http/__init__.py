@@ -1,0 +1,1 @@
+"""Everything that touches HTTP: aiohttp is imported here and nowhere else."""

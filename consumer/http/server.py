@@ -1,0 +1,65 @@
+"""The daemon's HTTP port: metrics for Prometheus, health for whoever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+from aiohttp import web
+
+from consumer.errors import ConsumerError
+from consumer.settings import Http
+
+Health = Callable[[], str | None]
+"""None when all is well, else the reason why not."""
+
+
+class HttpServer:
+    """Serves GET requests from the time it is entered until it is left; owned by the daemon."""
+
+    def __init__(
+        self, settings: Http, scrape: Callable[[str], tuple[bytes, str]], healthy: Health, ready: Health
+    ) -> None:
+        self.port = settings.port
+        self._settings = settings
+        self._scrape = scrape
+        self._healthy = healthy
+        self._ready = ready
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/healthz", self._probe(self._healthy))
+        app.router.add_get("/readyz", self._probe(self._ready))
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ConsumerError(
+                f"http.host, http.port: cannot listen on {self._settings.host}:{self._settings.port}"
+                f" ({error.strerror}); choose another port, or 0 for a free one"
+            ) from error
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._scrape(request.headers.get("Accept", ""))
+        response = web.Response(body=body, headers={"Content-Type": content_type})
+        response.enable_compression()
+        return response
+
+    @staticmethod
+    def _probe(health: Health) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answer(_request: web.Request) -> web.Response:
+            reason = health()
+            return web.Response(status=503 if reason else 200, text=f"{reason or 'ok'}\n")
+
+        return answer

@@ -1,0 +1,99 @@
+"""aiokafka's clients made from our settings, pinned as its pitfalls demand, and its errors said in our words."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Collection
+from typing import Any
+
+import aiokafka
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError as ClientError
+
+from consumer.errors import KafkaError, SettingsError
+from consumer.settings import Kafka, Security
+
+
+def connection_options(kafka: Kafka) -> dict[str, Any]:
+    """Return what consumer, producer and admin client have in common: where, who, how secure."""
+    security = kafka.security
+    return {
+        "bootstrap_servers": list(kafka.bootstrap_servers),
+        "client_id": kafka.client_id,
+        "security_protocol": security.protocol,
+        "ssl_context": _ssl_context(security) if security.protocol.endswith("SSL") else None,
+        "sasl_mechanism": security.mechanism,
+        "sasl_plain_username": security.username or None,
+        "sasl_plain_password": security.password or None,
+        "request_timeout_ms": _ms(kafka.request_timeout_seconds),
+    }
+
+
+def make_consumer(kafka: Kafka) -> aiokafka.AIOKafkaConsumer:
+    """Make the consumer of the daemon's group; not yet connected, subscribed to nothing.
+
+    - auto-commit commits by the clock what was returned, not what was done
+    - reset "none": which offset to start from is our decision, and committed before the first record
+    - two assignors would join the group twice
+    - a join takes as long as a rebalance, so requests must be allowed longer
+    - topics dropped from one metadata answer come back only with the next: 30 s, not 5 minutes
+    - an idle fetch keeps a busy partition waiting: 100 ms, not 500
+    """
+    return aiokafka.AIOKafkaConsumer(
+        **connection_options(kafka),
+        group_id=kafka.group_id,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        partition_assignment_strategy=(RangePartitionAssignor,),
+        session_timeout_ms=_ms(kafka.session_timeout_seconds),
+        heartbeat_interval_ms=_ms(kafka.heartbeat_interval_seconds),
+        rebalance_timeout_ms=_ms(kafka.rebalance_timeout_seconds),
+        metadata_max_age_ms=30_000,
+        fetch_max_wait_ms=100,
+        max_partition_fetch_bytes=kafka.fetch_bytes,
+        isolation_level=kafka.isolation_level,
+        check_crcs=True,
+    )
+
+
+def make_admin(kafka: Kafka) -> AIOKafkaAdminClient:
+    """Make an admin client; not yet connected."""
+    return AIOKafkaAdminClient(**connection_options(kafka))
+
+
+async def require_topics(admin: AIOKafkaAdminClient, topics: Collection[str]) -> dict[str, int]:
+    """Return the number of partitions of each topic; raise KafkaError naming those that do not exist.
+
+    It asks for all topics: asking for one by name may create it, and a typing error would become a topic.
+    """
+    found = {each["topic"]: len(each["partitions"]) for each in await admin.describe_topics() if not each["error_code"]}
+    missing = [topic for topic in topics if topic not in found]
+    if missing:
+        names = ", ".join(repr(topic) for topic in missing)
+        raise KafkaError(f"kafka.topics: no topic {names} that this client may read; create it, or correct the name")
+    return {topic: found[topic] for topic in topics}
+
+
+def described(error: BaseException) -> str:
+    """Say what a client error is in one line: its class, and its text, which names brokers and topics only."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}{f': {text[0]}' if text else ''}"
+
+
+def _ssl_context(security: Security) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=security.ca_file or None)
+        if security.certificate_file:
+            context.load_cert_chain(security.certificate_file, security.key_file)
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(filter(None, (security.ca_file, security.certificate_file, security.key_file)))
+        raise SettingsError(f"kafka.security: cannot use {files}: {error}") from error
+    return context
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+__all__ = ["ClientError", "connection_options", "described", "make_admin", "make_consumer", "require_topics"]

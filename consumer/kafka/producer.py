@@ -1,0 +1,140 @@
+"""Putting records on a topic: what ``produce`` and ``demo`` need, acknowledged by all replicas, each once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import aiokafka
+from aiokafka.admin import NewTopic
+from aiokafka.errors import TopicAlreadyExistsError
+
+from consumer.errors import KafkaError, KafkaUnreachableError
+from consumer.kafka.client import ClientError, connection_options, described, make_admin
+from consumer.record import TopicPartition
+from consumer.settings import Kafka
+
+OUTSTANDING = 20_000
+
+
+class Outgoing(NamedTuple):
+    """One record to be produced."""
+
+    key: bytes | None
+    value: bytes
+
+
+async def create_topic(kafka: Kafka, topic: str, partitions: int) -> None:
+    """Create a topic with the broker's default replication, or leave it as it is."""
+    admin = make_admin(kafka)
+    try:
+        await admin.start()
+        await admin.create_topics([NewTopic(topic, partitions, -1)])
+    except TopicAlreadyExistsError:
+        pass
+    except ClientError as error:
+        raise KafkaError(f"topic {topic!r} cannot be created: {described(error)}") from error
+    finally:
+        await admin.close()
+
+
+async def group_lag(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, int]]:
+    """Ask the brokers, beside any running consumer: committed offset and end of each partition of the topics."""
+    reader = aiokafka.AIOKafkaConsumer(
+        **connection_options(kafka), group_id=None, enable_auto_commit=False, isolation_level=kafka.isolation_level
+    )
+    admin = make_admin(kafka)
+    try:
+        await reader.start()
+        await admin.start()
+        counts = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
+        keys = [aiokafka.TopicPartition(t, p["partition"]) for t in kafka.topics for p in counts.get(t, ())]
+        committed = await admin.list_consumer_group_offsets(kafka.group_id, partitions=keys)
+        ends = await reader.end_offsets(keys)
+    except ClientError as error:
+        raise KafkaError(f"offsets of group {kafka.group_id!r} cannot be read: {described(error)}") from error
+    finally:
+        await admin.close()
+        await reader.stop()
+    offsets = {key: committed[key].offset if key in committed else -1 for key in keys}
+    return {TopicPartition(*key): (offsets[key] if offsets[key] >= 0 else None, ends[key]) for key in keys}
+
+
+class Producer:
+    """Sends records to one topic and counts those that every replica has; made by ``open_producer``."""
+
+    def __init__(self, client: aiokafka.AIOKafkaProducer, topic: str) -> None:
+        self.acknowledged: dict[TopicPartition, list[int]] = {}
+        """Offsets that were acknowledged, by partition."""
+        self._client = client
+        self._topic = topic
+        self._outstanding: deque[asyncio.Future[object]] = deque()
+
+    async def send(self, record: Outgoing) -> None:
+        """Hand a record over; waits only when many are on their way."""
+        try:
+            self._outstanding.append(await self._client.send(self._topic, record.value, key=record.key))
+        except ClientError as error:
+            size = len(record.value)
+            raise KafkaError(f"topic {self._topic!r}: a record of {size} bytes: {described(error)}") from error
+        if len(self._outstanding) >= OUTSTANDING:
+            await self._settle(OUTSTANDING // 2)
+
+    async def send_all(self, records: AsyncIterable[Outgoing] | Iterable[Outgoing], rate: float = 0.0) -> None:
+        """Send records, at most ``rate`` a second (0: as fast as they come), and wait until all are acknowledged."""
+        started, sent = time.monotonic(), 0
+        async for record in _each(records):
+            await self.send(record)
+            sent += 1
+            if rate and (ahead := sent / rate - (time.monotonic() - started)) > 0:
+                await asyncio.sleep(ahead)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until all that was sent is acknowledged."""
+        await self._settle(0)
+
+    async def _settle(self, down_to: int) -> None:
+        while len(self._outstanding) > down_to:
+            try:
+                done = await self._outstanding.popleft()
+            except ClientError as error:
+                raise KafkaError(f"topic {self._topic!r}: producing failed: {described(error)}") from error
+            key = TopicPartition(done.topic, done.partition)  # type: ignore[attr-defined]
+            self.acknowledged.setdefault(key, []).append(done.offset)  # type: ignore[attr-defined]
+
+
+@asynccontextmanager
+async def open_producer(kafka: Kafka, topic: str) -> AsyncIterator[Producer]:
+    """Connect, yield a Producer, and close; raises KafkaUnreachableError when no broker answers in time."""
+    client = aiokafka.AIOKafkaProducer(
+        **connection_options(kafka),
+        enable_idempotence=True,
+        acks="all",
+        compression_type="lz4",
+        linger_ms=5,
+        max_batch_size=131_072,
+    )
+    try:
+        try:
+            async with asyncio.timeout(kafka.start_timeout_seconds):
+                await client.start()
+        except (ClientError, OSError, TimeoutError) as error:
+            servers = ", ".join(kafka.bootstrap_servers)
+            raise KafkaUnreachableError(f"kafka.bootstrap_servers: {servers} did not answer; is it running?") from error
+        yield Producer(client, topic)
+    finally:
+        await client.stop()
+
+
+async def _each(records: AsyncIterable[Outgoing] | Iterable[Outgoing]) -> AsyncIterator[Outgoing]:
+    if isinstance(records, AsyncIterable):
+        async for record in records:
+            yield record
+    else:
+        for record in records:
+            yield record

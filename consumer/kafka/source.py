@@ -1,0 +1,273 @@
+"""The source: chunks from aiokafka's consumer, commits to its group, and its rebalances told to the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Literal, Protocol
+
+import aiokafka
+import structlog
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from consumer.errors import ConsumerError, KafkaError, KafkaUnreachableError
+from consumer.kafka.client import ClientError, described, make_admin, make_consumer, require_topics
+from consumer.outcome import HaltReason
+from consumer.partition import Chunk
+from consumer.record import TopicPartition
+from consumer.settings import Kafka
+from consumer.tally import Tally
+
+log = structlog.get_logger("consumer.kafka")
+
+NOWHERE = aiokafka.TopicPartition("", 0)
+"""A partition that is never assigned: `getmany()` without a partition means all of them."""
+STOP_SECONDS = 3.0
+ANSWER_SECONDS = 5.0
+
+
+class Listener(Protocol):
+    """Who is told of the group's decisions; the engine."""
+
+    def assign(self, keys: Collection[TopicPartition]) -> None: ...
+    async def revoke(self, *, lost: bool) -> None: ...
+    def halt(self, key: TopicPartition, reason: HaltReason, offset: int, explanation: str) -> None: ...
+
+
+class KafkaSource:
+    """One membership in the group; made with the daemon, connected by ``start`` and left by ``stop``.
+
+    Records are taken only from partitions that the caller names, and never twice within an epoch.
+    """
+
+    def __init__(self, kafka: Kafka, tally: Tally, fail: Callable[[Exception], None]) -> None:
+        self.joined = False
+        self.heard_at = float("-inf")
+        """Monotonic time at which a broker last answered."""
+        self._kafka = kafka
+        self._tally = tally
+        self._fail = fail
+        self._consumer: Any = None
+        self._listener: Listener | None = None
+        self._positions: dict[TopicPartition, int] = {}
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self, listener: Listener) -> None:
+        """Find the brokers and the topics, then join the group; returns after the first assignment.
+
+        Raises KafkaUnreachableError when no broker answers within ``start_timeout_seconds``, KafkaError when a topic
+        does not exist.
+        """
+        self._listener = listener
+        await self._until_reachable(self._check_topics)
+        self.heard_at = time.monotonic()
+        self._consumer = make_consumer(self._kafka)
+        self._consumer.subscribe(self._kafka.topics, listener=_Rebalances(self))
+        try:
+            await self._consumer.start()
+        except ClientError as error:
+            raise KafkaError(f"joining group {self._kafka.group_id!r} failed: {described(error)}") from error
+        self.joined = True
+
+    async def _until_reachable(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        timeout = self._kafka.start_timeout_seconds
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                    return await attempt()
+            except (ClientError, OSError, TimeoutError) as error:
+                servers = ", ".join(self._kafka.bootstrap_servers)
+                if time.monotonic() + 0.5 >= deadline:
+                    why = "no answer" if isinstance(error, TimeoutError) else described(error)
+                    raise KafkaUnreachableError(
+                        f"kafka.bootstrap_servers: {servers} did not answer within {timeout:g} s ({why});"
+                        " is Kafka running, and is that its address?"
+                    ) from error
+                log.warning("no broker answers yet", servers=servers)
+                await asyncio.sleep(min(2.0, timeout / 10))
+
+    async def _check_topics(self) -> None:
+        admin = make_admin(self._kafka)
+        try:
+            await admin.start()
+            await require_topics(admin, self._kafka.topics)
+        finally:
+            await admin.close()
+
+    async def stop(self) -> None:
+        """Leave the group and close; bounded, and nothing it raises matters any more.
+
+        aiokafka's own stop lets a CancelledError escape when brokers are away, and then leaves its client open.
+        """
+        if self._consumer is None:
+            return
+        with contextlib.suppress(TimeoutError, ClientError, OSError):
+            async with asyncio.timeout(STOP_SECONDS):
+                try:
+                    await self._consumer.stop()
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():
+                        raise
+        with contextlib.suppress(TimeoutError, ClientError, OSError):
+            async with asyncio.timeout(1.0):
+                await self._consumer._client.close()  # noqa: SLF001 - see above
+
+    # -- records -------------------------------------------------------------------------------------------------
+
+    async def poll(self, room: Mapping[TopicPartition, int], wait_seconds: float) -> list[Chunk]:
+        """Return chunks of the partitions in ``room``, each at most as many records as its room.
+
+        Nothing is awaited between the client's answer and the return: whatever is returned belongs to the assignment
+        that holds at that moment. The call is never cancelled (aiokafka would lose track of its poll interval) and may
+        take as long as a rebalance.
+        """
+        wanted = [aiokafka.TopicPartition(*key) for key in room] or [NOWHERE]
+        try:
+            fetched = await self._consumer.getmany(
+                *wanted, timeout_ms=int(wait_seconds * 1000), max_records=min(room.values(), default=1)
+            )
+        except NoOffsetForPartitionError as error:
+            await self._resolve(TopicPartition(*error.args[0]), "no_offset", self._kafka.offset_reset)
+            return []
+        except OffsetOutOfRangeError as error:
+            ((key, offset),) = error.args[0].items()
+            await self._resolve(TopicPartition(*key), "out_of_range", self._kafka.out_of_range, offset)
+            return []
+        except ClientError as error:
+            raise KafkaError(f"fetching failed: {described(error)}") from error
+        return [chunk for key in room if (chunk := self._chunk(key, fetched.get(key, ()))) is not None]
+
+    def _chunk(self, key: TopicPartition, records: Any) -> Chunk | None:
+        if records:
+            self.heard_at = time.monotonic()
+        position = self._position(key)
+        if position is None or (not records and position == self._positions.get(key)):
+            return None
+        self._positions[key] = position
+        return Chunk(key, records, position)
+
+    def _position(self, key: TopicPartition) -> int | None:
+        """Where the client will read next; its public ``position()`` would wait where there is none yet."""
+        assignment = self._consumer._subscription.subscription.assignment  # noqa: SLF001 - see the docstring
+        state = assignment.state_value(key) if assignment is not None else None
+        return state.position if state is not None and state.has_valid_position else None
+
+    def rewind(self, key: TopicPartition, offset: int) -> None:
+        """Read a partition again from ``offset``; nothing happens when it is no longer assigned."""
+        self._positions.pop(key, None)
+        with contextlib.suppress(IllegalStateError):
+            self._consumer.seek(aiokafka.TopicPartition(*key), offset)
+
+    async def _resolve(self, key: TopicPartition, why: str, rule: str, gone: int = -1) -> None:
+        """Decide where to go on in a partition that has no usable offset, and commit that before its first record.
+
+        Committed first: otherwise a crash before the first commit would resolve "latest" again, and skip what came
+        in between.
+        """
+        assert self._listener is not None
+        if rule in ("none", "halt"):
+            self._halt(key, why, gone)
+            return
+        partition = aiokafka.TopicPartition(*key)
+        find = self._consumer.beginning_offsets if rule == "earliest" else self._consumer.end_offsets
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                offset = (await find([partition]))[partition]
+                await self._consumer.commit({partition: offset})
+        except (ClientError, TimeoutError) as error:
+            log.warning("cannot resolve where to start; trying again", partition=str(key), why=described(error))
+            return
+        self.rewind(key, offset)
+        self._tally.offset_resets[key.topic, why] += 1
+        log.info("offset resolved", partition=str(key), why=why, rule=rule, offset=offset)
+
+    def _halt(self, key: TopicPartition, why: str, gone: int) -> None:
+        assert self._listener is not None
+        if why == "out_of_range":
+            explanation = f"the broker no longer has offset {gone}; reset the group's offset, or set kafka.out_of_range"
+            self._listener.halt(key, HaltReason.OUT_OF_RANGE, gone, explanation)
+        else:
+            explanation = 'the group has no offset here and kafka.offset_reset is "none"; commit one'
+            self._listener.halt(key, HaltReason.NO_OFFSET, gone, explanation)
+
+    # -- offsets -------------------------------------------------------------------------------------------------
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
+        """Commit offsets to read next; it waits for brokers that are away, so the caller bounds it."""
+        try:
+            await self._consumer.commit({aiokafka.TopicPartition(*key): offset for key, offset in offsets.items()})
+        except (CommitFailedError, IllegalStateError) as error:
+            log.warning("commit refused: the group has moved on", why=described(error))
+            return "fenced"
+        except ClientError as error:
+            log.warning("commit failed", why=described(error))
+            return "failed"
+        self.heard_at = time.monotonic()
+        return "ok"
+
+    async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Ask where partitions end for this reader (the last stable offset under read_committed); {} without an answer.
+
+        With no partition it only asks for metadata, to know that a broker is there.
+        """
+        if not self.joined:
+            return {}
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                if keys:
+                    ends = await self._consumer.end_offsets([aiokafka.TopicPartition(*key) for key in keys])
+                elif await self._consumer._client.force_metadata_update():  # noqa: SLF001 - public calls ask for all topics
+                    ends = {}
+                else:
+                    return {}
+        except (ClientError, TimeoutError, OSError):
+            return {}
+        self.heard_at = time.monotonic()
+        return {TopicPartition(*key): end for key, end in ends.items()}
+
+    # -- rebalances ----------------------------------------------------------------------------------------------
+
+    async def revoked(self, keys: Collection[Any]) -> None:
+        """Pass a revocation on; returns when the engine has drained and committed."""
+        assert self._listener is not None
+        # Without a generation the group has already given the partitions away: committing could only do harm.
+        lost = self._consumer._coordinator.generation < 0  # noqa: SLF001 - there is no on_partitions_lost
+        if keys:
+            self._tally.rebalances["lost" if lost else "revoked"] += 1
+            log.info("partitions lost" if lost else "partitions revoked", count=len(keys))
+        await self._report(self._listener.revoke(lost=lost))
+
+    async def assigned(self, keys: Collection[Any]) -> None:
+        """Pass an assignment on; heartbeats wait meanwhile, so this is quick."""
+        assert self._listener is not None
+        self._tally.rebalances["assigned"] += 1
+        self._positions.clear()
+        self._listener.assign([TopicPartition(*key) for key in sorted(keys)])
+        log.info("partitions assigned", count=len(keys))
+
+    async def _report(self, callback: Awaitable[None]) -> None:
+        """Await a callback; aiokafka only logs what one raises, and goes on as if it had worked."""
+        try:
+            await callback
+        except ConsumerError as error:
+            self._fail(error)
+        except Exception as error:
+            self._fail(KafkaError(f"a rebalance failed: {described(error)}"))
+            raise
+
+
+class _Rebalances(ConsumerRebalanceListener):
+    def __init__(self, source: KafkaSource) -> None:
+        self._source = source
+
+    async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
+        await self._source.revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
+        await self._source.assigned(assigned)

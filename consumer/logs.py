@@ -1,0 +1,90 @@
+"""Log lines: an event name and keys; for people on a terminal, JSON elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from consumer.settings import Log
+
+
+def configure_logging(settings: Log, stream: TextIO | None = None) -> None:
+    """Set up structlog and the standard library's logging; called once by each command.
+
+    aiokafka is held at WARNING whatever the level: at DEBUG it prints passwords and payloads.
+    """
+    stream = stream or sys.stderr
+    console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _Payloads(allowed=settings.payloads),
+    ]
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _one_line, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in ("aiokafka", "aiohttp", "asyncio"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    # A broker that is away is said by us, once; aiokafka says it a thousand times.
+    logging.getLogger("aiokafka.conn").setLevel(logging.ERROR)
+    logging.getLogger("aiokafka").addFilter(_Repeats())
+
+
+class _Payloads:
+    """Drops the key ``payload`` unless ``log.payloads`` allows it: events hold personal data."""
+
+    def __init__(self, *, allowed: bool) -> None:
+        self._allowed = allowed
+
+    def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
+        if not self._allowed:
+            event.pop("payload", None)
+        return event
+
+
+def _one_line(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Escape control characters in texts, so that no value can forge a line or a colour."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = value.encode("unicode_escape").decode("ascii")
+    return event
+
+
+class _Repeats(logging.Filter):
+    """Lets the same message of a library through at most once in ten seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key = f"{record.name}{record.msg}"
+        if record.created - self._last.get(key, float("-inf")) < 10:
+            return False
+        if len(self._last) > 1000:
+            self._last.clear()
+        self._last[key] = record.created
+        return True

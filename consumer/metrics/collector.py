@@ -1,0 +1,97 @@
+"""From plain integers to a scrape: values are read when Prometheus asks, never counted twice."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from consumer.metrics.definitions import METRICS, PREFIX
+from consumer.partition import Partition
+from consumer.tally import Tally
+
+STATES = ("starting", "running", "draining")
+
+Samples = Mapping[Any, float]
+"""From label values, in the order of the metric's labels, to a value."""
+
+
+class DaemonCollector(Collector):
+    """Reads one daemon's tally and partitions at each scrape; lives as long as the daemon."""
+
+    def __init__(
+        self,
+        tally: Tally,
+        partitions: Callable[[], Iterable[Partition]],
+        state: Callable[[], str],
+        max_in_flight_records: int,
+    ) -> None:
+        self._tally = tally
+        self._partitions = partitions
+        self._state = state
+        self._max_in_flight_records = max_in_flight_records
+        self._build = (version("session-consumer"), platform.python_version(), version("aiokafka"))
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every defined metric with its samples of now."""
+        samples = self._counters() | self._gauges()
+        for metric in METRICS:
+            family: type[CounterMetricFamily | GaugeMetricFamily] = (
+                CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+            )
+            made = family(PREFIX + metric.name, metric.help, labels=metric.labels)
+            for labels, value in samples[metric.name].items():
+                made.add_metric(labels, value)
+            yield made
+
+    def _counters(self) -> dict[str, Samples]:
+        tally = self._tally
+        return {
+            "records_consumed_total": _by_text(tally.records_consumed),
+            "bytes_consumed_total": _by_text(tally.bytes_consumed),
+            "outcomes_total": {(route, outcome.value): n for (route, outcome), n in tally.outcomes.items()},
+            "decode_errors_total": tally.decode_errors,
+            "handler_errors_total": tally.handler_errors,
+            "abandoned_total": _by_text(tally.abandoned),
+            "commits_total": _by_text(tally.commits),
+            "rebalances_total": _by_text(tally.rebalances),
+            "offset_resets_total": tally.offset_resets,
+        }
+
+    def _gauges(self) -> dict[str, Samples]:
+        partitions = {(p.key.topic, str(p.key.partition)): p for p in self._partitions()}
+        known = {labels: p for labels, p in partitions.items() if p.position is not None}
+        ends = {labels: (p, p.end_offset) for labels, p in known.items() if p.end_offset is not None}
+        return {
+            "lag_records": {labels: max(0, end - p.committed) for labels, (p, end) in ends.items()},
+            "position_lag_records": {labels: max(0, end - (p.position or 0)) for labels, (p, end) in ends.items()},
+            "committed_offset": {labels: p.committed for labels, p in known.items()},
+            "in_flight_records": {labels: p.in_flight_records for labels, p in partitions.items()},
+            "in_flight_bytes": {labels: p.in_flight_bytes for labels, p in partitions.items()},
+            "max_in_flight_records": {(): self._max_in_flight_records},
+            "halted": {(*labels, p.halt.reason.value): 1 for labels, p in partitions.items() if p.halt is not None},
+            "assigned_partitions": {(): len(partitions)},
+            "last_poll_timestamp_seconds": {(): self._tally.last_poll_timestamp},
+            "last_commit_timestamp_seconds": {(): self._tally.last_commit_timestamp},
+            "state": {(state,): float(state == self._state()) for state in STATES},
+            "build_info": {self._build: 1},
+        }
+
+
+def _by_text(counts: Mapping[str, int]) -> Samples:
+    return {(label,): count for label, count in counts.items()}
+
+
+def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
+    """Return a scrape's body and its content type: OpenMetrics when the scraper accepts it, else the classic text."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    encode, content_type = choose_encoder(accept)
+    body: Any = encode(registry)
+    return body, content_type

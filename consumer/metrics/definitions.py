@@ -1,0 +1,44 @@
+"""Every metric that is exported, in one place: name, type, labels, and what it tells.
+
+Label values come from closed sets only, never from a record. The README's table is held to this by a test.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+PREFIX = "session_consumer_"
+
+
+class Metric(NamedTuple):
+    """One metric without its prefix; a counter's name ends in ``_total``."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    labels: tuple[str, ...]
+    help: str
+
+
+METRICS = [
+    Metric("records_consumed_total", "counter", ("topic",), "Records delivered to this process."),
+    Metric("bytes_consumed_total", "counter", ("topic",), "Bytes of their keys and values."),
+    Metric("outcomes_total", "counter", ("route", "outcome"), "Outcomes, one a record and matching route."),
+    Metric("decode_errors_total", "counter", ("topic", "reason"), "Records whose value is not an event."),
+    Metric("handler_errors_total", "counter", ("route", "kind"), "Calls of a handler that raised."),
+    Metric("abandoned_total", "counter", ("route",), "Calls left undone when a drain's time was up."),
+    Metric("commits_total", "counter", ("result",), "Commits by how they ended."),
+    Metric("rebalances_total", "counter", ("kind",), "Assignments, revocations and losses of partitions."),
+    Metric("offset_resets_total", "counter", ("topic", "reason"), "Positions that had to be chosen anew."),
+    Metric("lag_records", "gauge", ("topic", "partition"), "End of the partition less the committed offset."),
+    Metric("position_lag_records", "gauge", ("topic", "partition"), "End of the partition less the next to be read."),
+    Metric("committed_offset", "gauge", ("topic", "partition"), "Next offset to read after a restart."),
+    Metric("in_flight_records", "gauge", ("topic", "partition"), "Records delivered and not below what is done."),
+    Metric("in_flight_bytes", "gauge", ("topic", "partition"), "Bytes of key and value of those."),
+    Metric("max_in_flight_records", "gauge", (), "Limit of in_flight_records, per partition."),
+    Metric("halted", "gauge", ("topic", "partition", "reason"), "1 while a partition waits for a person."),
+    Metric("assigned_partitions", "gauge", (), "Partitions owned now."),
+    Metric("last_poll_timestamp_seconds", "gauge", (), "When the client was last asked for records."),
+    Metric("last_commit_timestamp_seconds", "gauge", (), "When a commit last succeeded."),
+    Metric("state", "gauge", ("state",), "1 for what the daemon does now: starting, running or draining."),
+    Metric("build_info", "gauge", ("version", "python", "aiokafka"), "1, with the versions as labels."),
+]
