@@ -92,6 +92,7 @@ class Engine:
         self._epoch = 0
         self._workers: dict[asyncio.Task[None], Partition] = {}
         self._room_freed = asyncio.Event()
+        self._assigned = asyncio.Event()
         self._committing: asyncio.Task[None] | None = None
         self._stopping = False
         self._revoking = asyncio.Lock()
@@ -109,6 +110,7 @@ class Engine:
             earlier = [worker for worker, old in self._workers.items() if old.key == key and not worker.done()]
             partition = self.partitions[key] = Partition(key, self._epoch)
             self._workers[self._tasks.create_task(self._work(partition, earlier))] = partition
+        self._assigned.set()
 
     async def revoke(self, *, lost: bool) -> None:
         """End the epoch: drain, commit what is done unless the partitions are lost, and forget them all."""
@@ -160,17 +162,12 @@ class Engine:
             for chunk in await self._source.poll(room, 0.02 if full else 0.2):
                 self._deliver(chunk)
             if full and not room:
-                await self._wait_for_room(0.1)
+                await _wait(self._room_freed, 0.1)
 
     def _room(self) -> dict[TopicPartition, int]:
         limits = self._delivery.max_in_flight_records, self._delivery.max_in_flight_bytes
         rooms = ((key, partition.room(*limits)) for key, partition in self.partitions.items())
         return {key: room for key, room in rooms if room > 0}
-
-    async def _wait_for_room(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._room_freed.wait()
 
     def _deliver(self, chunk: Chunk) -> None:
         partition = self.partitions.get(chunk.key)
@@ -329,7 +326,8 @@ class Engine:
             for key, end_offset in (await self._source.end_offsets(list(self.partitions))).items():
                 if key in self.partitions:
                     self.partitions[key].end_offset = end_offset
-            await asyncio.sleep(MEASURE_SECONDS)
+            self._assigned.clear()
+            await _wait(self._assigned, MEASURE_SECONDS)
 
     async def _flush(self) -> bool:
         """Make durable what handlers keep; False when one could not, and then nothing may be committed."""
@@ -350,6 +348,12 @@ class _HandlerFailed(Exception):  # noqa: N818 - an outcome on its way out of a 
     def __init__(self, route: str, error: BaseException) -> None:
         super().__init__(f"the handler of route {route!r} raised {_name(error)}")
         self.route = route
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _name(error: BaseException) -> str:

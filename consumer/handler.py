@@ -115,10 +115,16 @@ def _construct(target: type, options: Mapping[str, Any], where: str) -> Any:
 
 def _converted(value: Any, annotation: Any, where: str) -> Any:
     try:
-        return msgspec.convert(value, annotation)
+        return msgspec.convert(value, annotation, dec_hook=_path)
     except msgspec.ValidationError as error:
         # Only the types: a value of an option may be a secret.
         raise SettingsError(f"{where}: {str(error).replace('`', '').split(' - at')[0]}") from None
+
+
+def _path(annotation: Any, value: Any) -> Any:
+    if annotation is Path and isinstance(value, str):
+        return Path(value)
+    raise msgspec.ValidationError(f"Expected {getattr(annotation, '__name__', annotation)}, got {type(value).__name__}")
 
 
 def _resolved(options: Mapping[str, Any], environment: Mapping[str, str], where: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def configure_logging(settings: Log, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     # A broker that is away is said by us, once; aiokafka says it a thousand times.
     logging.getLogger("aiokafka.conn").setLevel(logging.ERROR)
-    logging.getLogger("aiokafka").addFilter(_Repeats())
+    handler.addFilter(_Repeats())
 
 
 class _Payloads:
@@ -74,13 +74,23 @@ def _one_line(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 class _Repeats(logging.Filter):
-    """Lets the same message of a library through at most once in ten seconds."""
+    """Lets the same message of a library through at most once in ten seconds, and what is normal not at all.
+
+    The first use of a group finds no coordinator for a moment, and the client asks again; a broker that is away is said
+    by us, once, and shows in readiness.
+    """
+
+    NORMAL = ("Group Coordinator Request failed", "Unable connect to ")
 
     def __init__(self) -> None:
         super().__init__()
         self._last: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka"):
+            return True
+        if str(record.msg).startswith(self.NORMAL):
+            return False
         key = f"{record.name}{record.msg}"
         if record.created - self._last.get(key, float("-inf")) < 10:
             return False

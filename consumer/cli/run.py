@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
@@ -31,5 +33,18 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
 async def run_daemon(settings: Settings) -> None:
     """Run one daemon with signals caught."""
     daemon = Daemon(settings, make_routes(settings, os.environ))
-    with Signals(daemon.stop, settings.delivery.drain_seconds):
-        await daemon.run()
+    async with supervised(daemon, settings.delivery.drain_seconds) as running:
+        await asyncio.wait([running])
+
+
+@asynccontextmanager
+async def supervised(daemon: Daemon, drain_seconds: float) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a daemon beside the block, with signals caught; stop it at the end and raise what it raised."""
+    with Signals(daemon.stop, drain_seconds):
+        running = asyncio.create_task(daemon.run())
+        try:
+            yield running
+        finally:
+            daemon.stop()
+            await asyncio.wait([running])
+        await running

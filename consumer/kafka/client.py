@@ -77,8 +77,9 @@ async def require_topics(admin: AIOKafkaAdminClient, topics: Collection[str]) ->
 
 def described(error: BaseException) -> str:
     """Say what a client error is in one line: its class, and its text, which names brokers and topics only."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}{f': {text[0]}' if text else ''}"
+    name = type(error).__name__
+    text = str(error).strip().partition("\n")[0].removeprefix(f"{name}: ")
+    return f"{name}: {text}" if text else name
 
 
 def _ssl_context(security: Security) -> ssl.SSLContext:

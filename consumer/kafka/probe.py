@@ -1,4 +1,4 @@
-"""Ask the brokers without joining the group: are they there, do the topics exist, may this client read them."""
+"""Ask the brokers without joining the group: are they there, do the topics exist, how far is the group."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient
 
 from consumer.errors import KafkaError, KafkaUnreachableError
-from consumer.kafka.client import ClientError, described, make_admin, require_topics
+from consumer.kafka.client import ClientError, connection_options, described, make_admin, require_topics
+from consumer.record import TopicPartition
 from consumer.settings import Kafka
 
 Answer = TypeVar("Answer")
@@ -36,22 +38,47 @@ async def connected_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
 async def probe_topics(kafka: Kafka) -> dict[str, int]:
     """Return each topic's number of partitions; raise for brokers that are away and topics that are missing."""
     async with connected_admin(kafka) as admin:
-        return await _asked(kafka, lambda: require_topics(admin, kafka.topics))
+        return await _answered(kafka, lambda: require_topics(admin, kafka.topics))
 
 
 async def probe_group(kafka: Kafka) -> str:
     """Say how far the group is; raise KafkaError when this client may not use it."""
     async with connected_admin(kafka) as admin:
-        offsets = await _asked(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id))
+        offsets = await _answered(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id))
     committed = [key for key, value in offsets.items() if key.topic in kafka.topics and value.offset >= 0]
     if not committed:
         return f"{kafka.group_id}: no committed offsets; starts at {kafka.offset_reset}"
     return f"{kafka.group_id}: offsets committed for {len(committed)} partitions"
 
 
-async def _asked(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> Answer:
+async def group_offsets(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, int]]:
+    """Return for each partition what the group committed (None: nothing) and where it ends for a reader."""
+    reader = aiokafka.AIOKafkaConsumer(
+        **connection_options(kafka), group_id=None, enable_auto_commit=False, isolation_level=kafka.isolation_level
+    )
+    async with connected_admin(kafka) as admin:
+        try:
+            await _answered(kafka, reader.start)
+            topics = {each["topic"]: each["partitions"] for each in await _answered(kafka, admin.describe_topics)}
+            keys = [aiokafka.TopicPartition(t, p["partition"]) for t in kafka.topics for p in topics.get(t, ())]
+            committed = await _answered(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id, None, keys))
+            ends = await _answered(kafka, lambda: reader.end_offsets(keys))
+        finally:
+            await reader.stop()
+    offsets = {key: committed[key].offset if key in committed else -1 for key in keys}
+    return {TopicPartition(*key): (offsets[key] if offsets[key] >= 0 else None, ends[key]) for key in keys}
+
+
+async def _answered(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Ask again while the answer is "not yet": the first use of a group finds no coordinator for a moment."""
     try:
         async with asyncio.timeout(kafka.start_timeout_seconds):
-            return await question()
+            while True:
+                try:
+                    return await question()
+                except ClientError as error:
+                    if not error.retriable:
+                        raise
+                await asyncio.sleep(0.2)
     except (ClientError, TimeoutError) as error:
         raise KafkaError(f"group {kafka.group_id!r}, topics {kafka.topics}: {described(error)}") from error

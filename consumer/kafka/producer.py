@@ -29,39 +29,18 @@ class Outgoing(NamedTuple):
 
 
 async def create_topic(kafka: Kafka, topic: str, partitions: int) -> None:
-    """Create a topic with the broker's default replication, or leave it as it is."""
+    """Create a topic on as many as three brokers, or leave it as it is."""
     admin = make_admin(kafka)
     try:
         await admin.start()
-        await admin.create_topics([NewTopic(topic, partitions, -1)])
+        brokers = len((await admin.describe_cluster())["brokers"])
+        await admin.create_topics([NewTopic(topic, partitions, min(3, brokers))])
     except TopicAlreadyExistsError:
         pass
     except ClientError as error:
         raise KafkaError(f"topic {topic!r} cannot be created: {described(error)}") from error
     finally:
         await admin.close()
-
-
-async def group_lag(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, int]]:
-    """Ask the brokers, beside any running consumer: committed offset and end of each partition of the topics."""
-    reader = aiokafka.AIOKafkaConsumer(
-        **connection_options(kafka), group_id=None, enable_auto_commit=False, isolation_level=kafka.isolation_level
-    )
-    admin = make_admin(kafka)
-    try:
-        await reader.start()
-        await admin.start()
-        counts = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
-        keys = [aiokafka.TopicPartition(t, p["partition"]) for t in kafka.topics for p in counts.get(t, ())]
-        committed = await admin.list_consumer_group_offsets(kafka.group_id, partitions=keys)
-        ends = await reader.end_offsets(keys)
-    except ClientError as error:
-        raise KafkaError(f"offsets of group {kafka.group_id!r} cannot be read: {described(error)}") from error
-    finally:
-        await admin.close()
-        await reader.stop()
-    offsets = {key: committed[key].offset if key in committed else -1 for key in keys}
-    return {TopicPartition(*key): (offsets[key] if offsets[key] >= 0 else None, ends[key]) for key in keys}
 
 
 class Producer:

@@ -1,0 +1,47 @@
+# Python ≥ 3.11 and make are all that a machine needs; each target installs what it needs into .venv on its first run.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+.PHONY: help demo test lint types lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/demo ## a real Kafka, session events, three routes, and a proof that nothing is lost (ARGS="--events 1000000")
+	@$(BIN)/session-consumer demo $(ARGS)
+
+test: .venv/test ## all tests, on a real Kafka (ARGS="-k watermark")
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/test ## ruff: rules and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: .venv/test ## mypy, strict
+	@$(BIN)/mypy
+
+lock: .venv/test ## pin requirements/*.txt anew from pyproject.toml
+	@for each in "test --extra local --extra test --extra lint" "demo --extra local" "run"; do \
+	  set -- $$each; name=$$1; shift; again=; [ $$name = test ] || again="--constraint requirements/test.txt"; \
+	  $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-emit-index-url --upgrade --extra build "$$@" $$again --output-file requirements/$$name.txt || exit 1; \
+	done
+
+clean: ## remove .venv and all caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "make: $(PYTHON) is older than Python 3.11; name another with PYTHON=python3.12"; exit 1; }
+	@echo "Creating .venv"
+	@$(PYTHON) -m venv .venv
+
+# One stamp for each set of requirements; the package itself is installed in place, so its code is always the checkout's.
+.venv/%: requirements/%.txt pyproject.toml | .venv/bin/python
+	@echo "Installing requirements/$*.txt"
+	@$(PIP) install --require-hashes -r requirements/$*.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,35 @@
+"""The broker of all tests, a real Apache Kafka: yours, a container's, or one that this machine runs for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from consumer.kafka.local import LocalKafka
+from tests.cluster import Cluster
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def bootstrap_servers() -> AsyncIterator[str]:
+    """KAFKA_BOOTSTRAP_SERVERS when set; testcontainers when TEST_KAFKA=docker; else a local Kafka. Never a skip."""
+    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    if given:
+        yield given
+    elif os.environ.get("TEST_KAFKA") == "docker":
+        from testcontainers.kafka import KafkaContainer  # noqa: PLC0415 - heavy, and only for who asks
+
+        with KafkaContainer("apache/kafka:4.1.1").with_kraft() as container:
+            yield container.get_bootstrap_server()
+    else:
+        async with LocalKafka() as kafka:
+            yield kafka.bootstrap_servers
+
+
+@pytest.fixture
+def cluster(bootstrap_servers: str, request: pytest.FixtureRequest, tmp_path: Path) -> Cluster:
+    """Topics and groups of one test, under names that no other test uses."""
+    return Cluster(bootstrap_servers, request.node.name, tmp_path)

@@ -1,0 +1,164 @@
+"""The commands as a person types them: what they print, and the code they leave with."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster, a_route, eventually
+from tests.process import command
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+HANDLERS = Path(__file__).parent.parent / "handlers"
+
+
+def reach(cluster: Cluster) -> list[str]:
+    """Return the arguments that point a command at the test's broker."""
+    return ["--set", f"kafka.bootstrap_servers={cluster.bootstrap_servers}", "--set", f"kafka.topics={cluster.topic}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--set", "kafka.fetch_bytes=many"], "kafka.fetch_bytes (--set): expected int, got 'many'"),
+        (["--set", "kafka.fetch_bytes=0"], "kafka.fetch_bytes = 0 must be above 0"),
+        (
+            ["--set", "kafka.fetch_byte=1"],
+            "unknown setting 'kafka.fetch_byte' (--set); did you mean 'kafka.fetch_bytes'?",
+        ),
+        (["-c", "missing.toml"], "settings file missing.toml: No such file or directory"),
+        (
+            ["--set", 'routes=[{name="a", handler="nowhere.at.all:f"}]'],
+            "routes[0] (a).handler: nowhere.at.all:f: there is no module 'nowhere';"
+            " put its folder in `path` or PYTHONPATH",
+        ),
+        (
+            ["--set", 'routes=[{name="a", handler="consumer.handlers.log:Lug"}]'],
+            "routes[0] (a).handler: consumer.handlers.log:Lug: consumer.handlers.log has no 'Lug'; did you mean 'Log'?",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["run", "check"])
+async def test_wrong_settings(name: str, arguments: list[str], says: str) -> None:
+    """Whatever is wrong with the settings is one line that names it, exit code 2, before any connection."""
+    code, out, err = await command(name, *arguments, COLUMNS="300")
+    assert code == 2
+    if name == "run":
+        assert (out, err) == ("", f"session-consumer: {says}\n")
+    else:
+        assert says in out
+    assert "Traceback" not in err
+
+
+async def test_unreachable_broker() -> None:
+    """A broker that does not answer within ``start_timeout_seconds`` is exit code 69 and one line that names it."""
+    for name in ("run", "check"):
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            server = f"127.0.0.1:{closed.getsockname()[1]}"
+            sets = [
+                f"kafka.bootstrap_servers={server}",
+                "kafka.start_timeout_seconds=2",
+                "http.port=0",
+                "log.level=error",
+            ]
+            code, out, err = await command(name, *(part for each in sets for part in ("--set", each)))
+        assert code == 69
+        assert server in out + err
+        assert "Traceback" not in err
+        assert len(err.splitlines()) == (1 if name == "run" else 0), err
+
+
+async def test_missing_topic(cluster: Cluster) -> None:
+    """A topic that does not exist is one line that names it, and is not created by asking."""
+    for _ in range(2):
+        code, _, err = await command("run", *reach(cluster), "--set", "http.port=0", "--set", "log.level=error")
+        assert code == 1
+        assert err == (
+            f"session-consumer: kafka.topics: no topic '{cluster.topic}' that this client may read;"
+            " create it, or correct the name\n"
+        )
+    assert (await command("check", *reach(cluster), "--set", "http.port=0"))[0] == 1
+
+
+async def test_taken_port(cluster: Cluster) -> None:
+    """An HTTP port that is taken is said before anything is consumed."""
+    await cluster.create()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = await command("run", *reach(cluster), "--set", f"http.port={port}", "--set", "log.level=error")
+    assert code == 1
+    assert err.startswith(f"session-consumer: http.host, http.port: cannot listen on 127.0.0.1:{port}")
+    assert await cluster.committed() == {0: None}
+
+
+async def test_check_says_the_daemon_would_run(cluster: Cluster) -> None:
+    """``check`` exits 0 and lists what it found when the daemon would run."""
+    await cluster.create(partitions=3)
+    code, out, _ = await command("check", *reach(cluster), "--set", "http.port=0", COLUMNS="300")
+    assert code == 0
+    for text in (
+        "settings",
+        "log → consumer.handlers.log:Log",
+        f"{cluster.topic} (3 partitions)",
+        "no committed offsets",
+    ):
+        assert text in out
+
+
+async def test_a_printed_line_reaches_file_and_metrics(cluster: Cluster, tmp_path: Path) -> None:
+    """One line through ``produce -`` is found in the jsonl handler's file and in /metrics."""
+    await cluster.create()
+    out = tmp_path / "sessions.jsonl"
+    line = (SAMPLES / "valid.jsonl").read_bytes().split(b"\n")[0] + b"\n"
+    code, _, err = await command("produce", "-", *reach(cluster), stdin=line)
+    assert (code, err) == (0, f"produced 1 records to topic {cluster.topic}\n")
+    async with cluster.run(routes=a_route("consumer.handlers.jsonl:JsonLines", path=out)) as daemon:
+        found = json.loads(await eventually(lambda: out.exists() and out.read_bytes()))
+        assert (found["session_id"], found["channel_manager_type"]) == ("824", "voice_sip_v1")
+        assert await daemon.metric("records_consumed_total", topic=cluster.topic) == 1
+        assert await daemon.metric("bytes_consumed_total", topic=cluster.topic) == len(line) - 1 + len("824")
+        assert await daemon.metric("outcomes_total", route="all", outcome="handled") == 1
+        status, text = await daemon.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+        assert (status, text.endswith("# EOF\n")) == (200, True)
+        assert (await daemon.get("/readyz"))[0] == (await daemon.get("/healthz"))[0] == 200
+        assert (await daemon.get("/nothing"))[0] == 404
+        assert await daemon.stop() == 0
+
+
+async def test_produce_generates_and_creates(cluster: Cluster) -> None:
+    """``produce --generate`` makes as many sessions as it is told, on a topic that it may create."""
+    code, _, err = await command("produce", "--generate", "250", "--create-topic", "2", *reach(cluster))
+    assert (code, err) == (0, f"produced 250 records to topic {cluster.topic}\n")
+    assert await cluster.lag() == 250
+    code, _, err = await command("produce", *reach(cluster))
+    assert (code, "name a FILE (- for standard input) or --generate N" in err) == (2, True)
+
+
+async def test_default_route_logs(cluster: Cluster) -> None:
+    """Without routes the daemon says what it gets: positions, and no field of an event unless asked for."""
+    await cluster.create()
+    await cluster.produce([b'{"timestamp":"2024-10-21T14:05:00Z","source":"+18042221111"}'])
+    async with cluster.run() as daemon:
+        line = json.loads(await daemon.said('"session"'))
+        assert (line["topic"], line["partition"], line["offset"]) == (cluster.topic, 0, 0)
+        assert await daemon.stop() == 0
+        assert "+18042221111" not in "".join(daemon.lines)
+    await cluster.produce([b'{"timestamp":"2024-10-21T14:05:00Z","source":"+18042221111"}'])
+    async with cluster.run("log.payloads=true") as daemon:
+        assert json.loads(await daemon.said('"session"'))["payload"]["source"] == "+18042221111"
+        assert await daemon.stop() == 0
+
+
+async def test_demo_accounts_for_every_event() -> None:
+    """The demo runs the daemon on a Kafka of its own and prints one JSON object in which nothing is missing."""
+    code, out, err = await command("demo", "--events", "5000", "--json", "--no-stay")
+    summary = json.loads(out)
+    assert (code, summary["events"], summary["lost"], summary["lag"]) == (0, 5000, 0, 0), err
+    assert set(summary) == {"events", "lost", "lag", "seconds", "events_per_second", "routes"}
+    routes = summary["routes"]
+    assert routes["count"] == {"handled": 5000}
+    assert 0 < routes["chat"]["handled"] < routes["voice"]["handled"] < 5000

@@ -1,0 +1,258 @@
+"""What is shipped for running it: files that name each other, settings, metrics and images agree."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from consumer.daemon import make_routes
+from consumer.metrics.definitions import METRICS, PREFIX
+from consumer.settings import Settings
+from consumer.settings_sources import PREFIX as ENVIRONMENT_PREFIX
+from consumer.settings_sources import load_settings
+
+ROOT = Path(__file__).parent.parent.parent
+GRAFANA = ROOT / "deploy/grafana"
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+
+
+def read_yaml(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+
+
+COMPOSE: dict[str, Any] = read_yaml("docker-compose.yml")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DASHBOARDS = sorted(GRAFANA.glob("dashboards/*.json"))
+
+each_service = pytest.mark.parametrize("name", sorted(SERVICES))
+each_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+
+
+def volumes(name: str) -> Iterator[tuple[str, str]]:
+    for volume in SERVICES[name].get("volumes", []):
+        source, target = volume.split(":")[:2]
+        yield source, target
+
+
+def inside(name: str, path: str) -> Path:
+    """Return the file of this repository that a service sees at ``path``."""
+    for source, target in volumes(name):
+        if source.startswith("./") and (path == target or path.startswith(f"{target}/")):
+            return ROOT / source / path.removeprefix(target).lstrip("/")
+    raise AssertionError(f"{name} mounts nothing at {path}")
+
+
+def instructions(word: str) -> list[str]:
+    """Return the arguments of every such instruction of the Dockerfile, in order."""
+    lines = [line.partition(" ") for line in DOCKERFILE]
+    return [rest.strip() for first, _, rest in lines if first == word]
+
+
+def environment(name: str) -> dict[str, str]:
+    """Return what of a service's environment is a setting of ours."""
+    every: dict[str, str] = SERVICES[name].get("environment", {})
+    return {key: text for key, text in every.items() if key.startswith(ENVIRONMENT_PREFIX)}
+
+
+def daemon_settings() -> Settings:
+    """Return the settings that the daemon has in its container."""
+    command: list[str] = SERVICES["consumer"]["command"]
+    return load_settings(inside("consumer", command[command.index("-c") + 1]), environment("consumer")).settings
+
+
+def expressions(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("expr"), str):
+            yield node["expr"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from expressions(each)
+
+
+def panels(dashboard: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(dashboard.read_text(encoding="utf-8"))["panels"]
+    return found
+
+
+@each_service
+def test_a_service_is_built_here_or_comes_from_a_pinned_image(name: str) -> None:
+    """Every service is built from this repository or names an image with a version."""
+    service = SERVICES[name]
+    if "build" in service:
+        assert (ROOT / service["build"] / "Dockerfile").is_file()
+    else:
+        assert re.fullmatch(r"[\w/-]+:v?\d+\.\d+\.\d+", service["image"]), service["image"]
+
+
+@each_service
+def test_ports_are_for_this_machine_only(name: str) -> None:
+    """No service publishes a port to the network."""
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+
+
+@each_service
+def test_what_is_mounted_exists(name: str) -> None:
+    """Every mounted path is in this repository, and every named volume is declared."""
+    for source, _ in volumes(name):
+        assert (ROOT / source).exists() if source.startswith("./") else source in COMPOSE["volumes"], source
+
+
+@each_service
+def test_a_service_waits_only_for_services_that_exist(name: str) -> None:
+    """Every dependency names a service, and one that is waited for to be healthy has a health check."""
+    depends = SERVICES[name].get("depends_on", [])
+    assert set(depends) <= set(SERVICES)
+    for other, how in depends.items() if isinstance(depends, dict) else []:
+        if how["condition"] == "service_healthy":
+            assert "healthcheck" in SERVICES[other]
+
+
+@each_service
+def test_a_service_cannot_gain_privileges(name: str) -> None:
+    """Every service drops all capabilities and can gain none."""
+    assert SERVICES[name]["cap_drop"] == ["ALL"]
+    assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", ["consumer", "demo"])
+def test_the_environment_holds_settings_that_exist(name: str) -> None:
+    """The environment of our own containers holds valid settings, and the brokers' address inside the network."""
+    settings = load_settings(None, environment(name)).settings
+    advertised = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")
+    assert [f"INSIDE://{server}" for server in settings.kafka.bootstrap_servers] == advertised[:1]
+
+
+def test_the_daemon_listens_beyond_its_container() -> None:
+    """The daemon's published port is the one that it listens on, on every address of the container."""
+    http = daemon_settings().http
+    assert http.host == "0.0.0.0"
+    assert SERVICES["consumer"]["ports"] == [f"127.0.0.1:{http.port}:{http.port}"]
+    assert f"http://127.0.0.1:{http.port}/healthz" in instructions("HEALTHCHECK")[0]
+
+
+def test_the_daemon_may_finish_its_drain() -> None:
+    """Docker kills the daemon only when a stop has taken longer than it ever may."""
+    patience = int(SERVICES["consumer"]["stop_grace_period"].removesuffix("s"))
+    assert patience >= daemon_settings().delivery.drain_seconds + 10
+
+
+def test_the_daemon_writes_only_where_a_volume_is() -> None:
+    """The file system is read-only, and every route's file lies in a volume."""
+    assert SERVICES["consumer"]["read_only"] is True
+    mounted = [Path(target) for source, target in volumes("consumer") if not source.startswith("./")]
+    for route in daemon_settings().routes:
+        file = Path(instructions("WORKDIR")[-1]) / route.options["path"]
+        assert any(file.is_relative_to(volume) for volume in mounted), file
+
+
+def test_the_topics_that_are_consumed_are_created() -> None:
+    """The one-shot service creates the topic that the daemon consumes."""
+    (topic,) = daemon_settings().kafka.topics
+    assert f"--topic {topic} " in SERVICES["topics"]["command"][0]
+
+
+def test_prometheus_scrapes_the_daemon() -> None:
+    """Prometheus asks the daemon's service at the port that it listens on, with its own configuration mounted."""
+    flags = dict(flag.split("=", 1) for flag in SERVICES["prometheus"]["command"])
+    config = yaml.safe_load(inside("prometheus", flags["--config.file"]).read_text(encoding="utf-8"))
+    (job,) = config["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [f"consumer:{daemon_settings().http.port}"]}]
+
+
+def test_grafana_finds_prometheus_and_the_dashboards() -> None:
+    """Grafana's data source is the Prometheus service, with its scrape interval, and the dashboards are mounted."""
+    (source,) = read_yaml("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    scraped = read_yaml("deploy/prometheus/prometheus.yml")["global"]["scrape_interval"]
+    assert source["jsonData"]["timeInterval"] == scraped
+    (provider,) = read_yaml("deploy/grafana/provisioning/dashboards/dashboards.yml")["providers"]
+    assert inside("grafana", provider["options"]["path"]) == GRAFANA / "dashboards"
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert inside("grafana", home) in DASHBOARDS
+
+
+@each_dashboard
+def test_a_dashboard_asks_for_metrics_that_exist(dashboard: Path) -> None:
+    """Every metric in a dashboard's expressions is one that the daemon exports."""
+    asked = {name for each in expressions(panels(dashboard)) for name in re.findall(rf"{PREFIX}\w+", each)}
+    assert asked
+    assert asked <= {PREFIX + metric.name for metric in METRICS}
+
+
+@each_dashboard
+def test_a_dashboard_groups_by_labels_that_exist(dashboard: Path) -> None:
+    """Every label in a legend or a grouping is one that its metric has, or the scraped instance."""
+    labels = {PREFIX + metric.name: {*metric.labels, "instance"} for metric in METRICS}
+    for target in (target for panel in panels(dashboard) for target in panel["targets"]):
+        (metric,) = set(re.findall(rf"{PREFIX}\w+", target["expr"]))
+        grouped = re.findall(r"\bby \(([^)]*)\)", target["expr"])
+        used = {*re.findall(r"{{(\w+)}}", target["legendFormat"]), *re.findall(r"\w+", " ".join(grouped))}
+        assert used <= labels[metric], target["expr"]
+
+
+@each_dashboard
+def test_a_dashboard_is_complete(dashboard: Path) -> None:
+    """Every panel has a title, a meaning, a unit, an id of its own and the chosen data source."""
+    found = panels(dashboard)
+    assert len({panel["id"] for panel in found}) == len(found)
+    for panel in found:
+        assert panel["title"]
+        assert panel["description"]
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
+
+
+def test_the_example_settings_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The example's settings load and every handler that it names can be made."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(ROOT / "examples/settings.toml", {}).settings
+    assert [route.name for route in make_routes(settings, {})] == [route.name for route in settings.routes]
+
+
+def test_the_example_leaves_out_test_and_legacy_sessions() -> None:
+    """Every route of the example excludes test and legacy sessions, as no route does by itself."""
+    routes = load_settings(ROOT / "examples/settings.toml", {}).settings.routes
+    assert routes
+    for route in routes:
+        assert (route.match["is_test"], route.match["is_legacy"]) == (False, False)
+
+
+def test_the_image_is_not_run_as_root() -> None:
+    """The image's last user is given as a number other than root's."""
+    user = instructions("USER")[-1]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), user
+
+
+def test_the_image_pins_its_base() -> None:
+    """Every stage starts from one Python, pinned to a minor version that the project supports."""
+    (base,) = {source.split(" AS ")[0] for source in instructions("FROM")}
+    assert re.fullmatch(r"python:3\.\d+-slim-\w+", base)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    minor = base.removeprefix("python:").split("-")[0]
+    assert f"Programming Language :: Python :: {minor}" in project["classifiers"]
+
+
+def test_what_the_image_copies_exists() -> None:
+    """Whatever the Dockerfile copies is in this repository and is not ignored by the build."""
+    sent = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    copies = [each.split() for each in instructions("COPY") if not each.startswith("--from=")]
+    for source in (source for *sources, _ in copies for source in sources):
+        assert (ROOT / source).exists(), source
+        assert f"!{source}" in sent, source
+
+
+def test_the_image_runs_the_console_script() -> None:
+    """The image runs the project's command, directly, so that signals reach it."""
+    (entry,) = instructions("ENTRYPOINT")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert json.loads(entry) == list(project["scripts"])
