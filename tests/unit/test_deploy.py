@@ -7,6 +7,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 import yaml
 
 from consumer.daemon import make_routes
+from consumer.handler import extend_path, load_handler
 from consumer.metrics.definitions import METRICS, PREFIX
 from consumer.settings import Settings
 from consumer.settings_sources import PREFIX as ENVIRONMENT_PREFIX
 from consumer.settings_sources import load_settings
+from schemas.session import Session
 
 ROOT = Path(__file__).parent.parent.parent
 GRAFANA = ROOT / "deploy/grafana"
@@ -217,6 +220,21 @@ def test_the_example_settings_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     settings = load_settings(ROOT / "examples/settings.toml", {}).settings
     assert [route.name for route in make_routes(settings, {})] == [route.name for route in settings.routes]
+
+
+async def test_the_example_handler_keeps_what_it_flushed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The example's own handler goes on from the counts that it flushed, and from no others."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    extend_path([str(ROOT / "examples/handlers")], sys.path)
+    file = tmp_path / "data/agents.json"
+    event = Session(timestamp=datetime(2026, 1, 1, tzinfo=UTC), agent_name="Billing")
+    for flushed in (1, 2):
+        handler = load_handler("count_by_agent:CountByAgent", {"path": str(file)}, "route", {})
+        assert handler.flush is not None
+        handler.call(event)
+        await handler.flush()
+        handler.call(event)
+        assert json.loads(file.read_bytes()) == {"Billing": flushed}
 
 
 def test_the_example_leaves_out_test_and_legacy_sessions() -> None:

@@ -1,0 +1,67 @@
+"""A source in memory for the engine's tests: it does what a real broker will not do on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from typing import Literal, NamedTuple
+
+from consumer.partition import Chunk
+from consumer.record import TopicPartition
+
+KEY = TopicPartition("t", 0)
+
+
+class RawRecord(NamedTuple):
+    """What the client hands over for one record."""
+
+    offset: int
+    value: bytes | None
+    key: bytes | None = None
+    timestamp: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def a_record(offset: int, value: bytes | None = b"x") -> RawRecord:
+    return RawRecord(offset, value)
+
+
+def a_chunk(first: int, count: int, key: TopicPartition = KEY, next_offset: int | None = None) -> Chunk:
+    records = [a_record(offset) for offset in range(first, first + count)]
+    return Chunk(key, records, first + count if next_offset is None else next_offset)
+
+
+class MemorySource:
+    """Gives out the chunks it was given, and takes commits with the answers it was told to give."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+        self.commits: list[dict[TopicPartition, int]] = []
+        self.answers: list[Literal["ok", "failed", "fenced"]] = []
+        self.rewound: list[tuple[TopicPartition, int]] = []
+        self.hold_commits: asyncio.Event | None = None
+        self.commits_under_way = 0
+        self.most_commits_under_way = 0
+
+    async def poll(self, room: Mapping[TopicPartition, int], wait_seconds: float) -> list[Chunk]:
+        await asyncio.sleep(0 if self.chunks else min(wait_seconds, 0.001))
+        chunks, self.chunks = self.chunks, []
+        self.chunks += [chunk for chunk in chunks if room.get(chunk.key, 1000) < len(chunk.records)]
+        return [chunk for chunk in chunks if room.get(chunk.key, 1000) >= len(chunk.records)]
+
+    def rewind(self, key: TopicPartition, offset: int) -> None:
+        self.rewound.append((key, offset))
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
+        self.commits_under_way += 1
+        self.most_commits_under_way = max(self.most_commits_under_way, self.commits_under_way)
+        try:
+            if self.hold_commits is not None:
+                await self.hold_commits.wait()
+            self.commits.append(dict(offsets))
+            return self.answers.pop(0) if self.answers else "ok"
+        finally:
+            self.commits_under_way -= 1
+
+    async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return {}

@@ -1,0 +1,300 @@
+"""The engine on a source in memory: races and failures that a real broker will not produce on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from consumer import Record
+from consumer.engine import Engine, Route
+from consumer.errors import PartitionHaltedError
+from consumer.handler import bind_handler
+from consumer.outcome import Outcome
+from consumer.record import TopicPartition
+from consumer.settings import Delivery
+from consumer.tally import Tally
+from tests.cluster import eventually
+from tests.unit.source import KEY, MemorySource, a_chunk
+
+Handle = Callable[..., Any]
+
+
+class Bench(msgspec.Struct):
+    """An engine and what surrounds it."""
+
+    engine: Engine
+    source: MemorySource
+    tally: Tally
+    failures: list[Exception]
+
+
+@asynccontextmanager
+async def an_engine(*handlers: Handle, **delivery: Any) -> AsyncIterator[Bench]:
+    source = MemorySource()
+    failures: list[Exception] = []
+    routes = [Route(f"r{index}", None, bind_handler(handler, "test")) for index, handler in enumerate(handlers)]
+    tally = Tally(["t"], [route.name for route in routes])
+    async with asyncio.TaskGroup() as tasks:
+        engine = Engine(
+            source=source,
+            decode=lambda value: value,
+            routes=routes,
+            delivery=Delivery(**{"drain_seconds": 0.2, "commit_interval_seconds": 0.01} | delivery),
+            tally=tally,
+            tasks=tasks,
+            fail=failures.append,
+        )
+        loops = [tasks.create_task(engine.poll_forever()), tasks.create_task(engine.commit_forever())]
+        yield Bench(engine, source, tally, failures)
+        await engine.stop()
+        for loop in loops:
+            loop.cancel()
+
+
+def handled(bench: Bench, route: str = "r0") -> int:
+    return bench.tally.outcomes[route, Outcome.HANDLED]
+
+
+async def test_records_are_handled_in_order_and_committed() -> None:
+    """Each record is handled once, in offset order, and the commit says where to go on, past gaps."""
+    seen: list[int] = []
+    async with an_engine(lambda _event, record: seen.append(record.offset)) as bench:
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(5, 3), a_chunk(20, 2, next_offset=30)]
+        await eventually(lambda: {KEY: 30} in bench.source.commits)
+    assert seen == [5, 6, 7, 20, 21]
+    offsets = [commit[KEY] for commit in bench.source.commits]
+    assert offsets == sorted(set(offsets))
+
+
+async def test_a_plain_function_may_return_a_coroutine() -> None:
+    """What a lambda or a wrapper returns is awaited: a coroutine left alone would be a silent loss."""
+    seen: list[bytes] = []
+
+    async def slowly(event: bytes) -> None:
+        await asyncio.sleep(0)
+        seen.append(event)
+
+    def wrapper(event: bytes) -> Awaitable[None]:
+        return slowly(event)
+
+    async with an_engine(wrapper, functools.partial(wrapper)) as bench:
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(0, 2)]
+        await eventually(lambda: handled(bench, "r1") == 2)
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, KeyboardInterrupt, ValueError, RecursionError])
+async def test_whatever_a_handler_raises_halts(error: type[BaseException]) -> None:
+    """Not even a cancellation that escapes a handler ends its worker in silence: the partition halts and says so."""
+
+    async def fails(_event: bytes) -> None:
+        raise error
+
+    async with an_engine(fails, on_halt="exit") as bench:
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(3, 2)]
+        await eventually(lambda: bench.failures)
+        assert bench.engine.partitions[KEY].halt is not None
+    (failure,) = bench.failures
+    assert isinstance(failure, PartitionHaltedError)
+    assert str(failure).startswith(f"topic t, partition 0, offset 3: the handler of route 'r0' raised {error.__name__}")
+    assert bench.source.commits == []
+
+
+async def test_several_routes_in_order() -> None:
+    """Every route gets the record in turn; when one fails, those before it ran and nothing is committed."""
+    seen: list[str] = []
+
+    def second(_event: bytes) -> None:
+        seen.append("second")
+        raise ValueError
+
+    async with an_engine(lambda _: seen.append("first"), second, lambda _: seen.append("third")) as bench:
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(0, 2)]
+        await eventually(lambda: bench.engine.partitions[KEY].halt)
+    assert seen == ["first", "second"]
+    assert bench.source.commits == []
+
+
+async def test_an_unknown_partition_is_read_again() -> None:
+    """Records of an assignment that was not announced yet are rewound, not dropped."""
+    async with an_engine(lambda _: None) as bench:
+        bench.source.chunks = [a_chunk(7, 3)]
+        await eventually(lambda: bench.source.rewound)
+    assert bench.source.rewound == [(KEY, 7)]
+
+
+async def test_a_revoke_waits_for_the_call_and_commits_it() -> None:
+    """On revoke the call under way ends, nothing behind it starts, and exactly it is committed."""
+    begun, go = asyncio.Event(), asyncio.Event()
+    seen: list[int] = []
+
+    async def waits(_event: bytes, record: Record) -> None:
+        seen.append(record.offset)
+        begun.set()
+        await go.wait()
+
+    async with an_engine(waits, drain_seconds=5.0) as bench:
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(0, 10)]
+        await begun.wait()
+        revoking = asyncio.create_task(bench.engine.revoke(lost=False))
+        await asyncio.sleep(0.05)
+        assert not revoking.done()
+        go.set()
+        await revoking
+        assert (seen, bench.source.commits, bench.engine.partitions) == ([0], [{KEY: 1}], {})
+
+
+async def test_lost_partitions_are_not_committed() -> None:
+    """Without a generation nothing is committed: the partitions are another's already."""
+    async with an_engine(lambda _: None, commit_interval_seconds=60.0) as bench:
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(0, 3)]
+        await eventually(lambda: handled(bench) == 3)
+        await bench.engine.revoke(lost=True)
+        assert bench.source.commits == []
+
+
+async def test_old_work_never_meets_new_work() -> None:
+    """A call that outlived its epoch still holds its partition: the next epoch's records wait until it has ended."""
+    calls: list[str] = []
+    stubborn, release = asyncio.Event(), asyncio.Event()
+
+    async def handle(_event: bytes, record: Record) -> None:
+        calls.append(f"begin {record.offset}")
+        if not stubborn.is_set():
+            stubborn.set()
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    continue
+        calls.append(f"end {record.offset}")
+
+    async with an_engine(handle, drain_seconds=0.05) as bench:
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(0, 1)]
+        await stubborn.wait()
+        await bench.engine.revoke(lost=False)
+        assert bench.tally.abandoned["r0"] == 1
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(0, 2)]
+        await asyncio.sleep(0.05)
+        assert calls == ["begin 0"]
+        release.set()
+        await eventually(lambda: {KEY: 2} in bench.source.commits)
+    assert calls == ["begin 0", "end 0", "begin 0", "end 0", "begin 1", "end 1"]
+
+
+async def test_one_commit_at_a_time() -> None:
+    """While a commit's answer is out no other is sent, and the next says all that was done meanwhile."""
+    async with an_engine(lambda _: None) as bench:
+        bench.source.hold_commits = asyncio.Event()
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(0, 3)]
+        await eventually(lambda: bench.source.commits_under_way)
+        bench.source.chunks = [a_chunk(3, 3)]
+        await eventually(lambda: handled(bench) == 6)
+        await asyncio.sleep(0.1)
+        assert bench.source.commits == []
+        bench.source.hold_commits.set()
+        await eventually(lambda: len(bench.source.commits) == 2)
+    assert (bench.source.commits, bench.source.most_commits_under_way) == ([{KEY: 3}, {KEY: 6}], 1)
+
+
+@pytest.mark.parametrize("answer", ["failed", "fenced"])
+async def test_a_commit_that_fails_is_sent_again(answer: Any) -> None:
+    """An offset counts as committed only when the group said so."""
+    async with an_engine(lambda _: None) as bench:
+        bench.source.answers = [answer]
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(0, 3)]
+        await eventually(lambda: len(bench.source.commits) == 2)
+        assert bench.engine.partitions[KEY].committed == 3
+    assert bench.source.commits == [{KEY: 3}, {KEY: 3}]
+    assert bench.tally.commits == {"ok": 1, "failed": 0, "fenced": 0} | {answer: 1}
+
+
+async def test_flush_before_commit_sees_all_that_is_committed() -> None:
+    """What a commit says was noted before the flush: records handled while a flush runs wait for the next one."""
+    flushing, go = asyncio.Event(), asyncio.Event()
+
+    class Keeps:
+        def __init__(self) -> None:
+            self.kept = 0
+            self.flushed = 0
+
+        def __call__(self, _event: bytes) -> None:
+            self.kept += 1
+
+        async def flush(self) -> None:
+            kept = self.kept
+            flushing.set()
+            await go.wait()
+            self.flushed = kept
+
+    handler = Keeps()
+    async with an_engine(handler) as bench:
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(0, 3)]
+        await flushing.wait()
+        bench.source.chunks = [a_chunk(3, 4)]
+        await eventually(lambda: handler.kept == 7)
+        go.set()
+        await eventually(lambda: len(bench.source.commits) == 2)
+    assert bench.source.commits == [{KEY: 3}, {KEY: 7}]
+
+
+async def test_inline_work_lets_others_run() -> None:
+    """A thousand busy inline calls do not keep the event loop for themselves: others run in between."""
+    turns: list[int] = []
+
+    def busy(_event: bytes) -> None:
+        sum(range(20_000))
+
+    async with an_engine(busy) as bench:
+        bench.engine.assign([KEY])
+        bench.source.chunks = [a_chunk(0, 1000)]
+        while handled(bench) < 1000:
+            turns.append(handled(bench))
+            await asyncio.sleep(0)
+    assert len(set(turns)) > 5
+
+
+async def test_partitions_do_not_wait_for_each_other() -> None:
+    """A call that hangs in one partition keeps no other from going on."""
+    other = TopicPartition("t", 1)
+    never = asyncio.Event()
+
+    async def handle(_event: bytes, record: Record) -> None:
+        if record.partition == 0:
+            await never.wait()
+
+    async with an_engine(handle, drain_seconds=0.05) as bench:
+        bench.engine.assign([KEY, other])
+        bench.source.chunks = [a_chunk(0, 3), a_chunk(0, 50, other)]
+        await eventually(lambda: {other: 50} in bench.source.commits)
+    assert not any(KEY in commit for commit in bench.source.commits)
+
+
+async def settled(awaitable: Awaitable[Any]) -> None:
+    await asyncio.wait([asyncio.ensure_future(awaitable)], timeout=5)
+
+
+async def test_stop_is_harmless_twice_and_before_anything() -> None:
+    """Stopping without a partition, and stopping again, does nothing and returns."""
+    async with an_engine(lambda _: None) as bench:
+        await settled(bench.engine.stop())
+        await settled(bench.engine.stop())
+        bench.engine.assign([KEY])
+        assert bench.engine.partitions == {}
