@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import structlog
 
 from consumer.decoding import guarded_decoder
-from consumer.engine import Engine, Route
+from consumer.dispatch import Route
+from consumer.engine import Engine
 from consumer.errors import ConsumerError, StuckCallError
 from consumer.handler import extend_path, load_handler
 from consumer.http.server import HttpServer
@@ -37,7 +38,7 @@ def make_routes(settings: Settings, environment: Mapping[str, str]) -> list[Rout
     for index, each in enumerate(settings.routes or [LOG_EVERYTHING]):
         where = f"routes[{index}] ({each.name})"
         matches = compile_match(Session, each.match, where)
-        routes.append(Route(each.name, matches, load_handler(each.handler, each.options, where, environment)))
+        routes.append(Route(each.name, matches, load_handler(each, where, environment), each.tombstones))
     return routes
 
 

@@ -59,6 +59,14 @@ class DecodeError(ConsumerError):
         self.reason = reason
 
 
+class CorruptBatchError(ConsumerError):
+    """A batch's checksum is wrong or it cannot be unpacked; ``offset`` is where it begins."""
+
+    def __init__(self, offset: int, message: str) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant, or which names there are; the end of an error message."""
     names = list(known)

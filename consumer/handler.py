@@ -1,7 +1,7 @@
 """A user's callable, imported, given its options, and looked at once: how to call it is known before any event.
 
-A handler is any callable with one parameter (the event) or two (the event and its Record), sync or async. A class is
-constructed with the route's options. No base class, no registry.
+A handler is any callable with one parameter (the event) or two (the event and its Record), sync or async; annotated
+``list[…]`` the first gets batches. A class is constructed with the route's options. No base class, no registry.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from typing import Any
 
 import msgspec
 
+from consumer.calling import in_thread, within
 from consumer.errors import SettingsError, hint
+from consumer.settings import RouteSettings
+
+MAX_RECORDS = 500
+MAX_SECONDS = 1.0
 
 
 class Handler(msgspec.Struct, frozen=True):
@@ -25,36 +30,83 @@ class Handler(msgspec.Struct, frozen=True):
     call: Callable[..., Any]
     is_async: bool
     wants_record: bool
-    flush: Callable[[], Awaitable[None]] | None
+    takes_batches: bool = False
+    """Whether it gets a list of events (and a list of Records)."""
+    flush: Callable[[], Awaitable[None]] | None = None
     """Makes durable what was handled so far; awaited before each commit."""
-    context: Any
+    context: Any = None
     """The object itself when it is an async context manager, else None."""
+    max_records: int = MAX_RECORDS
+    max_seconds: float = MAX_SECONDS
+    flush_seconds: float = 0.0
 
 
-def load_handler(reference: str, options: Mapping[str, Any], where: str, environment: Mapping[str, str]) -> Handler:
-    """Import ``module:attribute`` and make a Handler of it; ``where`` names the route in errors.
+def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str]) -> Handler:
+    """Import a route's ``module:attribute`` and make a Handler of it; ``where`` names the route in errors.
 
     Raises SettingsError, in one sentence, for whatever is wrong with the reference, the options or the signature.
     """
-    target = _import(reference, f"{where}.handler")
+    target = _import(route.handler, f"{where}.handler")
     if inspect.isclass(target):
-        target = _construct(target, _resolved(options, environment, where), f"{where}.options")
-    elif options:
-        raise SettingsError(f"{where}.options: {reference} is not a class; only classes take options")
-    return bind_handler(target, f"{where}.handler: {reference}")
+        target = _construct(target, _resolved(route.options, environment, where), f"{where}.options")
+    elif route.options:
+        raise SettingsError(f"{where}.options: {route.handler} is not a class; only classes take options")
+    handler = bind_handler(target, f"{where}.handler: {route.handler}")
+    _check_fit(route, handler, where)
+    call, is_async = handler.call, handler.is_async
+    if route.threaded:
+        call, is_async = in_thread(call), True
+    if route.timeout_seconds is not None:
+        call = within(call, route.timeout_seconds)
+    return msgspec.structs.replace(
+        handler,
+        call=call,
+        is_async=is_async,
+        max_records=route.max_records or MAX_RECORDS,
+        max_seconds=route.max_seconds or MAX_SECONDS,
+        flush_seconds=route.flush_seconds or 0.0,
+    )
 
 
 def bind_handler(target: Any, where: str) -> Handler:
     """Make a Handler of any callable that is not a class; ``where`` names it in errors."""
     if not callable(target):
         raise SettingsError(f"{where}: it cannot be called with an event")
+    parameters = _positional(target)
     return Handler(
         call=target,
         is_async=_is_async(target),
-        wants_record=_wants_record(target, where),
+        wants_record=_wants_record(target, parameters, where),
+        takes_batches=bool(parameters) and _is_list(parameters[0].annotation),
         flush=_flush_of(target, where),
         context=target if hasattr(type(target), "__aenter__") else None,
     )
+
+
+def _check_fit(route: RouteSettings, handler: Handler, where: str) -> None:
+    """Refuse settings of a route that its handler could not follow."""
+    inline = not handler.is_async and not route.threaded
+    for wrong, reason in (
+        (route.threaded and handler.is_async, "threaded: an async handler runs in the event loop; leave it out"),
+        (
+            route.timeout_seconds is not None and inline,
+            "timeout_seconds: a plain function that runs inline cannot be stopped; make it async, or set threaded",
+        ),
+        (
+            not handler.takes_batches and (route.max_records is not None or route.max_seconds is not None),
+            "max_records, max_seconds: the handler's first parameter is not annotated list[…], so it gets no batches",
+        ),
+        (
+            route.flush_seconds is not None and handler.flush is None,
+            "flush_seconds: the handler has no `async def flush(self)`",
+        ),
+        (
+            route.tombstones and (handler.takes_batches or not handler.wants_record),
+            "tombstones: the handler needs a second parameter, the Record, to tell which key was deleted",
+        ),
+    ):
+        if wrong:
+            raise SettingsError(f"{where}.{reason}")
 
 
 def _import(reference: str, where: str) -> Any:
@@ -149,22 +201,36 @@ def _is_async(target: Any) -> bool:
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
 
 
-def _wants_record(target: Any, where: str) -> bool:
+def _positional(target: Any) -> list[inspect.Parameter]:
     try:
         signature = inspect.signature(target)
     except ValueError:  # some builtins have none: they get the event alone
-        return False
-    positional = [
-        parameter
-        for parameter in signature.parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    wants = len(positional) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
-    try:
-        signature.bind(*([None] * (2 if wants else 1)))
-    except TypeError as error:
-        raise SettingsError(f"{where}: a handler takes the event, or the event and its Record; {error}") from None
+        return []
+    kinds = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+    return [parameter for parameter in signature.parameters.values() if parameter.kind in kinds]
+
+
+def _wants_record(target: Any, parameters: list[inspect.Parameter], where: str) -> bool:
+    wants = len(parameters) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if parameters or not inspect.isbuiltin(target):
+        try:
+            inspect.signature(target).bind(*([None] * (2 if wants else 1)))
+        except TypeError as error:
+            raise SettingsError(f"{where}: a handler takes the event, or the event and its Record; {error}") from None
+        except ValueError:
+            return False
     return wants
+
+
+def _is_list(annotation: Any) -> bool:
+    """Whether an annotation is ``list[…]``, also when it is still text (``from __future__ import annotations``)."""
+    if isinstance(annotation, str):
+        return annotation.replace("typing.", "").startswith(("list[", "List["))
+    return typing.get_origin(annotation) is list
 
 
 def _flush_of(target: Any, where: str) -> Callable[[], Awaitable[None]] | None:

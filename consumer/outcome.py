@@ -19,5 +19,7 @@ class HaltReason(Enum):
     """A record has no outcome: it does not decode, or its handler raised, and nothing may take it out of the way."""
     OUT_OF_RANGE = "out_of_range"
     """The broker no longer has the offset that is next."""
+    CORRUPT_BATCH = "corrupt_batch"
+    """A batch of the topic cannot be read: its records cannot be told apart."""
     NO_OFFSET = "no_offset"
     """The group has no committed offset here and ``kafka.offset_reset`` is ``none``."""

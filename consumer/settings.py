@@ -35,6 +35,7 @@ class Kafka(msgspec.Struct, frozen=True):
     out_of_range: Literal["halt", "earliest", "latest"] = "halt"
     isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
     fetch_bytes: int = 1_048_576
+    fetch_path: Literal["auto", "raw", "plain"] = "auto"
     start_timeout_seconds: float = 60.0
     session_timeout_seconds: float = 45.0
     heartbeat_interval_seconds: float = 3.0
@@ -44,6 +45,8 @@ class Kafka(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
+    ordering: Literal["partition", "key", "unordered"] = "partition"
+    concurrency: int = 64
     max_in_flight_records: int = 2000
     max_in_flight_bytes: int = 8_388_608
     max_record_bytes: int = 1_048_576
@@ -68,6 +71,12 @@ class RouteSettings(msgspec.Struct, frozen=True):
     handler: str
     match: dict[str, Any] = {}
     options: dict[str, Any] = {}
+    threaded: bool = False
+    timeout_seconds: float | None = None
+    max_records: int | None = None
+    max_seconds: float | None = None
+    flush_seconds: float | None = None
+    tombstones: bool = False
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -106,6 +115,8 @@ MEANINGS = {
     "kafka.security.mechanism": "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
     "kafka.security.username": "for SASL",
     "kafka.security.password": "for SASL; a secret: set it in the environment or through a file, never with --set",
+    "delivery.ordering": "partition (one record at a time), key (one of each key at a time) or unordered",
+    "delivery.concurrency": "calls running at once per partition, for key and unordered",
     "delivery.max_in_flight_records": "records per partition that were delivered and are not done",
     "delivery.max_in_flight_bytes": "the same in bytes of key and value",
     "delivery.max_record_bytes": "a larger value is not decoded",
@@ -121,7 +132,15 @@ MEANINGS = {
     "routes.handler": "`module:attribute`, imported at start",
     "routes.match": 'field = value, glob, list of them, { is = "null" } or { is = "present" }; empty: every event',
     "routes.options": 'arguments of a handler that is a class; each may be { env = "X" } or { file = "path" }',
+    "routes.threaded": "whether a plain function is called in a thread",
+    "routes.timeout_seconds": "after which a call counts as failed; not for functions that run inline",
+    "routes.max_records": "of a batch, for a handler of `list[Session]`; 500 when not set",
+    "routes.max_seconds": "how long a batch may be in the making; 1.0 when not set",
+    "routes.flush_seconds": "at least so long between two flushes, and so between two commits",
+    "routes.tombstones": "whether records with a null value reach the handler, as the event None and the Record",
 }
+
+HIDDEN = {"kafka.fetch_path": "for diagnosis: auto, raw or plain"}
 
 SECRETS = frozenset({"kafka.security.password"})
 
@@ -175,6 +194,10 @@ def _check_routes(routes: list[RouteSettings]) -> None:
     for name in names:
         _require(name not in ("", "none"), f"routes: the name {name!r} is reserved; choose another")
         _require(names.count(name) == 1, f"routes: two are named {name!r}; names tell routes apart in metrics")
+    for route in routes:
+        for field in ("timeout_seconds", "max_records", "max_seconds", "flush_seconds"):
+            number = getattr(route, field)
+            _require(number is None or number > 0, f"routes ({route.name}): {field} = {number} must be above 0")
 
 
 def _numbers(settings: Settings) -> list[tuple[str, float]]:

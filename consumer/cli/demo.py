@@ -16,7 +16,7 @@ import msgspec
 from consumer.cli.progress import Progress
 from consumer.cli.run import supervised
 from consumer.daemon import Daemon, make_routes
-from consumer.engine import Route
+from consumer.dispatch import Route
 from consumer.errors import ConsumerError
 from consumer.generate import keyed_values
 from consumer.handler import bind_handler

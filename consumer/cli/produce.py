@@ -31,7 +31,7 @@ from schemas.wire import session_reader
     "--create-topic", "partitions", type=click.IntRange(1), metavar="PARTITIONS", help="Create it when missing."
 )
 @settings_options
-def produce(  # noqa: PLR0913, PLR0917 - one parameter an option
+def produce(
     file: str | None,
     generate: int | None,
     rate: float,

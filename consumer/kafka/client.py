@@ -30,8 +30,10 @@ def connection_options(kafka: Kafka) -> dict[str, Any]:
     }
 
 
-def make_consumer(kafka: Kafka) -> aiokafka.AIOKafkaConsumer:
+def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOKafkaConsumer:
     """Make the consumer of the daemon's group; not yet connected, subscribed to nothing.
+
+    ``fetch_bytes`` bounds what is held of a partition: as many fetches as may be held at once share it.
 
     - auto-commit commits by the clock what was returned, not what was done
     - reset "none": which offset to start from is our decision, and committed before the first record
@@ -51,7 +53,7 @@ def make_consumer(kafka: Kafka) -> aiokafka.AIOKafkaConsumer:
         rebalance_timeout_ms=_ms(kafka.rebalance_timeout_seconds),
         metadata_max_age_ms=30_000,
         fetch_max_wait_ms=100,
-        max_partition_fetch_bytes=kafka.fetch_bytes,
+        max_partition_fetch_bytes=max(1, kafka.fetch_bytes // fetches_per_partition),
         isolation_level=kafka.isolation_level,
         check_crcs=True,
     )

@@ -15,6 +15,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPar
 
 from consumer.errors import ConsumerError, KafkaError, KafkaUnreachableError
 from consumer.kafka.client import ClientError, described, make_admin, make_consumer, require_topics
+from consumer.kafka.fetch_plain import PlainFetch
+from consumer.kafka.fetch_raw import RawFetch, supported
 from consumer.outcome import HaltReason
 from consumer.partition import Chunk
 from consumer.record import TopicPartition
@@ -23,8 +25,6 @@ from consumer.tally import Tally
 
 log = structlog.get_logger("consumer.kafka")
 
-NOWHERE = aiokafka.TopicPartition("", 0)
-"""A partition that is never assigned: `getmany()` without a partition means all of them."""
 STOP_SECONDS = 3.0
 ANSWER_SECONDS = 5.0
 
@@ -40,7 +40,8 @@ class Listener(Protocol):
 class KafkaSource:
     """One membership in the group; made with the daemon, connected by ``start`` and left by ``stop``.
 
-    Records are taken only from partitions that the caller names, and never twice within an epoch.
+    Records are taken only from partitions that the caller names, and never twice within an epoch. They come by one of
+    two paths behind the same three calls (``fetch_raw.py``, ``fetch_plain.py``), chosen at start.
     """
 
     def __init__(self, kafka: Kafka, tally: Tally, fail: Callable[[Exception], None]) -> None:
@@ -52,7 +53,7 @@ class KafkaSource:
         self._fail = fail
         self._consumer: Any = None
         self._listener: Listener | None = None
-        self._positions: dict[TopicPartition, int] = {}
+        self._fetch: RawFetch | PlainFetch | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -65,13 +66,25 @@ class KafkaSource:
         self._listener = listener
         await self._until_reachable(self._check_topics)
         self.heard_at = time.monotonic()
-        self._consumer = make_consumer(self._kafka)
+        fetch = self._choose_fetch()
+        self._consumer = make_consumer(self._kafka, fetch.fetches_per_partition)
         self._consumer.subscribe(self._kafka.topics, listener=_Rebalances(self))
         try:
             await self._consumer.start()
         except ClientError as error:
             raise KafkaError(f"joining group {self._kafka.group_id!r} failed: {described(error)}") from error
+        self._fetch = fetch(self._consumer, self._tally.bytes_consumed)
         self.joined = True
+
+    def _choose_fetch(self) -> type[RawFetch | PlainFetch]:
+        if self._kafka.fetch_path == "plain":
+            return PlainFetch
+        if supported():
+            return RawFetch
+        if self._kafka.fetch_path == "raw":
+            raise KafkaError('kafka.fetch_path is "raw", and this aiokafka is not the one it was written for')
+        log.warning("this aiokafka is not the one that the raw fetch path was written for: three times slower without")
+        return PlainFetch
 
     async def _until_reachable(self, attempt: Callable[[], Awaitable[None]]) -> None:
         timeout = self._kafka.start_timeout_seconds
@@ -116,53 +129,33 @@ class KafkaSource:
                         raise
         with contextlib.suppress(TimeoutError, ClientError, OSError):
             async with asyncio.timeout(1.0):
-                await self._consumer._client.close()  # noqa: SLF001 - see above
+                await self._consumer._client.close()
 
     # -- records -------------------------------------------------------------------------------------------------
 
-    async def poll(self, room: Mapping[TopicPartition, int], wait_seconds: float) -> list[Chunk]:
-        """Return chunks of the partitions in ``room``, each at most as many records as its room.
+    async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
+        """Return when something may be taken in one of these partitions, or after about ``seconds``.
 
-        Nothing is awaited between the client's answer and the return: whatever is returned belongs to the assignment
-        that holds at that moment. The call is never cancelled (aiokafka would lose track of its poll interval) and may
-        take as long as a rebalance.
+        A partition without a usable offset is dealt with here. Raises KafkaError where this client cannot go on.
         """
-        wanted = [aiokafka.TopicPartition(*key) for key in room] or [NOWHERE]
+        assert self._fetch is not None
         try:
-            fetched = await self._consumer.getmany(
-                *wanted, timeout_ms=int(wait_seconds * 1000), max_records=min(room.values(), default=1)
-            )
+            await self._fetch.wait(wanted, seconds)
         except NoOffsetForPartitionError as error:
             await self._resolve(TopicPartition(*error.args[0]), "no_offset", self._kafka.offset_reset)
-            return []
         except OffsetOutOfRangeError as error:
             ((key, offset),) = error.args[0].items()
             await self._resolve(TopicPartition(*key), "out_of_range", self._kafka.out_of_range, offset)
-            return []
         except ClientError as error:
             raise KafkaError(f"fetching failed: {described(error)}") from error
-        return [chunk for key in room if (chunk := self._chunk(key, fetched.get(key, ()))) is not None]
 
-    def _chunk(self, key: TopicPartition, records: Any) -> Chunk | None:
-        if records:
-            self.heard_at = time.monotonic()
-        position = self._position(key)
-        if position is None or (not records and position == self._positions.get(key)):
-            return None
-        self._positions[key] = position
-        return Chunk(key, records, position)
+    def ready(self, key: TopicPartition) -> bool:
+        """Whether ``take`` would return something."""
+        return self._fetch is not None and self._fetch.ready(key)
 
-    def _position(self, key: TopicPartition) -> int | None:
-        """Where the client will read next; its public ``position()`` would wait where there is none yet."""
-        assignment = self._consumer._subscription.subscription.assignment  # noqa: SLF001 - see the docstring
-        state = assignment.state_value(key) if assignment is not None else None
-        return state.position if state is not None and state.has_valid_position else None
-
-    def rewind(self, key: TopicPartition, offset: int) -> None:
-        """Read a partition again from ``offset``; nothing happens when it is no longer assigned."""
-        self._positions.pop(key, None)
-        with contextlib.suppress(IllegalStateError):
-            self._consumer.seek(aiokafka.TopicPartition(*key), offset)
+    def take(self, key: TopicPartition) -> Chunk | None:
+        """Return what comes next in a partition, or None when nothing is there yet; raises CorruptBatchError."""
+        return self._fetch.take(key) if self._fetch is not None else None
 
     async def _resolve(self, key: TopicPartition, why: str, rule: str, gone: int = -1) -> None:
         """Decide where to go on in a partition that has no usable offset, and commit that before its first record.
@@ -183,7 +176,8 @@ class KafkaSource:
         except (ClientError, TimeoutError) as error:
             log.warning("cannot resolve where to start; trying again", partition=str(key), why=described(error))
             return
-        self.rewind(key, offset)
+        with contextlib.suppress(IllegalStateError):  # no longer assigned
+            self._consumer.seek(partition, offset)
         self._tally.offset_resets[key.topic, why] += 1
         log.info("offset resolved", partition=str(key), why=why, rule=rule, offset=offset)
 
@@ -222,7 +216,7 @@ class KafkaSource:
             async with asyncio.timeout(ANSWER_SECONDS):
                 if keys:
                     ends = await self._consumer.end_offsets([aiokafka.TopicPartition(*key) for key in keys])
-                elif await self._consumer._client.force_metadata_update():  # noqa: SLF001 - public calls ask for all topics
+                elif await self._consumer._client.force_metadata_update():
                     ends = {}
                 else:
                     return {}
@@ -237,17 +231,18 @@ class KafkaSource:
         """Pass a revocation on; returns when the engine has drained and committed."""
         assert self._listener is not None
         # Without a generation the group has already given the partitions away: committing could only do harm.
-        lost = self._consumer._coordinator.generation < 0  # noqa: SLF001 - there is no on_partitions_lost
+        lost = self._consumer._coordinator.generation < 0  # there is no on_partitions_lost
         if keys:
             self._tally.rebalances["lost" if lost else "revoked"] += 1
             log.info("partitions lost" if lost else "partitions revoked", count=len(keys))
         await self._report(self._listener.revoke(lost=lost))
+        if self._fetch is not None:
+            self._fetch.clear()
 
     async def assigned(self, keys: Collection[Any]) -> None:
         """Pass an assignment on; heartbeats wait meanwhile, so this is quick."""
         assert self._listener is not None
         self._tally.rebalances["assigned"] += 1
-        self._positions.clear()
         self._listener.assign([TopicPartition(*key) for key in sorted(keys)])
         log.info("partitions assigned", count=len(keys))
 

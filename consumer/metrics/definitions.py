@@ -21,7 +21,7 @@ class Metric(NamedTuple):
 
 METRICS = [
     Metric("records_consumed_total", "counter", ("topic",), "Records delivered to this process."),
-    Metric("bytes_consumed_total", "counter", ("topic",), "Bytes of their keys and values."),
+    Metric("bytes_consumed_total", "counter", ("topic",), "Bytes of the fetches they came in."),
     Metric("outcomes_total", "counter", ("route", "outcome"), "Outcomes, one a record and matching route."),
     Metric("decode_errors_total", "counter", ("topic", "reason"), "Records whose value is not an event."),
     Metric("handler_errors_total", "counter", ("route", "kind"), "Calls of a handler that raised."),

@@ -26,31 +26,33 @@ def a_record(offset: int, value: bytes | None = b"x") -> RawRecord:
     return RawRecord(offset, value)
 
 
-def a_chunk(first: int, count: int, key: TopicPartition = KEY, next_offset: int | None = None) -> Chunk:
+def a_chunk(first: int, count: int, next_offset: int | None = None) -> Chunk:
     records = [a_record(offset) for offset in range(first, first + count)]
-    return Chunk(key, records, first + count if next_offset is None else next_offset)
+    return Chunk(first, iter(records), first + count if next_offset is None else next_offset)
 
 
 class MemorySource:
     """Gives out the chunks it was given, and takes commits with the answers it was told to give."""
 
     def __init__(self) -> None:
-        self.chunks: list[Chunk] = []
+        self.chunks: dict[TopicPartition, list[Chunk]] = {}
         self.commits: list[dict[TopicPartition, int]] = []
         self.answers: list[Literal["ok", "failed", "fenced"]] = []
-        self.rewound: list[tuple[TopicPartition, int]] = []
         self.hold_commits: asyncio.Event | None = None
         self.commits_under_way = 0
         self.most_commits_under_way = 0
 
-    async def poll(self, room: Mapping[TopicPartition, int], wait_seconds: float) -> list[Chunk]:
-        await asyncio.sleep(0 if self.chunks else min(wait_seconds, 0.001))
-        chunks, self.chunks = self.chunks, []
-        self.chunks += [chunk for chunk in chunks if room.get(chunk.key, 1000) < len(chunk.records)]
-        return [chunk for chunk in chunks if room.get(chunk.key, 1000) >= len(chunk.records)]
+    def give(self, *chunks: Chunk, key: TopicPartition = KEY) -> None:
+        self.chunks.setdefault(key, []).extend(chunks)
 
-    def rewind(self, key: TopicPartition, offset: int) -> None:
-        self.rewound.append((key, offset))
+    async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
+        await asyncio.sleep(0 if any(map(self.ready, wanted)) else 0.001)
+
+    def ready(self, key: TopicPartition) -> bool:
+        return bool(self.chunks.get(key))
+
+    def take(self, key: TopicPartition) -> Chunk | None:
+        return self.chunks[key].pop(0) if self.ready(key) else None
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
         self.commits_under_way += 1

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from consumer import Record
-from consumer.engine import Engine, Route
+from consumer.dispatch import Route
+from consumer.engine import Engine
 from consumer.errors import PartitionHaltedError
 from consumer.handler import bind_handler
 from consumer.outcome import Outcome
@@ -66,7 +67,7 @@ async def test_records_are_handled_in_order_and_committed() -> None:
     seen: list[int] = []
     async with an_engine(lambda _event, record: seen.append(record.offset)) as bench:
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(5, 3), a_chunk(20, 2, next_offset=30)]
+        bench.source.give(a_chunk(5, 3), a_chunk(20, 2, next_offset=30))
         await eventually(lambda: {KEY: 30} in bench.source.commits)
     assert seen == [5, 6, 7, 20, 21]
     offsets = [commit[KEY] for commit in bench.source.commits]
@@ -86,7 +87,7 @@ async def test_a_plain_function_may_return_a_coroutine() -> None:
 
     async with an_engine(wrapper, functools.partial(wrapper)) as bench:
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(0, 2)]
+        bench.source.give(a_chunk(0, 2))
         await eventually(lambda: handled(bench, "r1") == 2)
     assert len(seen) == 4
 
@@ -100,7 +101,7 @@ async def test_whatever_a_handler_raises_halts(error: type[BaseException]) -> No
 
     async with an_engine(fails, on_halt="exit") as bench:
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(3, 2)]
+        bench.source.give(a_chunk(3, 2))
         await eventually(lambda: bench.failures)
         assert bench.engine.partitions[KEY].halt is not None
     (failure,) = bench.failures
@@ -119,18 +120,10 @@ async def test_several_routes_in_order() -> None:
 
     async with an_engine(lambda _: seen.append("first"), second, lambda _: seen.append("third")) as bench:
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(0, 2)]
+        bench.source.give(a_chunk(0, 2))
         await eventually(lambda: bench.engine.partitions[KEY].halt)
     assert seen == ["first", "second"]
     assert bench.source.commits == []
-
-
-async def test_an_unknown_partition_is_read_again() -> None:
-    """Records of an assignment that was not announced yet are rewound, not dropped."""
-    async with an_engine(lambda _: None) as bench:
-        bench.source.chunks = [a_chunk(7, 3)]
-        await eventually(lambda: bench.source.rewound)
-    assert bench.source.rewound == [(KEY, 7)]
 
 
 async def test_a_revoke_waits_for_the_call_and_commits_it() -> None:
@@ -145,7 +138,7 @@ async def test_a_revoke_waits_for_the_call_and_commits_it() -> None:
 
     async with an_engine(waits, drain_seconds=5.0) as bench:
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(0, 10)]
+        bench.source.give(a_chunk(0, 10))
         await begun.wait()
         revoking = asyncio.create_task(bench.engine.revoke(lost=False))
         await asyncio.sleep(0.05)
@@ -159,7 +152,7 @@ async def test_lost_partitions_are_not_committed() -> None:
     """Without a generation nothing is committed: the partitions are another's already."""
     async with an_engine(lambda _: None, commit_interval_seconds=60.0) as bench:
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(0, 3)]
+        bench.source.give(a_chunk(0, 3))
         await eventually(lambda: handled(bench) == 3)
         await bench.engine.revoke(lost=True)
         assert bench.source.commits == []
@@ -183,12 +176,12 @@ async def test_old_work_never_meets_new_work() -> None:
 
     async with an_engine(handle, drain_seconds=0.05) as bench:
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(0, 1)]
+        bench.source.give(a_chunk(0, 1))
         await stubborn.wait()
         await bench.engine.revoke(lost=False)
         assert bench.tally.abandoned["r0"] == 1
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(0, 2)]
+        bench.source.give(a_chunk(0, 2))
         await asyncio.sleep(0.05)
         assert calls == ["begin 0"]
         release.set()
@@ -201,9 +194,9 @@ async def test_one_commit_at_a_time() -> None:
     async with an_engine(lambda _: None) as bench:
         bench.source.hold_commits = asyncio.Event()
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(0, 3)]
+        bench.source.give(a_chunk(0, 3))
         await eventually(lambda: bench.source.commits_under_way)
-        bench.source.chunks = [a_chunk(3, 3)]
+        bench.source.give(a_chunk(3, 3))
         await eventually(lambda: handled(bench) == 6)
         await asyncio.sleep(0.1)
         assert bench.source.commits == []
@@ -218,7 +211,7 @@ async def test_a_commit_that_fails_is_sent_again(answer: Any) -> None:
     async with an_engine(lambda _: None) as bench:
         bench.source.answers = [answer]
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(0, 3)]
+        bench.source.give(a_chunk(0, 3))
         await eventually(lambda: len(bench.source.commits) == 2)
         assert bench.engine.partitions[KEY].committed == 3
     assert bench.source.commits == [{KEY: 3}, {KEY: 3}]
@@ -246,9 +239,9 @@ async def test_flush_before_commit_sees_all_that_is_committed() -> None:
     handler = Keeps()
     async with an_engine(handler) as bench:
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(0, 3)]
+        bench.source.give(a_chunk(0, 3))
         await flushing.wait()
-        bench.source.chunks = [a_chunk(3, 4)]
+        bench.source.give(a_chunk(3, 4))
         await eventually(lambda: handler.kept == 7)
         go.set()
         await eventually(lambda: len(bench.source.commits) == 2)
@@ -264,7 +257,7 @@ async def test_inline_work_lets_others_run() -> None:
 
     async with an_engine(busy) as bench:
         bench.engine.assign([KEY])
-        bench.source.chunks = [a_chunk(0, 1000)]
+        bench.source.give(a_chunk(0, 1000))
         while handled(bench) < 1000:
             turns.append(handled(bench))
             await asyncio.sleep(0)
@@ -282,7 +275,8 @@ async def test_partitions_do_not_wait_for_each_other() -> None:
 
     async with an_engine(handle, drain_seconds=0.05) as bench:
         bench.engine.assign([KEY, other])
-        bench.source.chunks = [a_chunk(0, 3), a_chunk(0, 50, other)]
+        bench.source.give(a_chunk(0, 3))
+        bench.source.give(a_chunk(0, 50), key=other)
         await eventually(lambda: {other: 50} in bench.source.commits)
     assert not any(KEY in commit for commit in bench.source.commits)
 

@@ -1,0 +1,94 @@
+"""The only one who commits: notes what is done, has it flushed, sends it, one commit at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Literal, Protocol
+
+import structlog
+
+from consumer.dispatch import place_of
+from consumer.partition import Partition
+from consumer.record import TopicPartition
+from consumer.tally import Tally
+
+log = structlog.get_logger("consumer.committer")
+
+CANCEL_SECONDS = 1.0
+
+
+class Commits(Protocol):
+    """Where commits go."""
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
+        """Commit offsets to read next; returns only when the outcome is known."""
+
+
+class Committer:
+    """Owned by the engine, as long-lived.
+
+    Invariants:
+    - a commit holds only offsets that were noted before every handler's flush returned
+    - at most one commit is on its way; a later one waits for it
+    - after ``end`` none of the epoch is on its way
+    """
+
+    def __init__(
+        self,
+        commits: Commits,
+        flushes: Mapping[str, Callable[[], Awaitable[None]]],
+        tally: Tally,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        """``flushes`` are by route."""
+        self._commits = commits
+        self._flushes = flushes
+        self._tally = tally
+        self._tasks = tasks
+        self._under_way: asyncio.Task[None] | None = None
+
+    async def commit(self, partitions: Collection[Partition], seconds: float) -> None:
+        """Begin a commit of what is done by now and wait at most ``seconds``; it goes on alone after that.
+
+        A commit whose answer is late may still succeed at the broker. A second one beside it could be overtaken by it,
+        and the group's offset would fall back: so the next waits until the first has ended, however long that takes.
+        """
+        deadline = time.monotonic() + seconds
+        if self._under_way is not None and not self._under_way.done():
+            await asyncio.wait([self._under_way], timeout=seconds)
+            if not self._under_way.done():
+                return
+        self._under_way = self._tasks.create_task(self._commit(list(partitions)))
+        await asyncio.wait([self._under_way], timeout=max(0.0, deadline - time.monotonic()))
+
+    async def end(self) -> None:
+        """Leave no commit behind an epoch: the client would send it again under the next one's generation."""
+        if self._under_way is not None and not self._under_way.done():
+            log.warning("commit given up: it took too long")
+            self._tally.commits["failed"] += 1
+            self._under_way.cancel()
+            await asyncio.wait([self._under_way], timeout=CANCEL_SECONDS)
+
+    async def _commit(self, partitions: Collection[Partition]) -> None:
+        noted = {partition.key: done for partition in partitions if (done := partition.done) > partition.committed}
+        if not noted or not await self._flush():
+            return
+        result = await self._commits.commit(noted)
+        self._tally.commits[result] += 1
+        if result == "ok":
+            self._tally.last_commit_timestamp = time.time()
+            for partition in partitions:
+                partition.committed = noted.get(partition.key, partition.committed)
+
+    async def _flush(self) -> bool:
+        """Make durable what handlers keep; False when one could not, and then nothing may be committed."""
+        for route, flush in self._flushes.items():
+            try:
+                await flush()
+            except Exception as error:
+                log.warning("flush failed; nothing is committed until it works", route=route, why=place_of(error))
+                self._tally.commits["failed"] += 1
+                return False
+        return True

@@ -1,0 +1,76 @@
+"""Chunks through aiokafka's public ``getmany``: three times the price, and nothing private.
+
+The fallback when the private surface of ``fetch_raw.py`` is not as expected, and a second opinion in tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import aiokafka
+
+from consumer.partition import Chunk
+from consumer.record import TopicPartition
+
+NOWHERE = aiokafka.TopicPartition("", 0)
+"""A partition that is never assigned: ``getmany()`` without a partition means all of them."""
+MAX_RECORDS = 500
+BUSY_SECONDS = 0.02
+
+
+class PlainFetch:
+    """Keeps what ``getmany`` returned until it is taken; owned by the source, dies with its client."""
+
+    fetches_per_partition = 1
+
+    def __init__(self, consumer: Any, bytes_consumed: dict[str, int]) -> None:
+        self._consumer = consumer
+        self._bytes_consumed = bytes_consumed
+        self._chunks: dict[TopicPartition, Chunk] = {}
+        self._positions: dict[TopicPartition, int] = {}
+
+    def clear(self) -> None:
+        """Forget what was fetched: its partitions are revoked."""
+        self._chunks.clear()
+        self._positions.clear()
+
+    async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
+        """Fetch for the wanted partitions; raises what aiokafka raises.
+
+        After any error but those that aiokafka holds for one partition, records of others may be lost to it (their
+        position moved, and they were not returned): the caller must not go on with this client.
+
+        A partition that wants records only after this began has to wait for it to end: so it is short while some do not
+        want any. The call is never cancelled: aiokafka would lose count of its polls.
+        """
+        missing = [aiokafka.TopicPartition(*key) for key in wanted if key not in self._chunks]
+        assigned = len(self._consumer.assignment())
+        wait_seconds = seconds if len(missing) == assigned else BUSY_SECONDS
+        found = await self._consumer.getmany(
+            *(missing or [NOWHERE]), timeout_ms=int(wait_seconds * 1000), max_records=MAX_RECORDS
+        )
+        for key in wanted:
+            position = self._position(key)
+            if position is not None and (found.get(key) or position != self._positions.get(key)):
+                self._keep(key, found.get(key, ()), position)
+
+    def _keep(self, key: TopicPartition, records: Any, position: int) -> None:
+        start = self._positions.get(key, records[0].offset if records else position)
+        self._positions[key] = position
+        self._chunks[key] = Chunk(start, iter(records), position)
+        self._bytes_consumed[key.topic] += sum(len(r.key or b"") + len(r.value or b"") for r in records)
+
+    def _position(self, key: TopicPartition) -> int | None:
+        """Where the client will read next; its public ``position()`` would wait where there is none yet."""
+        assignment = self._consumer._subscription.subscription.assignment
+        state = assignment.state_value(aiokafka.TopicPartition(*key)) if assignment is not None else None
+        return state.position if state is not None and state.has_valid_position else None
+
+    def ready(self, key: TopicPartition) -> bool:
+        """Whether ``take`` would return something."""
+        return key in self._chunks
+
+    def take(self, key: TopicPartition) -> Chunk | None:
+        """Return what was fetched for a partition, once."""
+        return self._chunks.pop(key, None)
