@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 import structlog
 
-from consumer.dispatch import place_of
+from consumer.errors import place_of
 from consumer.partition import Partition
 from consumer.record import TopicPartition
 from consumer.tally import Tally

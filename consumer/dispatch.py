@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from inspect import isawaitable
+from inspect import isasyncgen, isawaitable, isgenerator
 from typing import Any, Protocol
 
 import msgspec
 
+from consumer.errors import place_of
 from consumer.handler import Handler
 from consumer.record import Record, TopicPartition
 from consumer.routing import Predicate
@@ -158,8 +159,11 @@ def _make_call(route: Route, key: TopicPartition, counts: RouteTally, batch: Bat
         except BaseException as error:
             raise HandlerFailedError(name, error) from error
         # A plain function may return a coroutine too (a lambda, a wrapper): left alone it would be a silent loss.
-        if result is not None and (is_async or isawaitable(result)):
-            return awaited(result, name, counts)
+        if result is not None:
+            if is_async or isawaitable(result):
+                return awaited(result, name, counts)
+            if isgenerator(result) or isasyncgen(result):
+                raise HandlerFailedError(name, TypeError("a generator does nothing until it is iterated"))
         counts.handled += 1
         return None
 
@@ -186,12 +190,3 @@ async def awaited(result: Awaitable[Any], name: str, counts: RouteTally) -> None
     finally:
         counts.waiting -= 1
     counts.handled += 1
-
-
-def place_of(error: BaseException) -> str:
-    """Say an exception's class and the place in the code where it was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace is not None else ""
-    return f"{type(error).__name__}{place}"

@@ -59,6 +59,10 @@ class DecodeError(ConsumerError):
         self.reason = reason
 
 
+class SinkError(ConsumerError, OSError):
+    """A file or a server that handled events go to cannot take them; the message names it and says nothing of them."""
+
+
 class CorruptBatchError(ConsumerError):
     """A batch's checksum is wrong or it cannot be unpacked; ``offset`` is where it begins."""
 
@@ -71,4 +75,17 @@ def hint(name: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant, or which names there are; the end of an error message."""
     names = list(known)
     near = get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(names)}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known here: {', '.join(names)}" if names else ""
+
+
+def place_of(error: BaseException) -> str:
+    """Say an exception's class and the place in the code where it was raised; our own errors say what they are."""
+    if isinstance(error, ConsumerError):
+        return f"{type(error).__name__}: {error}"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace is not None else ""
+    return f"{type(error).__name__}{place}"

@@ -6,6 +6,7 @@ A handler is any callable with one parameter (the event) or two (the event and i
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import msgspec
 
 from consumer.calling import in_thread, within
-from consumer.errors import SettingsError, hint
+from consumer.errors import SettingsError, hint, place_of
 from consumer.settings import RouteSettings
 
 MAX_RECORDS = 500
@@ -48,7 +49,7 @@ def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str
     """
     target = _import(route.handler, f"{where}.handler")
     if inspect.isclass(target):
-        target = _construct(target, _resolved(route.options, environment, where), f"{where}.options")
+        target = _construct(target, route.options, environment, f"{where}.options")
     elif route.options:
         raise SettingsError(f"{where}.options: {route.handler} is not a class; only classes take options")
     handler = bind_handler(target, f"{where}.handler: {route.handler}")
@@ -72,6 +73,8 @@ def bind_handler(target: Any, where: str) -> Handler:
     """Make a Handler of any callable that is not a class; ``where`` names it in errors."""
     if not callable(target):
         raise SettingsError(f"{where}: it cannot be called with an event")
+    if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in _callables(target)):
+        raise SettingsError(f"{where}: it has a `yield`: calling it would do nothing; return instead")
     parameters = _positional(target)
     return Handler(
         call=target,
@@ -117,21 +120,27 @@ def _import(reference: str, where: str) -> Any:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
-        raise SettingsError(
-            f"{where}: {reference}: there is no module {missing!r}; put its folder in `path` or PYTHONPATH"
-        ) from error
-    except Exception as error:
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            way_out = "put its folder in `path` or PYTHONPATH"
+        else:
+            way_out = f"{module_name} imports it; install it beside session-consumer"
+        raise SettingsError(f"{where}: {reference}: there is no module {missing!r}; {way_out}") from error
+    except (Exception, SystemExit) as error:
         raise SettingsError(f"{where}: importing {module_name} raised {_described(error)}") from error
+    walked = module_name
     for part in attribute.split("."):
         if not hasattr(found, part):
-            near = hint(part, [name for name in vars(found) if not name.startswith("_")])
-            raise SettingsError(f"{where}: {reference}: {module_name} has no {part!r}{near}")
+            near = hint(part, [name for name in dir(found) if not name.startswith("_")])
+            raise SettingsError(f"{where}: {reference}: {walked} has no {part!r}{near}")
         found = getattr(found, part)
+        walked += f".{part}"
     return found
 
 
 def _described(error: BaseException) -> str:
     """Say what was raised and where: this is a person's own module failing at import, no record is involved."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}"
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -139,10 +148,10 @@ def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
-def _construct(target: type, options: Mapping[str, Any], where: str) -> Any:
+def _construct(target: type, options: Mapping[str, Any], environment: Mapping[str, str], where: str) -> Any:
     parameters = {
         name: parameter
-        for name, parameter in inspect.signature(target).parameters.items()
+        for name, parameter in _signature_of(target, where).items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
     for name in options:
@@ -151,54 +160,84 @@ def _construct(target: type, options: Mapping[str, Any], where: str) -> Any:
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in options:
             raise SettingsError(f"{where}: {target.__name__} needs the option {name!r}")
-    # A class without __init__ has no annotations of its own to read: object's answers for it.
-    constructor = vars(target).get("__init__")
-    annotations = typing.get_type_hints(constructor) if constructor is not None else {}
-    converted = {
-        name: _converted(value, annotations.get(name, Any), f"{where}.{name}") for name, value in options.items()
-    }
+    annotations = _annotations_of(target, where)
+    converted = {}
+    for name, value in options.items():
+        text = _pointed_at(value, environment, f"{where}.{name}")
+        given, strict = (value, True) if text is None else (text, False)
+        converted[name] = _converted(given, annotations.get(name, Any), f"{where}.{name}", strict=strict)
     try:
         return target(**converted)
-    except SettingsError:
-        raise
-    except Exception as error:
-        raise SettingsError(f"{where}: {target.__name__} refused its options with {type(error).__name__}") from error
+    except SettingsError as error:
+        raise SettingsError(f"{where.removesuffix('.options')}.{error}") from error
+    except (Exception, SystemExit) as error:
+        # The class and the place only: what it says may quote an option, which may be a secret.
+        raise SettingsError(f"{where}: {target.__name__} refused its options with {place_of(error)}") from error
 
 
-def _converted(value: Any, annotation: Any, where: str) -> Any:
+def _signature_of(target: type, where: str) -> Mapping[str, inspect.Parameter]:
     try:
-        return msgspec.convert(value, annotation, dec_hook=_path)
-    except msgspec.ValidationError as error:
-        # Only the types: a value of an option may be a secret.
-        raise SettingsError(f"{where}: {str(error).replace('`', '').split(' - at')[0]}") from None
+        return inspect.signature(target).parameters
+    except ValueError as error:
+        raise SettingsError(f"{where}: {target.__name__} does not say which options it takes") from error
 
 
-def _path(annotation: Any, value: Any) -> Any:
-    if annotation is Path and isinstance(value, str):
+def _annotations_of(target: type, where: str) -> dict[str, Any]:
+    constructor: Any = getattr(target, "__init__")  # noqa: B009 - the class's own or inherited, as a plain function
+    if constructor is object.__init__:
+        return {}
+    try:
+        return typing.get_type_hints(constructor)
+    except (NameError, TypeError) as error:
+        raise SettingsError(
+            f"{where}: the annotations of {target.__name__} cannot be read at run time ({error});"
+            " import their types outside TYPE_CHECKING"
+        ) from error
+
+
+def _converted(value: Any, annotation: Any, where: str, *, strict: bool) -> Any:
+    """Check an option against its annotation; only types are said, never the value, which may be a secret."""
+    if isinstance(value, str) and (annotation is Path or Path in typing.get_args(annotation)):
         return Path(value)
-    raise msgspec.ValidationError(f"Expected {getattr(annotation, '__name__', annotation)}, got {type(value).__name__}")
-
-
-def _resolved(options: Mapping[str, Any], environment: Mapping[str, str], where: str) -> dict[str, Any]:
-    return {name: _resolve(value, environment, f"{where}.options.{name}") for name, value in options.items()}
-
-
-def _resolve(value: Any, environment: Mapping[str, str], where: str) -> Any:
-    """Replace ``{env = "X"}`` and ``{file = "path"}`` by what they point at."""
-    if not isinstance(value, dict) or set(value) not in ({"env"}, {"file"}):
-        return value
-    if "env" in value:
-        if value["env"] not in environment:
-            raise SettingsError(f"{where}: the environment variable {value['env']} is not set")
-        return environment[value["env"]]
     try:
-        return Path(value["file"]).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{where}: cannot read {value['file']}: {error}") from error
+        return msgspec.convert(value, annotation, strict=strict)
+    except msgspec.ValidationError as error:
+        message = str(error).replace("`", "").split(" - at")[0]
+        shown = message if message.startswith(("Expected", "Object")) else "not one of the values it may have"
+        raise SettingsError(f"{where}: {shown}") from None
+    except TypeError:
+        expected = getattr(annotation, "__name__", annotation)
+        if isinstance(annotation, type) and isinstance(value, annotation):
+            return value
+        raise SettingsError(f"{where}: Expected {expected}, got {type(value).__name__}") from None
+
+
+def _pointed_at(value: Any, environment: Mapping[str, str], where: str) -> str | None:
+    """Return what ``{env = "X"}`` or ``{file = "path"}`` points at; None for any other value."""
+    if not isinstance(value, dict) or set(value) not in ({"env"}, {"file"}):
+        return None
+    ((kind, name),) = value.items()
+    if not isinstance(name, str):
+        raise SettingsError(f"{where}: {{ {kind} = … }} takes a name in quotes")
+    if kind == "env":
+        if name not in environment:
+            raise SettingsError(f"{where}: the environment variable {name} is not set")
+        return environment[name]
+    try:
+        return Path(name).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{where}: cannot read {name!r}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _callables(target: Any) -> list[Any]:
+    """Return what may be run when a callable is called: itself, its ``__call__``, what a partial wraps."""
+    if isinstance(target, functools.partial):
+        return _callables(target.func)
+    return [target, getattr(target, "__call__", None)]  # noqa: B004
 
 
 def _is_async(target: Any) -> bool:
-    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
+    return any(map(inspect.iscoroutinefunction, _callables(target)))
 
 
 def _positional(target: Any) -> list[inspect.Parameter]:
@@ -234,8 +273,9 @@ def _is_list(annotation: Any) -> bool:
 
 
 def _flush_of(target: Any, where: str) -> Callable[[], Awaitable[None]] | None:
-    flush = getattr(target, "flush", None)
-    if flush is None or inspect.isroutine(target):
+    owner = getattr(target, "__self__", None) if inspect.ismethod(target) else target
+    flush = getattr(owner, "flush", None)
+    if flush is None or inspect.isroutine(owner):
         return None
     if not inspect.iscoroutinefunction(flush):
         raise SettingsError(f"{where}: flush must be `async def flush(self)`")

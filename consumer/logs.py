@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 
+from consumer.errors import place_of
 from consumer.settings import Log
 
 
@@ -25,9 +27,11 @@ def configure_logging(settings: Log, stream: TextIO | None = None) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _Payloads(allowed=settings.payloads),
+        _no_exception_text,
     ]
+    colors = stream.isatty() and not os.environ.get("NO_COLOR")
     renderer: Processor = (
-        structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
+        structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback)
         if console
         else structlog.processors.JSONRenderer()
     )
@@ -63,6 +67,22 @@ class _Payloads:
         if not self._allowed:
             event.pop("payload", None)
         return event
+
+
+def _no_exception_text(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Say an exception's class and place; its text and its locals may hold an event.
+
+    asyncio's own lines ("Task exception was never retrieved") carry the exception's text in their second line.
+    """
+    raised = event.pop("exc_info", None)
+    if raised is True:
+        raised = sys.exc_info()
+    error = raised[1] if isinstance(raised, tuple) else raised
+    if isinstance(error, BaseException):
+        event["error"] = place_of(error)
+    if event.get("logger") == "asyncio":
+        event["event"] = str(event["event"]).partition("\n")[0]
+    return event
 
 
 def _one_line(_logger: Any, _method: str, event: EventDict) -> EventDict:

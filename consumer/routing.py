@@ -48,7 +48,7 @@ def _value_test(wanted: Any, types: set[type], where: str) -> Predicate:
             raise SettingsError(f"{where}: an empty list matches nothing; leave the field out, or name a value")
         return lambda value: any(test(value) for test in tests)
     if isinstance(wanted, dict):
-        if set(wanted) != {"is"} or wanted["is"] not in _IS:
+        if set(wanted) != {"is"} or wanted["is"] not in list(_IS):
             raise SettingsError(f'{where}: a table here is {{ is = "null" }} or {{ is = "present" }}')
         return _IS[wanted["is"]]
     if type(wanted) not in types and not (type(wanted) is int and float in types):

@@ -6,6 +6,7 @@ its meaning in the README's table, which a test holds to this file. Seconds are 
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import msgspec
@@ -78,6 +79,9 @@ class RouteSettings(msgspec.Struct, frozen=True):
     flush_seconds: float | None = None
     tombstones: bool = False
 
+    def __repr__(self) -> str:
+        return f"RouteSettings(name={self.name!r}, handler={self.handler!r}, …)"
+
 
 class Settings(msgspec.Struct, frozen=True):
     """The whole of the settings; lives as long as the process and never changes."""
@@ -142,6 +146,8 @@ MEANINGS = {
 
 HIDDEN = {"kafka.fetch_path": "for diagnosis: auto, raw or plain"}
 
+MAX_INT32 = 2**31 - 1
+MAX_SECONDS = MAX_INT32 // 1000
 SECRETS = frozenset({"kafka.security.password"})
 
 
@@ -149,13 +155,20 @@ def check_relations(settings: Settings) -> None:
     """Raise SettingsError for values that are each of the right type and cannot work together."""
     kafka, delivery = settings.kafka, settings.delivery
     for name, number in _numbers(settings):
-        if number <= 0 and name != "http.port":
-            raise SettingsError(f"{name} = {number} must be above 0")
+        if not (0 < number < math.inf) and name != "http.port":
+            raise SettingsError(f"{name} = {number} must be above 0, and finite")
+        limit = MAX_SECONDS if name.endswith("_seconds") else MAX_INT32
+        _require(number <= limit, f"{name} = {number} is over {limit:_}, more than Kafka's protocol can say")
     _require(0 <= settings.http.port < 65536, f"http.port = {settings.http.port} must be from 0 to 65535")
     _require(bool(kafka.bootstrap_servers), "kafka.bootstrap_servers is empty; name a broker as host:port")
     for server in kafka.bootstrap_servers:
-        _require(server.rpartition(":")[2].isdigit(), f"kafka.bootstrap_servers: {server!r} is not host:port")
+        host, _, port = server.rpartition(":")
+        _require(
+            bool(host) and port.isascii() and port.isdigit(), f"kafka.bootstrap_servers: {server!r} is not host:port"
+        )
     _require(bool(kafka.topics) and all(kafka.topics), "kafka.topics is empty; name a topic")
+    twice = sorted({topic for topic in kafka.topics if kafka.topics.count(topic) > 1})
+    _require(not twice, f"kafka.topics names {', '.join(twice)} more than once")
     _require(bool(kafka.group_id), "kafka.group_id is empty; offsets are kept under a group's name")
     _require(
         kafka.heartbeat_interval_seconds * 3 <= kafka.session_timeout_seconds,

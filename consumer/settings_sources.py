@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,11 @@ from consumer.errors import SettingsError, hint
 from consumer.settings import SECRETS, RouteSettings, Settings, check_relations
 
 PREFIX = "SESSION_CONSUMER_"
+KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT.*)|PORT|PORT_\d+_(TCP|UDP|SCTP).*)")
+"""What Kubernetes puts into every container's environment for a Service called ``session-consumer``."""
+
+
+JSON_WORDS = {"array": "a list", "object": "a table", "Object missing required field": "it needs the key"}
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -31,10 +37,15 @@ def load_settings(file: Path | None, environment: Mapping[str, str], overrides: 
         _check_names(tree, Settings, "", str(file))
         _note_origins(tree, "", str(file), origins)
     for name, text, origin in [*_from_environment(environment), *_from_overrides(overrides)]:
-        _put(tree, name, _parse(name, text, origin))
+        value = _parse(name, text, origin)
+        if name == "routes":
+            _check_names({"routes": value}, Settings, "", origin)
+        _put(tree, name, value)
         origins[name] = origin
     try:
         settings = msgspec.convert(tree, Settings)
+    except UnicodeEncodeError:
+        raise SettingsError("a setting holds bytes that are not UTF-8") from None
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(error, origins)) from None
     check_relations(settings)
@@ -46,7 +57,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"settings file {file}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"settings file {file} is not TOML: {error}") from error
 
 
@@ -55,11 +66,13 @@ def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str, st
     for variable in sorted(environment):
         if not variable.startswith(PREFIX):
             continue
+        if KUBERNETES.fullmatch(variable):
+            continue
         name = variable.removeprefix(PREFIX).lower().replace("__", ".")
         text = environment[variable]
         if name.removesuffix("_file") in SECRETS:
             name = name.removesuffix("_file")
-            if variable.endswith("_FILE"):
+            if variable.lower().endswith("_file"):
                 text = _read_secret(variable, text)
         found.append((name, text, f"environment variable {variable}"))
     return found
@@ -77,7 +90,8 @@ def _from_overrides(overrides: Sequence[str]) -> list[tuple[str, str, str]]:
     for override in overrides:
         name, equals, text = override.partition("=")
         name = name.strip()
-        if name in SECRETS:
+        if any(name.startswith(secret) for secret in SECRETS):
+            name = next(secret for secret in SECRETS if name.startswith(secret))
             raise SettingsError(f"--set {name}: a secret on the command line shows in ps; use the environment")
         if not equals:
             raise SettingsError(f"--set {name}: write it as key=value")
@@ -96,9 +110,10 @@ def _parse(name: str, text: str, origin: str) -> Any:
         if _is_literal_or_text(kind):
             return text
         return tomllib.loads(f"value = {text}")["value"]
-    except (msgspec.ValidationError, tomllib.TOMLDecodeError):
+    except (msgspec.ValidationError, ValueError, RecursionError):
         expected = getattr(kind, "__name__", "TOML") if kind in (int, float, bool) else "a TOML value"
-        raise SettingsError(f"{name} ({origin}): expected {expected}, got {text!r}") from None
+        shown = f", got {text!r}" if kind in (int, float, bool) else ""  # routes hold options, which may be secrets
+        raise SettingsError(f"{name} ({origin}): expected {expected}{shown}") from None
 
 
 def _is_literal_or_text(kind: Any) -> bool:
@@ -111,7 +126,9 @@ def _type_of(name: str, origin: str) -> Any:
     for part in name.split("."):
         fields = {field.name: field.type for field in _fields(struct)}
         if part not in fields:
-            raise SettingsError(f"unknown setting {name!r} ({origin}){hint(part, (walked + each for each in fields))}")
+            raise SettingsError(
+                f"unknown setting {name!r} ({origin}){hint(walked + part, [walked + each for each in fields])}"
+            )
         struct = fields[part]
         walked += f"{part}."
     if _fields(struct):
@@ -160,8 +177,11 @@ def _explain(error: msgspec.ValidationError, origins: Mapping[str, str]) -> str:
     """Turn msgspec's ``Expected `int`, got `str` - at `$.kafka.fetch_bytes` `` into a sentence about the setting."""
     message, _, place = str(error).partition(" - at ")
     name = place.strip("`").removeprefix("$.") or "settings"
-    origin = origins.get(name) or origins.get(name.partition("[")[0])
+    origin = next((origins[each] for each in (name, name.partition("[")[0]) if each in origins), None)
+    origin = origin or next((where for each, where in origins.items() if each.startswith(f"{name}.")), None)
     shown = message.replace("`", "").replace("Expected", "expected")
+    for theirs, ours in JSON_WORDS.items():
+        shown = shown.replace(theirs, ours)
     if message.startswith("Invalid enum value"):
         shown = f"{message.removeprefix('Invalid enum value ')} is not one of {', '.join(get_args(_type_of(name, '')))}"
     return f"{name}{f' ({origin})' if origin else ''}: {shown}"

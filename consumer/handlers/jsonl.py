@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from datetime import UTC, datetime
+import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
-from consumer.errors import SettingsError
+from consumer.errors import SettingsError, SinkError
 
 BUFFER_BYTES = 1_048_576
 
@@ -24,39 +25,41 @@ class JsonLines:
 
     - A line is in the buffer, or on disk; one that was written in part is cut off again.
     - Nothing is ever deleted: what a reader no longer needs is the reader's to remove.
-    - One process a file: a second one is refused at start.
+    - One route of one process a file: a second one is refused at start.
     """
 
     def __init__(self, path: Path, max_bytes: int = 0) -> None:
+        if max_bytes < 0:
+            raise SettingsError(f"options.max_bytes = {max_bytes} must be 0 (never begin a new file) or above")
         self._path = path
         self._max_bytes = max_bytes
         self._encode = msgspec.json.Encoder().encode
         self._lines: list[bytes] = []
         self._buffered = 0
-        self._file = -1
-        self._size = 0
-        self._unsynced: list[_Written] = []
+        self._file: _File | None = None
+        self._retired: list[_File] = []
+        self._syncing = threading.Lock()
 
     async def __aenter__(self) -> Self:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file, self._size = _open(self._path)
+            self._file = _open(self._path)
         except BlockingIOError as error:
-            raise SettingsError(f"options.path: another process writes {self._path}; give each its own") from error
+            raise SettingsError(f"options.path: {self._path} is being written already; give each its own") from error
         except OSError as error:
             raise SettingsError(f"options.path: cannot write {self._path}: {error.strerror}") from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._file >= 0:
+        if self._file is not None:
             try:
                 await self.flush()
             finally:
-                os.close(self._file)
-                self._file = -1
+                self._file.close()
+                self._file = None
 
     def __call__(self, event: Any) -> None:
-        """Keep one event; raises OSError when the buffer is full and cannot be written, with the event not kept."""
+        """Keep one event; raises SinkError when the buffer is full and cannot be written, with the event not kept."""
         if self._buffered >= BUFFER_BYTES:
             self._write()
         line = self._encode(event) + b"\n"
@@ -64,83 +67,115 @@ class JsonLines:
         self._buffered += len(line)
 
     async def flush(self) -> None:
-        """Write what is kept and wait until the disk has it; raises OSError when it has not."""
+        """Write what is kept and wait until the disk has it; raises SinkError when it has not."""
         self._write()
-        if self._unsynced:
-            files, self._unsynced = self._unsynced, []
-            try:
-                await asyncio.to_thread(_sync, files)
-            except BaseException:
-                # After a failed fsync the kernel may drop what was not written, and call the next one a success:
-                # these files stay unsynced, and _sync remembers which failed.
-                self._unsynced = files + self._unsynced
-                raise
+        assert self._file is not None
+        files = [*self._retired, self._file]
+        if self._retired or self._file.unsynced or self._file.failed:
+            await asyncio.to_thread(self._sync, files)
+            self._retired = [file for file in self._retired if not file.closed]
+
+    def _sync(self, files: list[_File]) -> None:
+        """Sync in a thread; a flush that was cancelled goes on in its own, and the next one waits for it here."""
+        with self._syncing:
+            for file in files:
+                if not file.closed:
+                    file.sync(self._path)
+            if len(files) > 1:
+                _sync_folder(self._path.parent)  # a renamed file is safe only when its folder is
+            for file in files[:-1]:
+                file.close()
 
     def _write(self) -> None:
+        file = self._file
+        assert file is not None
         if not self._lines:
             return
-        if self._max_bytes and self._size >= self._max_bytes:
-            self._rotate()
-        data = memoryview(b"".join(self._lines))
-        written = 0
         try:
-            while written < len(data):
-                written += os.write(self._file, data[written:])
-        except OSError:
-            os.ftruncate(self._file, self._size)  # no half line: all of them stay in the buffer
-            raise
-        self._size += written
+            if self._max_bytes and file.size >= self._max_bytes:
+                file = self._rotate(file)
+            file.write(b"".join(self._lines))
+        except OSError as error:
+            raise SinkError(f"cannot write {self._path}: {error.strerror}") from error
         self._lines.clear()
         self._buffered = 0
-        if not self._unsynced or self._unsynced[-1].number != self._file:
-            self._unsynced.append(_Written(self._file))
 
-    def _rotate(self) -> None:
-        """Begin a new file; the old one is closed by the next flush."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        old = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
+    def _rotate(self, full: _File) -> _File:
+        """Begin a new file; the full one is synced and closed by the next flush."""
+        old = _free_name(self._path)
         self._path.rename(old)
         try:
-            file, size = _open(self._path)
+            self._file = _open(self._path)
         except OSError:
             old.rename(self._path)
             raise
-        retired = _Written(self._file, retired=True)
-        self._unsynced = [each for each in self._unsynced if each.number != self._file] + [retired]
-        self._file, self._size = file, size
+        self._retired.append(full)
+        return self._file
 
 
-class _Written:
-    """A file that was written to and not synced since."""
+class _File:
+    """One open file: how long it is, and whether the disk has all of it."""
 
-    def __init__(self, number: int, *, retired: bool = False) -> None:
-        self.number = number
-        self.retired = retired
+    def __init__(self, number: int, size: int) -> None:
+        self.size = size
+        self.unsynced = False
         self.failed: OSError | None = None
+        self.closed = False
+        self._number = number
 
-
-def _sync(files: list[_Written]) -> None:
-    for file in files:
-        if file.failed is not None:
-            raise file.failed
+    def write(self, data: bytes) -> None:
+        """Append all of it or nothing."""
+        rest = memoryview(data)
         try:
-            os.fsync(file.number)
-        except OSError as error:
-            file.failed = error
+            while rest:
+                rest = rest[os.write(self._number, rest) :]
+        except OSError:
+            os.ftruncate(self._number, self.size)
             raise
-    for file in files:
-        if file.retired:
-            os.close(file.number)
+        self.size += len(data)
+        self.unsynced = True
+
+    def sync(self, path: Path) -> None:
+        """Wait until the disk has it; once failed it fails for ever, as the kernel may have dropped what it kept."""
+        if self.failed is None and self.unsynced:
+            self.unsynced = False  # first: what is written meanwhile waits for the next one
+            try:
+                os.fsync(self._number)
+            except OSError as error:
+                self.failed = error
+        if self.failed is not None:
+            raise SinkError(f"{path} may have lost lines on disk: {self.failed.strerror}; restart to write them again")
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self._number)
 
 
-def _open(path: Path) -> tuple[int, int]:
+def _free_name(path: Path) -> Path:
+    """Name a full file by the time; a clock may stand still, and rename would replace what is there."""
+    now = datetime.now(UTC)
+    while (old := path.with_name(f"{path.stem}-{now:%Y%m%dT%H%M%S.%fZ}{path.suffix}")).exists():
+        now += timedelta(microseconds=1)
+    return old
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _open(path: Path) -> _File:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(file)
         raise
-    return file, _without_half_line(file)
+    return _File(file, _without_half_line(file))
 
 
 def _without_half_line(file: int) -> int:

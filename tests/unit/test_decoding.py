@@ -1,0 +1,101 @@
+"""Decoding: what is not an event becomes an error that says how large it was, and nothing of what it held."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.decoding import guarded_decoder
+from consumer.errors import DecodeError
+from schemas.wire import session_reader
+from tests.unit.test_wire import FULL, INVALID, VALID
+
+MARK = "zqxjkvb"
+"""A text that no message of ours would hold by chance."""
+
+LIMIT = 1_048_576
+
+
+def refusal(value: bytes, max_record_bytes: int = LIMIT) -> DecodeError:
+    with pytest.raises(DecodeError) as refused:
+        guarded_decoder(session_reader(), max_record_bytes)(value)
+    return refused.value
+
+
+@pytest.mark.parametrize("value", VALID, ids=range(len(VALID)))
+def test_an_event_passes_unchanged(value: bytes) -> None:
+    """What the reader makes of a value is what the decoder returns."""
+    assert guarded_decoder(session_reader(), LIMIT)(value) == session_reader()(value)
+
+
+@pytest.mark.parametrize("sample", INVALID, ids=[sample["why"] for sample in INVALID])
+def test_what_is_no_event_has_one_reason(sample: dict[str, str]) -> None:
+    """Every value that is not an event, whatever is wrong with it, is undecodable, and its size is said."""
+    value = sample["value"].encode("utf-8", "surrogatepass")
+    error = refusal(value)
+    assert error.reason == "undecodable"
+    assert f"{len(value)} bytes" in str(error)
+
+
+def test_deep_nesting_is_undecodable() -> None:
+    """A document too deep for the reader is undecodable as any other, and not a crash."""
+    assert refusal(b'{"timestamp":' + b"[" * 100_000).reason == "undecodable"
+
+
+def test_too_large_is_found_before_reading() -> None:
+    """A value over the limit never reaches the reader, however well it would decode; one at the limit does."""
+    read: list[bytes] = []
+    decode = guarded_decoder(read.append, max_record_bytes=10)
+    decode(b"x" * 10)
+    with pytest.raises(DecodeError) as refused:
+        decode(b"x" * 11)
+    assert read == [b"x" * 10]
+    assert refused.value.reason == "too_large"
+    assert "11 bytes is over delivery.max_record_bytes = 10" in str(refused.value)
+
+
+@pytest.mark.parametrize("error", [ValueError(MARK), RecursionError(MARK), KeyError(MARK), MemoryError(MARK)])
+def test_whatever_a_reader_raises_is_undecodable(error: Exception) -> None:
+    """Any exception of a reader becomes the one that the engine knows; of the first only its class is said."""
+
+    def read(_: bytes) -> Any:
+        raise error
+
+    with pytest.raises(DecodeError) as refused:
+        guarded_decoder(read, LIMIT)(b"x")
+    assert refused.value.reason == "undecodable"
+    assert type(error).__name__ in str(refused.value)
+    assert MARK not in everything_said(refused.value)
+
+
+def everything_said(error: DecodeError) -> str:
+    """Return all that a log or a traceback would show of an error."""
+    return f"{error} {error!r} {error.reason} {''.join(traceback.format_exception(error))}"
+
+
+marked = st.text(max_size=5).map(lambda text: f"{MARK}{text}")
+wrong_fields = st.dictionaries(
+    st.sampled_from([*FULL, "sessionId", "isTest"]) | marked,
+    marked | st.lists(marked, max_size=2) | st.dictionaries(marked, marked, max_size=2),
+    min_size=1,
+    max_size=4,
+)
+wrong_values = (
+    wrong_fields.map(lambda fields: json.dumps({**fields, "timestamp": MARK}).encode())
+    | marked.map(lambda text: json.dumps(text).encode())
+    | marked.map(str.encode)
+    | st.tuples(st.binary(max_size=10), st.binary(max_size=10)).map(MARK.encode().join)
+)
+
+
+@given(wrong_values, st.sampled_from([5, LIMIT]))
+def test_nothing_of_a_value_is_said(value: bytes, max_record_bytes: int) -> None:
+    """Neither the message nor the traceback of a refused value shows any of it: it may hold personal data."""
+    error = refusal(value, max_record_bytes)
+    assert error.reason == ("too_large" if len(value) > max_record_bytes else "undecodable")
+    assert MARK not in everything_said(error)

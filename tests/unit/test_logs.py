@@ -1,0 +1,239 @@
+"""Log lines: one event a line, no payload unless it is asked for, and little from libraries."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from consumer.logs import configure_logging
+from consumer.settings import Log
+
+Format = Literal["json", "console"]
+FORMATS: list[Format] = ["json", "console"]
+PHONE = "+18042221111"
+QUIET = ["aiokafka", "aiokafka.conn", "aiohttp", "asyncio"]
+
+
+class Lines(io.StringIO):
+    """What was written to the log."""
+
+    def take(self) -> list[str]:
+        """Return the lines since the last call, split as a terminal or a collector would."""
+        text = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        assert text == "" or text.endswith("\n")
+        return text.split("\n")[:-1]
+
+
+Configure = Callable[..., Lines]
+
+
+@pytest.fixture
+def configured() -> Iterator[Configure]:
+    """Configure logging to a text; what was configured before is put back when the test ends."""
+    root = logging.getLogger()
+    before = (root.handlers, root.level, {name: logging.getLogger(name).level for name in QUIET})
+
+    def configure(**fields: Any) -> Lines:
+        lines = Lines()
+        configure_logging(Log(**fields), lines)
+        return lines
+
+    yield configure
+    root.handlers, level, levels = before
+    root.setLevel(level)
+    for name, each in levels.items():
+        logging.getLogger(name).setLevel(each)
+    structlog.reset_defaults()
+
+
+def test_a_line_is_json_off_a_terminal(configured: Configure) -> None:
+    """Without a terminal a line is one JSON object: event, keys, level, logger and time."""
+    lines = configured()
+    structlog.get_logger("consumer.test").info("joined", partitions=3)
+    (line,) = lines.take()
+    found = json.loads(line)
+    assert found.pop("timestamp").endswith("Z")
+    assert found == {"event": "joined", "partitions": 3, "level": "info", "logger": "consumer.test"}
+
+
+def test_a_line_is_for_people_on_a_terminal(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal a line is text with colours; ``log.format`` overrides what the stream is."""
+    monkeypatch.setattr(Lines, "isatty", lambda _: True)
+    lines = configured()
+    structlog.get_logger("consumer.test").info("joined", partitions=3)
+    (line,) = lines.take()
+    assert "joined" in line
+    assert "\x1b[" in line
+    lines = configured(format="json")
+    structlog.get_logger("consumer.test").info("joined", partitions=3)
+    assert json.loads(lines.take()[0])["event"] == "joined"
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_payload_is_logged_only_when_allowed(configured: Configure, log_format: Format, allowed: bool) -> None:
+    """The key ``payload`` is dropped unless ``log.payloads`` is true; the rest of the line stays."""
+    lines = configured(format=log_format, payloads=allowed)
+    structlog.get_logger("consumer.test").info("session", offset=7, payload={"source": PHONE})
+    (line,) = lines.take()
+    assert (PHONE in line) == ("payload" in line) == allowed
+    assert "offset" in line
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_lines_below_the_level_are_dropped(configured: Configure, level: str) -> None:
+    """A line is written when its level is the configured one or above, ours and a library's alike."""
+    levels = ["debug", "info", "warning", "error"]
+    lines = configured(level=level)
+    for each in levels:
+        getattr(structlog.get_logger("consumer.test"), each)("ours")
+        getattr(logging.getLogger("library"), each)("theirs")
+    said = [(json.loads(line)["event"], json.loads(line)["level"]) for line in lines.take()]
+    expected = levels[levels.index(level) :]
+    assert said == [(event, each) for each in expected for event in ("ours", "theirs")]
+
+
+# -- one line each -----------------------------------------------------------------------------------------------------
+
+FORGED = [
+    "a\nb",
+    "a\r\nb",
+    "a\x1b[31mb",
+    "a\x1b]0;title\x07b",
+    "a\x85b",
+    "a\u2028b",
+    "a\x00b",
+    "a\x9b31mb",
+    "a\u202eb",
+    "\n" * 3,
+]
+
+
+def forges(line: str) -> bool:
+    """Say whether a line holds a character that a terminal or a reader of lines would act on."""
+    return not line.isprintable()
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+@pytest.mark.parametrize("text", FORGED, ids=ascii)
+def test_no_text_forges_a_line(configured: Configure, log_format: Format, text: str) -> None:
+    """Neither an event's name nor a value of any shape makes a second line or moves a terminal's cursor."""
+    lines = configured(format=log_format)
+    log = structlog.get_logger("consumer.test")
+    log.info(text)
+    log.info("named", value=text)
+    log.info("nested", value=[text, {text: text}], other=(text,))
+    log.info("bytes", value=text.encode())
+    log.info("object", value=ValueError(text))
+    logging.getLogger("library").warning("said %s", text)
+    logging.getLogger(f"library.{text}").warning("named")
+    found = lines.take()
+    assert len(found) == 7
+    assert [line for line in found if forges(line)] == []
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(), st.text())
+def test_any_text_is_one_line(configured: Configure, log_format: Format, event: str, value: str) -> None:
+    """Whatever an event is named and whatever it carries, it is one printable line."""
+    lines = configured(format=log_format)
+    structlog.get_logger("consumer.test").info(event, value=value)
+    (line,) = lines.take()
+    assert not forges(line)
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_an_exception_is_said_without_its_text(configured: Configure, log_format: Format) -> None:
+    """Of an exception a line says the class, never the text: libraries quote values in it."""
+    lines = configured(format=log_format)
+
+    def fail() -> None:
+        raise ValueError(PHONE)
+
+    try:
+        fail()
+    except ValueError:
+        logging.getLogger("aiohttp.server").exception("Error handling request")
+        structlog.get_logger("consumer.test").exception("failed")
+    found = lines.take()
+    assert len(found) == 2
+    assert [line for line in found if PHONE in line] == []
+    assert [line for line in found if "ValueError" not in line] == []
+
+
+# -- libraries ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+@pytest.mark.parametrize("name", ["aiokafka", "aiokafka.conn", "aiokafka.consumer.group_coordinator", "aiohttp.access"])
+def test_libraries_are_quiet(configured: Configure, level: str, name: str) -> None:
+    """At DEBUG the client prints passwords and payloads: it never logs below WARNING, whatever our level is."""
+    configured(level=level)
+    assert logging.getLogger(name).getEffectiveLevel() >= logging.WARNING
+    assert not logging.getLogger(name).isEnabledFor(logging.INFO)
+    assert logging.getLogger(name).getEffectiveLevel() >= logging.getLogger().level
+
+
+def say(name: str, message: str, at: float, *arguments: Any) -> None:
+    """Log a warning as if it were said ``at`` seconds."""
+    logger = logging.getLogger(name)
+    record = logger.makeRecord(name, logging.WARNING, "f.py", 1, message, arguments, None)
+    record.created = at
+    logger.handle(record)
+
+
+def test_a_repeated_message_is_said_once(configured: Configure) -> None:
+    """The client says the same thing at most once in ten seconds, whatever it is about; others are not counted in."""
+    lines = configured()
+    for half in range(50):
+        say("aiokafka.client", "node %s is away", half / 2, half)
+    said = [json.loads(line)["event"] for line in lines.take()]
+    assert said == ["node 0 is away", "node 20 is away", "node 40 is away"]
+    say("aiokafka.client", "another", 24.0)
+    say("aiokafka.cluster", "node %s is away", 24.0, 1)
+    assert len(lines.take()) == 2
+
+
+def test_many_messages_are_still_limited(configured: Configure) -> None:
+    """Thousands of different messages do not end the limit on one that repeats."""
+    lines = configured()
+    for number in range(3000):
+        say("aiokafka.client", f"message {number}", 1.0)
+        say("aiokafka.client", f"message {number}", 2.0)
+    assert len(lines.take()) == 3000
+
+
+@pytest.mark.parametrize("message", ["Group Coordinator Request failed: %s", "Unable connect to node %s"])
+def test_what_is_normal_is_not_said(configured: Configure, message: str) -> None:
+    """What the client says in every normal start or outage is left out: we say it ourselves, once."""
+    lines = configured()
+    say("aiokafka.client", message, 1.0, "x")
+    assert lines.take() == []
+
+
+def test_our_lines_are_never_limited(configured: Configure) -> None:
+    """Only the client's messages are limited; ours and other libraries' are all written."""
+    lines = configured()
+    for _ in range(3):
+        say("aiohttp.server", "the same", 1.0)
+        structlog.get_logger("consumer.engine").warning("the same")
+    assert len(lines.take()) == 6
+
+
+def test_configured_twice_says_once(configured: Configure) -> None:
+    """Configuring again replaces what was there: no line is written twice."""
+    first, second = configured(), configured()
+    structlog.get_logger("consumer.test").info("joined")
+    assert first.take() == []
+    assert len(second.take()) == 1

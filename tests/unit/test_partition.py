@@ -1,0 +1,58 @@
+"""One partition's state: what is in flight, what may be committed."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.outcome import HaltReason
+from consumer.partition import Halt, Partition, size_of
+from tests.unit.source import KEY, RawRecord
+
+
+def test_a_new_partition_knows_nothing() -> None:
+    """Until the client knows where it starts there is no position, and nothing to commit."""
+    partition = Partition(KEY, epoch=1)
+    assert (partition.position, partition.done, partition.committed, partition.ended) == (None, -1, -1, False)
+
+
+def test_start_is_committed_by_others() -> None:
+    """What lies below the start was done before: it is not committed again."""
+    partition = Partition(KEY, epoch=1)
+    partition.start(7)
+    assert (partition.position, partition.done, partition.committed) == (7, 7, 7)
+
+
+def test_ended() -> None:
+    """A partition that is closing or halted starts nothing."""
+    closing, halted = Partition(KEY, 1), Partition(KEY, 1)
+    closing.closing = True
+    halted.halt = Halt(HaltReason.CORRUPT_BATCH, 3, "why")
+    assert closing.ended
+    assert halted.ended
+
+
+def test_size_is_key_and_value() -> None:
+    """A record's size is that of key and value; what is missing has none."""
+    assert size_of(RawRecord(0, b"value", b"key")) == 8
+    assert size_of(RawRecord(0, None)) == 0
+
+
+@given(st.lists(st.binary(max_size=9), max_size=30), st.randoms())
+def test_held_records_are_counted(values: list[bytes], random: object) -> None:
+    """Whatever is held is in flight, in records and in bytes, and keeps the watermark until it is released."""
+    partition = Partition(KEY, epoch=1)
+    watermark = partition.start(0)
+    held = [RawRecord(offset, value, b"k") for offset, value in enumerate(values)]
+    for raw in held:
+        partition.hold(raw.offset, raw)
+        watermark.advance(raw.offset + 1)
+    left = list(held)
+    random.shuffle(left)  # type: ignore[attr-defined]
+    while left:
+        assert partition.in_flight_records == len(left)
+        assert partition.in_flight_bytes == sum(map(size_of, left))
+        assert partition.done == min(raw.offset for raw in left)
+        raw = left.pop()
+        partition.release(raw.offset, raw)
+    assert (partition.in_flight_records, partition.in_flight_bytes, partition.done) == (0, 0, len(values))

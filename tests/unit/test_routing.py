@@ -1,0 +1,156 @@
+"""Matches: which events a route wants, and what is refused before any event is seen."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.errors import SettingsError
+from consumer.routing import compile_match
+from schemas.session import Session
+
+WHEN = datetime(2026, 8, 21, 14, 8, tzinfo=UTC)
+
+
+def a_session(**fields: Any) -> Session:
+    return Session(timestamp=WHEN, **fields)
+
+
+def wants(match: dict[str, Any], **fields: Any) -> bool:
+    """Say whether a route with this match wants a session of these fields."""
+    matches = compile_match(Session, match, "routes.r")
+    assert matches is not None
+    wanted = matches(a_session(**fields))
+    assert type(wanted) is bool
+    return wanted
+
+
+@pytest.mark.parametrize(
+    ("match", "wanted", "unwanted"),
+    [
+        ({"session_id": "831"}, {"session_id": "831"}, {"session_id": "83"}),
+        ({"session_id": "831"}, {"session_id": "831"}, {"session_id": None}),
+        ({"agent_name": ""}, {"agent_name": ""}, {}),
+        ({"prompt_version_number": 4}, {"prompt_version_number": 4}, {"prompt_version_number": 5}),
+        ({"prompt_version_number": 0}, {"prompt_version_number": 0}, {}),
+        ({"duration": 93.5}, {"duration": 93.5}, {"duration": 93.0}),
+        ({"duration": 93}, {"duration": 93.0}, {"duration": 93.5}),
+        ({"duration": 0}, {"duration": 0.0}, {}),
+        ({"is_test": True}, {"is_test": True}, {"is_test": False}),
+        ({"is_test": True}, {"is_test": True}, {"is_test": None}),
+        ({"is_test": True}, {"is_test": True}, {}),
+        ({"is_test": False}, {"is_test": False}, {"is_test": True}),
+        ({"is_test": False}, {"is_test": None}, {"is_test": True}),
+        ({"is_test": False}, {}, {"is_test": True}),
+        ({"source": {"is": "null"}}, {}, {"source": ""}),
+        ({"source": {"is": "present"}}, {"source": ""}, {"source": None}),
+        ({"is_test": {"is": "null"}}, {"is_test": None}, {"is_test": False}),
+        ({"is_test": {"is": "present"}}, {"is_test": False}, {}),
+        ({"agent_type": ["a", "b*"]}, {"agent_type": "bc"}, {"agent_type": "ac"}),
+        ({"agent_type": ["a", {"is": "null"}]}, {}, {"agent_type": "b"}),
+        ({"is_test": [True, {"is": "null"}]}, {}, {"is_test": False}),
+        ({"agent_type": [["a"], ["b"]]}, {"agent_type": "b"}, {"agent_type": "c"}),
+    ],
+    ids=str,
+)
+def test_one_field(match: dict[str, Any], wanted: dict[str, Any], unwanted: dict[str, Any]) -> None:
+    """A value, a list or a question about null decides by its field alone; false matches what is missing too."""
+    assert wants(match, **wanted)
+    assert not wants(match, **unwanted)
+
+
+def test_a_datetime_is_compared_as_an_instant() -> None:
+    """A timestamp in the settings matches the same instant, however its offset is written."""
+    assert wants({"timestamp": datetime.fromisoformat("2026-08-21T16:08:00+02:00")})
+    assert not wants({"timestamp": datetime.fromisoformat("2026-08-21T14:08:00+02:00")})
+
+
+@pytest.mark.parametrize(
+    ("glob", "wanted", "unwanted"),
+    [
+        ("voice_*", "voice_sip_v1", "Voice_sip_v1"),
+        ("voice_*", "voice_", "a voice_sip"),
+        ("*_v?", "web_chat_v1", "web_chat_v10"),
+        ("web_[cs]*", "web_chat", "web_xhat"),
+        ("web_[!c]*", "web_sms", "web_chat"),
+        ("*", "", None),
+        ("a?c", "a\nc", "ac"),
+    ],
+)
+def test_glob(glob: str, wanted: str, unwanted: str | None) -> None:
+    """Globs match the whole text, case by case; a missing text matches none."""
+    assert wants({"channel_manager_type": glob}, channel_manager_type=wanted)
+    assert not wants({"channel_manager_type": glob}, channel_manager_type=unwanted)
+
+
+@given(st.text("ab[]!*?-.\n", max_size=8), st.lists(st.text("ab[]!*?-.\n", max_size=8) | st.text(max_size=8)))
+def test_globs_are_fnmatch(glob: str, values: list[str]) -> None:
+    """Any pattern with a wildcard matches exactly what fnmatchcase says, also when it is asked twice."""
+    glob += "*" if not set(glob) & set("*?[") else ""
+    for value in values * 2:
+        assert wants({"source": glob}, source=value) == fnmatchcase(value, glob)
+
+
+@given(st.text().filter(lambda text: not set(text) & set("*?[")), st.text())
+def test_text_without_wildcards_is_itself(wanted: str, value: str) -> None:
+    """A text without wildcards matches itself and nothing else."""
+    assert wants({"source": wanted}, source=wanted)
+    assert wants({"source": wanted}, source=value) == (value == wanted)
+
+
+def test_all_fields_must_hold() -> None:
+    """Of several fields each must hold; one that does not is enough to leave the event out."""
+    match = {"channel_manager_type": "voice_*", "is_test": False, "agent_id": ["1", "2"]}
+    fields = {"channel_manager_type": "voice_sip_v1", "is_test": None, "agent_id": "2"}
+    assert wants(match, **fields)
+    for name, other in {"channel_manager_type": "web", "is_test": True, "agent_id": "3"}.items():
+        assert not wants(match, **{**fields, name: other})
+
+
+def test_an_empty_match_is_no_test() -> None:
+    """A route without a match wants every event, and nothing is called to find that out."""
+    assert compile_match(Session, {}, "routes.r") is None
+
+
+@pytest.mark.parametrize(
+    ("match", "message"),
+    [
+        ({"sesion_id": "1"}, "routes.r.match: Session has no field 'sesion_id'; did you mean 'session_id'?"),
+        ({"isTest": True}, "did you mean 'is_test'?"),
+        ({"session_id": 831}, "routes.r.match.session_id: expected text, got int"),
+        ({"session_id": None}, "routes.r.match.session_id: expected text, got NoneType"),
+        ({"session_id": True}, "routes.r.match.session_id: expected text, got bool"),
+        ({"is_test": "false"}, "routes.r.match.is_test: expected true or false, got str"),
+        ({"is_test": 0}, "routes.r.match.is_test: expected true or false, got int"),
+        ({"prompt_version_number": True}, "routes.r.match.prompt_version_number: expected a whole number, got bool"),
+        ({"prompt_version_number": 4.0}, "routes.r.match.prompt_version_number: expected a whole number, got float"),
+        ({"duration": False}, "routes.r.match.duration: expected a number, got bool"),
+        ({"duration": "5*"}, "routes.r.match.duration: expected a number, got str"),
+        ({"agent_id": []}, "routes.r.match.agent_id: an empty list matches nothing"),
+        ({"agent_id": ["1", []]}, "routes.r.match.agent_id: an empty list matches nothing"),
+        ({"agent_id": ["1", 2]}, "routes.r.match.agent_id: expected text, got int"),
+    ],
+    ids=str,
+)
+def test_a_match_that_cannot_hold_is_refused(match: dict[str, Any], message: str) -> None:
+    """A field or a type that the event does not have is named, with its route, before any event."""
+    with pytest.raises(SettingsError) as refused:
+        compile_match(Session, match, "routes.r")
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{}, {"is": "nul"}, {"is": "null", "or": "present"}, {"not": "null"}, {"is": None}, {"is": ["null"]}, {"is": {}}],
+    ids=str,
+)
+def test_a_table_that_is_no_question_is_refused(table: dict[str, Any]) -> None:
+    """A table in a match asks whether a field is null or present; any other is refused, with both spelled out."""
+    with pytest.raises(SettingsError) as refused:
+        compile_match(Session, {"agent_id": table}, "routes.r")
+    assert 'routes.r.match.agent_id: a table here is { is = "null" } or { is = "present" }' in str(refused.value)
