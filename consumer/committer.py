@@ -17,6 +17,7 @@ from consumer.tally import Tally
 log = structlog.get_logger("consumer.committer")
 
 CANCEL_SECONDS = 1.0
+WARN_SECONDS = 30.0
 
 
 class Commits(Protocol):
@@ -48,6 +49,8 @@ class Committer:
         self._tally = tally
         self._tasks = tasks
         self._under_way: asyncio.Task[None] | None = None
+        self._flushing: str | None = None
+        self._warned_at = float("-inf")
 
     async def commit(self, partitions: Collection[Partition], seconds: float) -> None:
         """Begin a commit of what is done by now and wait at most ``seconds``; it goes on alone after that.
@@ -59,17 +62,30 @@ class Committer:
         if self._under_way is not None and not self._under_way.done():
             await asyncio.wait([self._under_way], timeout=seconds)
             if not self._under_way.done():
+                self._warn()
                 return
         self._under_way = self._tasks.create_task(self._commit(list(partitions)))
         await asyncio.wait([self._under_way], timeout=max(0.0, deadline - time.monotonic()))
 
-    async def end(self) -> None:
-        """Leave no commit behind an epoch: the client would send it again under the next one's generation."""
-        if self._under_way is not None and not self._under_way.done():
-            log.warning("commit given up: it took too long")
-            self._tally.commits["failed"] += 1
-            self._under_way.cancel()
-            await asyncio.wait([self._under_way], timeout=CANCEL_SECONDS)
+    def _warn(self) -> None:
+        """Say, at most now and then, that commits wait, and for what."""
+        if time.monotonic() - self._warned_at > WARN_SECONDS:
+            self._warned_at = time.monotonic()
+            log.warning("a commit takes long; no other is sent until it has ended", flushing=self._flushing)
+
+    async def end(self) -> str | None:
+        """Leave no commit behind an epoch: the client would send it again under the next one's generation.
+
+        Returns the route whose flush had to be given up, if that is what the commit waited for.
+        """
+        if self._under_way is None or self._under_way.done():
+            return None
+        given_up = self._flushing
+        log.warning("commit given up: it took too long", flushing=given_up)
+        self._tally.commits["failed"] += 1
+        self._under_way.cancel()
+        await asyncio.wait([self._under_way], timeout=CANCEL_SECONDS)
+        return given_up
 
     async def _commit(self, partitions: Collection[Partition]) -> None:
         noted = {partition.key: done for partition in partitions if (done := partition.done) > partition.committed}
@@ -85,10 +101,13 @@ class Committer:
     async def _flush(self) -> bool:
         """Make durable what handlers keep; False when one could not, and then nothing may be committed."""
         for route, flush in self._flushes.items():
+            self._flushing = route
             try:
                 await flush()
             except Exception as error:
                 log.warning("flush failed; nothing is committed until it works", route=route, why=place_of(error))
                 self._tally.commits["failed"] += 1
                 return False
+            finally:
+                self._flushing = None
         return True

@@ -14,9 +14,10 @@ import structlog
 from consumer.decoding import guarded_decoder
 from consumer.dispatch import Route
 from consumer.engine import Engine
-from consumer.errors import ConsumerError, StuckCallError
+from consumer.errors import ConsumerError, SettingsError, StuckCallError, place_of
 from consumer.handler import extend_path, load_handler
 from consumer.http.server import HttpServer
+from consumer.kafka.client import connection_options
 from consumer.kafka.source import KafkaSource
 from consumer.metrics.collector import DaemonCollector, exposition
 from consumer.routing import compile_match
@@ -40,6 +41,19 @@ def make_routes(settings: Settings, environment: Mapping[str, str]) -> list[Rout
         matches = compile_match(Session, each.match, where)
         routes.append(Route(each.name, matches, load_handler(each, where, environment), each.tombstones))
     return routes
+
+
+async def enter_handlers(routes: Sequence[Route], opened: contextlib.AsyncExitStack) -> None:
+    """Enter every handler that is a context manager; raise SettingsError naming the route of the first that fails."""
+    for route in routes:
+        if route.handler.context is not None:
+            try:
+                await opened.enter_async_context(route.handler.context)
+            except Exception as error:
+                why = (
+                    str(error) if isinstance(error, ConsumerError) else f"entering the handler raised {place_of(error)}"
+                )
+                raise SettingsError(f"routes ({route.name}): {why}") from error
 
 
 class Daemon:
@@ -66,15 +80,16 @@ class Daemon:
 
     async def run(self) -> None:
         """Consume until ``stop``; raise what ended it otherwise, after draining and committing what was done."""
+        connection_options(self._settings.kafka)  # TLS files are looked at before anything is begun
         async with contextlib.AsyncExitStack() as opened:
             await opened.enter_async_context(self.http)
-            await self._enter_handlers(opened)
+            await enter_handlers(self._routes, opened)
             log.info("started", http=f"http://{self._settings.http.host}:{self.http.port}")
             await self._consume()
             self._exit_if_stuck()
-        log.info("stopped")
         if self._failure is not None:
             raise self._failure
+        log.info("stopped")
 
     def stop(self) -> None:
         """Begin to drain; harmless before ``run`` and more than once."""
@@ -84,14 +99,6 @@ class Daemon:
         """Drain and end with this error; the first one counts."""
         self._failure = self._failure or error
         self._stopping.set()
-
-    async def _enter_handlers(self, opened: contextlib.AsyncExitStack) -> None:
-        for route in self._routes:
-            if route.handler.context is not None:
-                try:
-                    await opened.enter_async_context(route.handler.context)
-                except ConsumerError as error:
-                    raise type(error)(f"routes ({route.name}): {error}") from error
 
     async def _consume(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -110,7 +117,8 @@ class Daemon:
             ]
             await self._stopping.wait()
             self.state = "draining"
-            log.info("draining", seconds=self._settings.delivery.drain_seconds)
+            if self._source.joined:
+                log.info("draining", seconds=self._settings.delivery.drain_seconds)
             await engine.stop()
             await self._source.stop()
             for loop in loops:
@@ -128,7 +136,7 @@ class Daemon:
         try:
             await loop()
         except Exception as error:
-            log.debug("a loop ended", exc_info=True)
+            log.debug("a loop ended", error=place_of(error))
             self.fail(error)
 
     def _exit_if_stuck(self) -> None:

@@ -119,12 +119,16 @@ class Engine:
             abandoned = await self._drain()
             if not lost:
                 await self._committer.commit(self.partitions.values(), COMMIT_BUDGET_SECONDS)
-            await self._committer.end()
+            flushing = await self._committer.end()
             self._outlived += [lanes for lanes in self._lanes.values() if lanes.tasks]
             self._lanes.clear()
-        if abandoned and self._stopping:
+        if not self._stopping:
+            return
+        if abandoned:
             seconds = self._delivery.drain_seconds
             self._fail(StuckCallError(f"{abandoned} calls did not end within delivery.drain_seconds = {seconds:g}"))
+        if flushing is not None:
+            self._fail(StuckCallError(f"the flush of route {flushing!r} did not end; what it kept is not committed"))
 
     async def stop(self) -> None:
         """Take nothing more in, then drain and commit like a revoke; afterwards the group may be left."""

@@ -22,7 +22,7 @@ class Signals:
     the process alive. ``drain_seconds`` + 10 after the first signal the process ends, whatever goes on.
     """
 
-    def __init__(self, stop: Callable[[], None], drain_seconds: float) -> None:
+    def __init__(self, stop: Callable[[], object], drain_seconds: float) -> None:
         self._stop = stop
         self._limit = drain_seconds + MARGIN_SECONDS
         self._received = False

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from consumer.cli.options import loaded, settings_options
-from consumer.daemon import make_routes
-from consumer.errors import ConsumerError
+from consumer.daemon import enter_handlers, make_routes
+from consumer.errors import ConsumerError, KafkaUnreachableError
+from consumer.kafka.client import connection_options
 from consumer.kafka.probe import probe_group, probe_topics
 from consumer.logs import configure_logging
 from consumer.settings import LOG_EVERYTHING, Settings
@@ -25,32 +27,43 @@ from consumer.settings import LOG_EVERYTHING, Settings
 @settings_options
 def check(config: Path | None, overrides: tuple[str, ...]) -> None:
     """Check settings, handlers, the HTTP port, brokers, topics and the group; exit 0 only when the daemon would run."""
-    rows: list[tuple[str, str, str]] = []
+    failed = asyncio.run(_check(config, overrides))
+    if failed is not None:
+        raise click.exceptions.Exit(failed.exit_code)
+
+
+Row = tuple[str, str, str]
+
+
+async def _check(config: Path | None, overrides: tuple[str, ...]) -> ConsumerError | None:
+    """Try each thing and print the table; return the first that failed, which is what ``run`` would end with."""
+    rows: list[Row] = []
+    failures: list[ConsumerError] = []
     try:
-        asyncio.run(_check(config, overrides, rows))
+        read = loaded(config, overrides)
     except ConsumerError as error:
-        rows.append((_STEPS[len(rows)], "failed", str(error)))
-        _print(rows)
-        raise click.exceptions.Exit(error.exit_code) from error
+        _print([("settings", "failed", str(error))])
+        return error
+    configure_logging(msgspec.structs.replace(read.settings.log, level="error"))
+    changed = ", ".join(sorted(read.origins))
+    rows.append(("settings", "ok", f"{len(read.origins)} set: {changed}" if changed else "all defaults"))
+    for name, step in (("handlers", _handlers), ("http port", _port), ("topics", _topics), ("group", _group)):
+        try:
+            rows.append((name, "ok", await step(read.settings)))
+        except ConsumerError as error:
+            rows.append((name, "failed", str(error)))
+            failures.append(error)
+            if isinstance(error, KafkaUnreachableError):
+                break  # whatever else would be asked of the brokers takes as long to fail
     _print(rows)
-
-
-_STEPS = ["settings", "handlers", "http port", "topics", "group"]
-
-
-async def _check(config: Path | None, overrides: tuple[str, ...], rows: list[tuple[str, str, str]]) -> None:
-    read = loaded(config, overrides)
-    settings = read.settings
-    configure_logging(settings.log)
-    changed = ", ".join(sorted(read.origins)) or "all defaults"
-    rows.append(("settings", "ok", f"{len(read.origins)} set: {changed}" if read.origins else changed))
-    steps: list[Callable[[Settings], Awaitable[str]]] = [_handlers, _port, _topics, _group]
-    for name, step in zip(_STEPS[1:], steps, strict=True):
-        rows.append((name, "ok", await step(settings)))
+    return failures[0] if failures else None
 
 
 async def _handlers(settings: Settings) -> str:
-    make_routes(settings, os.environ)
+    """Import and enter every handler, as the daemon would: a file that it could not write shows here."""
+    connection_options(settings.kafka)  # TLS files
+    async with contextlib.AsyncExitStack() as opened:
+        await enter_handlers(make_routes(settings, os.environ), opened)
     return ", ".join(f"{each.name} → {each.handler}" for each in settings.routes or [LOG_EVERYTHING])
 
 
@@ -60,7 +73,8 @@ async def _port(settings: Settings) -> str:
             return f"{settings.http.host}:{settings.http.port} is free"
     except OSError as error:
         where = f"{settings.http.host}:{settings.http.port}"
-        raise ConsumerError(f"http.host, http.port: cannot listen on {where} ({error.strerror})") from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConsumerError(f"http.host, http.port: cannot listen on {where} ({reason})") from error
 
 
 async def _topics(settings: Settings) -> str:
@@ -73,7 +87,8 @@ async def _group(settings: Settings) -> str:
 
 
 def _print(rows: list[tuple[str, str, str]]) -> None:
-    table = Table("check", "result", "what", title=None)
+    table = Table("check", "result")
+    table.add_column("what", overflow="fold")
     for name, result, what in rows:
         table.add_row(name, Text(result, "green" if result == "ok" else "bold red"), Text(what))
     Console().print(table)

@@ -7,6 +7,8 @@ import itertools
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import click
 import msgspec
 
 from consumer.cli.progress import Progress
-from consumer.cli.run import supervised
+from consumer.cli.run import until_signal
 from consumer.daemon import Daemon, make_routes
 from consumer.dispatch import Route
 from consumer.errors import ConsumerError
@@ -76,13 +78,11 @@ def demo(*, events: int, as_json: bool, stay: bool | None) -> None:
     stays = sys.stdout.isatty() and not as_json if stay is None else stay
     progress = Progress()
     with tempfile.TemporaryDirectory(prefix="session-consumer-demo-") as folder:
-        summary = asyncio.run(_demo(events, Path(folder), stays, as_json, progress))
-    if summary is not None and (summary.lost or summary.lag):
-        raise ConsumerError(f"{summary.lost} of {summary.events} events were lost, {summary.lag} not committed")
+        if asyncio.run(until_signal(_demo(events, Path(folder), stays, as_json, progress))) is None:
+            progress.say("Ended by a signal; nothing is left behind.")
 
 
-async def _demo(events: int, folder: Path, stays: bool, as_json: bool, progress: Progress) -> Summary | None:
-    progress.say("Starting Apache Kafka on this machine")
+async def _demo(events: int, folder: Path, stays: bool, as_json: bool, progress: Progress) -> Summary:
     async with LocalKafka(report=progress.say) as kafka:
         settings = _settings(kafka.bootstrap_servers, folder)
         await create_topic(settings.kafka, TOPIC, PARTITIONS)
@@ -92,14 +92,26 @@ async def _demo(events: int, folder: Path, stays: bool, as_json: bool, progress:
             routes = [*make_routes(settings, {}), Route("count", None, bind_handler(ledger, "demo"))]
             daemon = Daemon(settings, routes)
             show = _Show(daemon, ledger, producer, settings)
-            async with supervised(daemon, settings.delivery.drain_seconds) as running:
+            async with _running(daemon) as running:
                 summary = await show.until_done(events, running, progress)
-                if summary is None:
-                    return None  # interrupted before the end: nothing to claim
                 _print(summary, as_json, progress)
-                if stays and not running.done():
+                if summary.lost or summary.lag:
+                    raise ConsumerError(f"{summary.lost} of {events} events were lost, {summary.lag} not committed")
+                if stays:
                     await _stay(daemon, producer, running, progress)
             return summary
+
+
+@asynccontextmanager
+async def _running(daemon: Daemon) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a daemon beside the block; stop it at the end and raise what it raised."""
+    running = asyncio.create_task(daemon.run())
+    try:
+        yield running
+    finally:
+        daemon.stop()
+        await asyncio.wait([running])
+    await running
 
 
 def _settings(servers: str, folder: Path) -> Settings:
@@ -128,7 +140,7 @@ async def _produce(producer: Producer, events: int, progress: Progress) -> None:
     with progress.bar("Producing", events) as bar:
         for number, (key, value) in enumerate(itertools.islice(keyed_values(), events), 1):
             await producer.send(Outgoing(key, value))
-            if number % 1000 == 0:
+            if number % 1000 == 0 and number < events:
                 bar(number)
         await producer.settle()
         bar(events)
@@ -143,8 +155,8 @@ class _Show:
         self._produced = producer.acknowledged
         self._settings = settings
 
-    async def until_done(self, events: int, running: asyncio.Future[None], progress: Progress) -> Summary | None:
-        """Return the summary once all arrived and is committed, or nothing has moved for long; None if interrupted."""
+    async def until_done(self, events: int, running: asyncio.Future[None], progress: Progress) -> Summary:
+        """Return the summary once all arrived and is committed, or nothing has moved for long, or the daemon ended."""
         ledger = self._ledger
         started = moved = time.monotonic()
         before = 0
@@ -157,8 +169,6 @@ class _Show:
                     before, moved = ledger.count, time.monotonic()
                     bar(before)
         seconds = max(time.monotonic() - started, 0.001)
-        if running.done():
-            return None
         lag = await self._lag(running)
         return Summary(
             events=events,

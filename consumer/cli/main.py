@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import traceback
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -44,13 +45,9 @@ for command in (run, demo, check, kafka, produce):
     cli.add_command(command)
 
 
-def main() -> NoReturn:
-    """Run the command line and exit with its code."""
-    sys.exit(run_cli(sys.argv[1:]))
-
-
 def run_cli(arguments: list[str]) -> int:
     """Run one command; return its exit code, with errors printed as one line on stderr."""
+    _make_streams_safe()
     debug = "--debug" in arguments
     # `--debug` is understood wherever it stands.
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -64,19 +61,38 @@ def run_cli(arguments: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except ConsumerError as error:
-        if debug:
-            traceback.print_exc()
-        return _say(str(error), error.exit_code)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _say(f"internal error: {type(error).__name__}; --debug prints the traceback", INTERNAL_ERROR)
+        return _report(error)
 
 
-def _say(message: str, code: int) -> int:
+def _report(error: Exception) -> int:
+    """Say an error in one line; return the exit code for it."""
+    match error:
+        case ConsumerError():
+            message, code = str(error), error.exit_code
+        case BrokenPipeError():  # who read us has gone: `| head`
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the end
+            return 0
+        case OSError():
+            message, code = f"the output cannot be written, or a file cannot be used: {error}", INTERNAL_ERROR
+        case _:
+            message = f"internal error: {type(error).__name__}; --debug prints the traceback"
+            code = INTERNAL_ERROR
     sys.stderr.write(f"session-consumer: {message}\n")
     return code
+
+
+def _make_streams_safe() -> None:
+    """Let printing never be what fails: a stream may be closed, or unable to say every character."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open until the end
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _require_own_packages() -> None:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import math
 import sys
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
+import msgspec
 
 from consumer.cli.options import loaded, settings_options
-from consumer.errors import ConsumerError
+from consumer.cli.run import until_signal
+from consumer.errors import SettingsError
 from consumer.generate import keyed_values
+from consumer.kafka.probe import probe_topics
 from consumer.kafka.producer import Outgoing, create_topic, open_producer
 from consumer.logs import configure_logging
+from consumer.record import TopicPartition
 from consumer.settings import Settings
 from schemas.wire import session_reader
+
+Counts = dict[TopicPartition, list[int]]
 
 
 @click.command()
@@ -46,38 +56,80 @@ def produce(
     """
     if (file is None) == (generate is None):
         raise click.UsageError("name a FILE (- for standard input) or --generate N")
+    if not math.isfinite(rate):
+        raise click.UsageError(f"--rate {rate} is not a number of records a second")
     settings = loaded(config, overrides).settings
     configure_logging(settings.log)
     topic = topic or settings.kafka.topics[0]
-    count = asyncio.run(_produce(settings, topic, partitions, file or generate or 0, rate))
-    click.echo(f"produced {count} records to topic {topic}", err=True)
+    acknowledged: Counts = {}
+    asyncio.run(until_signal(_produce(settings, topic, partitions, file or generate or 0, rate, acknowledged)))
+    click.echo(f"produced {sum(map(len, acknowledged.values()))} records to topic {topic}", err=True)
 
 
-async def _produce(settings: Settings, topic: str, partitions: int | None, what: str | int, rate: float) -> int:
-    if partitions:
-        await create_topic(settings.kafka, topic, partitions)
-    async with open_producer(settings.kafka, topic) as producer:
-        if isinstance(what, int):
-            made = (Outgoing(key, value) for key, value in itertools.islice(keyed_values(), what))
-            await producer.send_all(made, rate)
+async def _produce(
+    settings: Settings, topic: str, partitions: int | None, what: str | int, rate: float, acknowledged: Counts
+) -> None:
+    with _opened(what) as stream:
+        kafka = msgspec.structs.replace(settings.kafka, topics=[topic])
+        if partitions:
+            await create_topic(kafka, topic, partitions)
         else:
-            await producer.send_all(_lines(what), rate)
-        return sum(map(len, producer.acknowledged.values()))
+            await probe_topics(kafka, "name another with --topic, or create it with --create-topic N")
+        async with open_producer(kafka, topic, acknowledged) as producer:
+            if stream is None:
+                made = (Outgoing(key, value) for key, value in itertools.islice(keyed_values(), int(what)))
+                await producer.send_all(made, rate)
+            else:
+                await producer.send_all(_lines(stream), rate)
 
 
-async def _lines(name: str) -> AsyncIterator[Outgoing]:
+@contextmanager
+def _opened(what: str | int) -> Iterator[BinaryIO | None]:
+    """Open the file before anything is done to the topic; None when sessions are generated."""
+    if isinstance(what, int):
+        yield None
+    elif what == "-":
+        yield sys.stdin.buffer
+    else:
+        try:
+            stream = Path(what).open("rb")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise SettingsError(f"{what}: {error.strerror}") from error
+        with stream:
+            yield stream
+
+
+async def _lines(stream: BinaryIO) -> AsyncIterator[Outgoing]:
     key_of = _key_reader()
-    try:
-        stream: BinaryIO = sys.stdin.buffer if name == "-" else Path(name).open("rb")  # noqa: SIM115, ASYNC230 - one file, read line by line
-    except OSError as error:
-        raise ConsumerError(f"{name}: {error.strerror}") from error
-    with stream:
-        # A thread reads: a pipe may stay silent for long, and what was sent must be on its way meanwhile. Lines end
-        # at \n only: JSON texts may hold other line separators.
-        while line := await asyncio.to_thread(stream.readline):
-            value = line.rstrip(b"\r\n")
-            if value:
-                yield Outgoing(key_of(value), value)
+    # Lines end at \n only: JSON texts may hold other line separators.
+    while line := await _read_line(stream):
+        value = line.rstrip(b"\r\n")
+        if value:
+            yield Outgoing(key_of(value), value)
+
+
+async def _read_line(stream: BinaryIO) -> bytes:
+    """Read in a thread that nobody waits for.
+
+    A pipe may stay silent for long: what was sent must be on its way meanwhile, and a signal must be able to end us.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[bytes] = loop.create_future()
+
+    def answer(line: bytes) -> None:
+        if not future.done():
+            future.set_result(line)
+
+    def read() -> None:
+        try:
+            line = stream.readline()
+        except (OSError, ValueError):
+            line = b""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: we were interrupted
+            loop.call_soon_threadsafe(answer, line)
+
+    threading.Thread(target=read, daemon=True).start()
+    return await future
 
 
 def _key_reader() -> Callable[[bytes], bytes | None]:

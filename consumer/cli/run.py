@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -15,6 +15,8 @@ from consumer.daemon import Daemon, make_routes
 from consumer.logs import configure_logging
 from consumer.settings import Settings
 from consumer.signals import Signals
+
+Result = TypeVar("Result")
 
 
 @click.command()
@@ -31,20 +33,18 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
 
 
 async def run_daemon(settings: Settings) -> None:
-    """Run one daemon with signals caught."""
+    """Run one daemon; a first signal drains it."""
     daemon = Daemon(settings, make_routes(settings, os.environ))
-    async with supervised(daemon, settings.delivery.drain_seconds) as running:
-        await asyncio.wait([running])
+    with Signals(daemon.stop, settings.delivery.drain_seconds):
+        await daemon.run()
 
 
-@asynccontextmanager
-async def supervised(daemon: Daemon, drain_seconds: float) -> AsyncIterator[asyncio.Task[None]]:
-    """Run a daemon beside the block, with signals caught; stop it at the end and raise what it raised."""
-    with Signals(daemon.stop, drain_seconds):
-        running = asyncio.create_task(daemon.run())
-        try:
-            yield running
-        finally:
-            daemon.stop()
-            await asyncio.wait([running])
-        await running
+async def until_signal(work: Coroutine[Any, Any, Result], seconds: float = 20.0) -> Result | None:
+    """Run something else than the daemon; a first signal cancels it, and then there is no result.
+
+    It may take ``seconds`` to clean up.
+    """
+    task = asyncio.ensure_future(work)
+    with Signals(task.cancel, seconds):
+        await asyncio.wait([task])
+    return None if task.cancelled() else task.result()

@@ -7,12 +7,17 @@ from collections.abc import Collection
 from typing import Any
 
 import aiokafka
+import aiokafka.errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError as ClientError
 
-from consumer.errors import KafkaError, SettingsError
+from consumer.errors import KafkaError, KafkaUnreachableError, SettingsError
 from consumer.settings import Kafka, Security
+
+ClientError = aiokafka.errors.KafkaError
+"""Anything that aiokafka raises of its own; translated into our words in this package."""
+
+CORRECT = "create it, or correct the name"
 
 
 def connection_options(kafka: Kafka) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def make_admin(kafka: Kafka) -> AIOKafkaAdminClient:
     return AIOKafkaAdminClient(**connection_options(kafka))
 
 
-async def require_topics(admin: AIOKafkaAdminClient, topics: Collection[str]) -> dict[str, int]:
+async def require_topics(admin: AIOKafkaAdminClient, topics: Collection[str], way_out: str = CORRECT) -> dict[str, int]:
     """Return the number of partitions of each topic; raise KafkaError naming those that do not exist.
 
     It asks for all topics: asking for one by name may create it, and a typing error would become a topic.
@@ -73,8 +78,17 @@ async def require_topics(admin: AIOKafkaAdminClient, topics: Collection[str]) ->
     missing = [topic for topic in topics if topic not in found]
     if missing:
         names = ", ".join(repr(topic) for topic in missing)
-        raise KafkaError(f"kafka.topics: no topic {names} that this client may read; create it, or correct the name")
+        raise KafkaError(f"kafka.topics: no topic {names} that this client may read; {way_out}")
     return {topic: found[topic] for topic in topics}
+
+
+def unreachable(kafka: Kafka) -> KafkaUnreachableError:
+    """Make the error for brokers that did not answer at start; the client's own text shows only its inside."""
+    servers, security = ", ".join(kafka.bootstrap_servers), kafka.security.protocol
+    return KafkaUnreachableError(
+        f"kafka.bootstrap_servers: {servers} did not answer within {kafka.start_timeout_seconds:g} s; is Kafka running"
+        f" there, and does that port speak {security} (kafka.security.protocol)?"
+    )
 
 
 def described(error: BaseException) -> str:
@@ -89,14 +103,11 @@ def _ssl_context(security: Security) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=security.ca_file or None)
         if security.certificate_file:
             context.load_cert_chain(security.certificate_file, security.key_file)
-    except (OSError, ssl.SSLError) as error:
+    except OSError as error:
         files = ", ".join(filter(None, (security.ca_file, security.certificate_file, security.key_file)))
-        raise SettingsError(f"kafka.security: cannot use {files}: {error}") from error
+        raise SettingsError(f"kafka.security: cannot use {files}: {error.strerror or error}") from error
     return context
 
 
 def _ms(seconds: float) -> int:
     return int(seconds * 1000)
-
-
-__all__ = ["ClientError", "connection_options", "described", "make_admin", "make_consumer", "require_topics"]

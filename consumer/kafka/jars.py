@@ -67,7 +67,7 @@ def _resolve() -> tuple[Path, list[Path]]:
     except ImportError as error:
         raise LocalKafkaError(
             f"a Kafka on this machine needs the package {error.name}; "
-            "install the extra: pip install 'session-consumer[local]'"
+            "install the extra: pip install '.[local]' in a checkout"
         ) from error
     logging.getLogger("jgo").setLevel(logging.CRITICAL)  # its warnings mean nothing to our user
     try:

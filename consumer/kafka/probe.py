@@ -10,8 +10,16 @@ from typing import TypeVar
 import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient
 
-from consumer.errors import KafkaError, KafkaUnreachableError
-from consumer.kafka.client import ClientError, connection_options, described, make_admin, require_topics
+from consumer.errors import KafkaError
+from consumer.kafka.client import (
+    CORRECT,
+    ClientError,
+    connection_options,
+    described,
+    make_admin,
+    require_topics,
+    unreachable,
+)
 from consumer.record import TopicPartition
 from consumer.settings import Kafka
 
@@ -27,18 +35,16 @@ async def connected_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
             async with asyncio.timeout(kafka.start_timeout_seconds):
                 await admin.start()
         except (ClientError, OSError, TimeoutError) as error:
-            servers = ", ".join(kafka.bootstrap_servers)
-            why = "no answer" if isinstance(error, TimeoutError) else described(error)
-            raise KafkaUnreachableError(f"kafka.bootstrap_servers: {servers} did not answer ({why})") from error
+            raise unreachable(kafka) from error
         yield admin
     finally:
         await admin.close()
 
 
-async def probe_topics(kafka: Kafka) -> dict[str, int]:
+async def probe_topics(kafka: Kafka, way_out: str = CORRECT) -> dict[str, int]:
     """Return each topic's number of partitions; raise for brokers that are away and topics that are missing."""
     async with connected_admin(kafka) as admin:
-        return await _answered(kafka, lambda: require_topics(admin, kafka.topics))
+        return await _answered(kafka, lambda: require_topics(admin, kafka.topics, way_out))
 
 
 async def probe_group(kafka: Kafka) -> str:

@@ -7,14 +7,15 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiokafka
 from aiokafka.admin import NewTopic
-from aiokafka.errors import TopicAlreadyExistsError
+from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
-from consumer.errors import KafkaError, KafkaUnreachableError
-from consumer.kafka.client import ClientError, connection_options, described, make_admin
+from consumer.errors import KafkaError
+from consumer.kafka.client import ClientError, connection_options, described, unreachable
+from consumer.kafka.probe import connected_admin
 from consumer.record import TopicPartition
 from consumer.settings import Kafka
 
@@ -29,25 +30,26 @@ class Outgoing(NamedTuple):
 
 
 async def create_topic(kafka: Kafka, topic: str, partitions: int) -> None:
-    """Create a topic on as many as three brokers, or leave it as it is."""
-    admin = make_admin(kafka)
-    try:
-        await admin.start()
-        brokers = len((await admin.describe_cluster())["brokers"])
-        await admin.create_topics([NewTopic(topic, partitions, min(3, brokers))])
-    except TopicAlreadyExistsError:
-        pass
-    except ClientError as error:
-        raise KafkaError(f"topic {topic!r} cannot be created: {described(error)}") from error
-    finally:
-        await admin.close()
+    """Create a topic on as many as three brokers, or leave it as it is; raises KafkaError when it cannot be."""
+    async with connected_admin(kafka) as admin:
+        try:
+            brokers = len((await admin.describe_cluster())["brokers"])
+            answer: Any = await admin.create_topics([NewTopic(topic, partitions, min(3, brokers))])
+        except ClientError as error:
+            raise KafkaError(f"topic {topic!r} cannot be created: {described(error)}") from error
+    for _name, code, *_message in answer.topic_errors:
+        refused = for_code(code)
+        if refused not in (NoError, TopicAlreadyExistsError):
+            raise KafkaError(f"topic {topic!r} cannot be created: {refused.__name__}")
 
 
 class Producer:
     """Sends records to one topic and counts those that every replica has; made by ``open_producer``."""
 
-    def __init__(self, client: aiokafka.AIOKafkaProducer, topic: str) -> None:
-        self.acknowledged: dict[TopicPartition, list[int]] = {}
+    def __init__(
+        self, client: aiokafka.AIOKafkaProducer, topic: str, acknowledged: dict[TopicPartition, list[int]]
+    ) -> None:
+        self.acknowledged = acknowledged
         """Offsets that were acknowledged, by partition."""
         self._client = client
         self._topic = topic
@@ -88,8 +90,13 @@ class Producer:
 
 
 @asynccontextmanager
-async def open_producer(kafka: Kafka, topic: str) -> AsyncIterator[Producer]:
-    """Connect, yield a Producer, and close; raises KafkaUnreachableError when no broker answers in time."""
+async def open_producer(
+    kafka: Kafka, topic: str, acknowledged: dict[TopicPartition, list[int]] | None = None
+) -> AsyncIterator[Producer]:
+    """Connect, yield a Producer that notes what is acknowledged, and close.
+
+    Raises KafkaUnreachableError when no broker answers in time.
+    """
     client = aiokafka.AIOKafkaProducer(
         **connection_options(kafka),
         enable_idempotence=True,
@@ -103,9 +110,8 @@ async def open_producer(kafka: Kafka, topic: str) -> AsyncIterator[Producer]:
             async with asyncio.timeout(kafka.start_timeout_seconds):
                 await client.start()
         except (ClientError, OSError, TimeoutError) as error:
-            servers = ", ".join(kafka.bootstrap_servers)
-            raise KafkaUnreachableError(f"kafka.bootstrap_servers: {servers} did not answer; is it running?") from error
-        yield Producer(client, topic)
+            raise unreachable(kafka) from error
+        yield Producer(client, topic, {} if acknowledged is None else acknowledged)
     finally:
         await client.stop()
 

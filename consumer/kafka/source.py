@@ -13,8 +13,8 @@ import structlog
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from consumer.errors import ConsumerError, KafkaError, KafkaUnreachableError
-from consumer.kafka.client import ClientError, described, make_admin, make_consumer, require_topics
+from consumer.errors import ConsumerError, KafkaError
+from consumer.kafka.client import ClientError, described, make_admin, make_consumer, require_topics, unreachable
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
 from consumer.outcome import HaltReason
@@ -27,6 +27,7 @@ log = structlog.get_logger("consumer.kafka")
 
 STOP_SECONDS = 3.0
 ANSWER_SECONDS = 5.0
+SAY_SECONDS = 10.0
 
 
 class Listener(Protocol):
@@ -48,6 +49,7 @@ class KafkaSource:
         self.joined = False
         self.heard_at = float("-inf")
         """Monotonic time at which a broker last answered."""
+        self._silent = False
         self._kafka = kafka
         self._tally = tally
         self._fail = fail
@@ -89,19 +91,18 @@ class KafkaSource:
     async def _until_reachable(self, attempt: Callable[[], Awaitable[None]]) -> None:
         timeout = self._kafka.start_timeout_seconds
         deadline = time.monotonic() + timeout
+        said_at = float("-inf")
         while True:
             try:
                 async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
                     return await attempt()
             except (ClientError, OSError, TimeoutError) as error:
-                servers = ", ".join(self._kafka.bootstrap_servers)
-                if time.monotonic() + 0.5 >= deadline:
-                    why = "no answer" if isinstance(error, TimeoutError) else described(error)
-                    raise KafkaUnreachableError(
-                        f"kafka.bootstrap_servers: {servers} did not answer within {timeout:g} s ({why});"
-                        " is Kafka running, and is that its address?"
-                    ) from error
-                log.warning("no broker answers yet", servers=servers)
+                now = time.monotonic()
+                if now + 0.5 >= deadline:
+                    raise unreachable(self._kafka) from error
+                if now - said_at > SAY_SECONDS:
+                    said_at = now
+                    log.warning("no broker answers yet", servers=", ".join(self._kafka.bootstrap_servers))
                 await asyncio.sleep(min(2.0, timeout / 10))
 
     async def _check_topics(self) -> None:
@@ -139,6 +140,7 @@ class KafkaSource:
         A partition without a usable offset is dealt with here. Raises KafkaError where this client cannot go on.
         """
         assert self._fetch is not None
+        self._require_alive()
         try:
             await self._fetch.wait(wanted, seconds)
         except NoOffsetForPartitionError as error:
@@ -148,6 +150,17 @@ class KafkaSource:
             await self._resolve(TopicPartition(*key), "out_of_range", self._kafka.out_of_range, offset)
         except ClientError as error:
             raise KafkaError(f"fetching failed: {described(error)}") from error
+
+    def _require_alive(self) -> None:
+        """Raise when one of the client's background tasks has ended: it would go on to look alive and fetch nothing."""
+        tasks = {
+            "fetcher": self._consumer._fetcher._fetch_task,
+            "group": self._consumer._coordinator._coordination_task,
+        }
+        for name, task in tasks.items():
+            if task.done() and not task.cancelled():
+                why = described(task.exception()) if task.exception() else "it returned"
+                raise KafkaError(f"the client's {name} task has ended ({why}); a restart goes on from the last commit")
 
     def ready(self, key: TopicPartition) -> bool:
         """Whether ``take`` would return something."""
@@ -220,10 +233,21 @@ class KafkaSource:
                     ends = {}
                 else:
                     return {}
-        except (ClientError, TimeoutError, OSError):
+        except (ClientError, TimeoutError, OSError) as error:
+            self._heard(described(error))
             return {}
-        self.heard_at = time.monotonic()
+        self._heard(None)
         return {TopicPartition(*key): end for key, end in ends.items()}
+
+    def _heard(self, problem: str | None) -> None:
+        """Note whether a broker answered, and say so when that changes."""
+        if problem is None:
+            self.heard_at = time.monotonic()
+            if self._silent:
+                log.info("brokers answer again")
+        elif not self._silent:
+            log.warning("no broker answers; waiting for one", why=problem)
+        self._silent = problem is not None
 
     # -- rebalances ----------------------------------------------------------------------------------------------
 

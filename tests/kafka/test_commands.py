@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shlex
+import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cluster import Cluster, a_route, eventually
-from tests.process import command
+from tests.process import command, started
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 HANDLERS = Path(__file__).parent.parent / "handlers"
@@ -162,3 +166,66 @@ async def test_demo_accounts_for_every_event() -> None:
     routes = summary["routes"]
     assert routes["count"] == {"handled": 5000}
     assert 0 < routes["chat"]["handled"] < routes["voice"]["handled"] < 5000
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [(signal.SIGTERM, "starting Kafka"), (signal.SIGINT, "Producing:"), (signal.SIGTERM, "Consuming:")],
+)
+async def test_a_signal_ends_the_demo_cleanly(number: signal.Signals, moment: str, tmp_path: Path) -> None:
+    """A first signal ends the demo at any moment with 0, and leaves no file behind."""
+    async with started("demo", "--events", "100000", "--no-stay", TMPDIR=str(tmp_path)) as demo:
+        assert demo.stderr is not None
+        async with asyncio.timeout(60):
+            while moment not in (line := (await demo.stderr.readline()).decode()):
+                assert line, "ended too early"
+        demo.send_signal(number)
+        async with asyncio.timeout(30):
+            rest = await demo.stderr.read()
+            assert (await demo.wait(), b"Traceback" in rest) == (0, False)
+    await eventually(lambda: list(tmp_path.iterdir()) == [])
+
+
+async def test_a_signal_before_anything_is_begun() -> None:
+    """A signal while the program is still being loaded ends it without a word."""
+    async with started("run") as early:
+        early.send_signal(signal.SIGINT)
+        async with asyncio.timeout(20):
+            _, err = await early.communicate()
+        assert b"Traceback" not in err
+
+
+async def test_produce_says_what_is_missing(cluster: Cluster, tmp_path: Path) -> None:
+    """A missing file is said before a topic is made for it, a missing topic at once, a bad name as it is refused."""
+    missing = str(tmp_path / "nothing.jsonl")
+    code, _, err = await command("produce", missing, "--create-topic", "1", *reach(cluster))
+    assert (code, err) == (2, f"session-consumer: {missing}: No such file or directory\n")
+    code, _, err = await command("produce", "-", *reach(cluster))
+    assert code == 1
+    assert f"no topic '{cluster.topic}'" in err
+    assert "--create-topic" in err
+    code, _, err = await command("produce", "-", *reach(cluster), "--topic", "bad topic!", "--create-topic", "1")
+    assert (code, "'bad topic!' cannot be created: InvalidTopicError" in err) == (1, True), err
+
+
+async def test_a_dead_fetcher_is_not_alive(cluster: Cluster) -> None:
+    """When the client's own fetch task dies, the daemon ends and says so instead of looking alive."""
+    await cluster.create()
+    await cluster.produce([b"{}"])
+    async with cluster.run("kafka.fetch_bytes=99999999999") as daemon:
+        assert await daemon.exit_code() == 2
+        assert "kafka.fetch_bytes = 99999999999 is over" in daemon.errors[0]
+
+
+async def test_closed_streams(cluster: Cluster) -> None:
+    """A command whose output or input is closed, or cannot say every character, still works."""
+    await cluster.create()
+    check = shlex.join([sys.executable, "-P", "-m", "consumer", "check", *reach(cluster), "--set", "http.port=0"])
+    for redirected in ("<&-", ">&-", "2>&-", "| head -1"):
+        shell = await asyncio.create_subprocess_shell(f"{check} {redirected}", stdout=asyncio.subprocess.PIPE)
+        async with asyncio.timeout(60):
+            await shell.communicate()
+        assert shell.returncode == 0, redirected
+    code, out, err = await command("check", *reach(cluster), "--set", "http.port=0", PYTHONIOENCODING="ascii")
+    assert (code, err) == (0, "")
+    assert "handlers" in out

@@ -17,7 +17,7 @@ import yaml
 from consumer.daemon import make_routes
 from consumer.handler import extend_path, load_handler
 from consumer.metrics.definitions import METRICS, PREFIX
-from consumer.settings import Settings
+from consumer.settings import RouteSettings, Settings
 from consumer.settings_sources import PREFIX as ENVIRONMENT_PREFIX
 from consumer.settings_sources import load_settings
 from schemas.session import Session
@@ -229,7 +229,7 @@ async def test_the_example_handler_keeps_what_it_flushed(monkeypatch: pytest.Mon
     file = tmp_path / "data/agents.json"
     event = Session(timestamp=datetime(2026, 1, 1, tzinfo=UTC), agent_name="Billing")
     for flushed in (1, 2):
-        handler = load_handler("count_by_agent:CountByAgent", {"path": str(file)}, "route", {})
+        handler = load_handler(RouteSettings("r", "count_by_agent:CountByAgent", {}, {"path": str(file)}), "route", {})
         assert handler.flush is not None
         handler.call(event)
         await handler.flush()
