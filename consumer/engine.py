@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -13,7 +13,7 @@ import structlog
 from consumer.batch import RouteBatch
 from consumer.committer import Commits, Committer
 from consumer.dispatch import Route, make_dispatch
-from consumer.errors import PartitionHaltedError, StuckCallError
+from consumer.errors import PartitionHaltedError, StuckCallError, place_of
 from consumer.lanes import Intake, Lanes
 from consumer.outcome import HaltReason
 from consumer.partition import Halt, Partition
@@ -101,7 +101,7 @@ class Engine:
 
     def _begin(self, partition: Partition) -> Lanes:
         key = partition.key
-        lanes = Lanes(partition, self._source, self._delivery, self._turns, self._tally, self._tasks, self._halt)
+        lanes = Lanes(partition, self._source, self._delivery, self._turns, self._tally, self._begin_task, self._halt)
         batches = {
             route.name: RouteBatch(route, partition, self._tally.routes[route.name], lanes.spawn, lanes.batch_done)
             for route in self._routes
@@ -112,6 +112,18 @@ class Engine:
         earlier = [task for old in self._outlived if old.partition.key == key for task in old.tasks]
         lanes.begin(dispatch, list(batches.values()), earlier)
         return lanes
+
+    def _begin_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin a task of a partition; an error of ours in it drains the daemon, where the task group would kill it."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                log.error("a partition's work failed; this is a defect", error=place_of(error))  # noqa: TRY400
+                self._fail(error)
+
+        return self._tasks.create_task(guarded())
 
     async def revoke(self, *, lost: bool) -> None:
         """End the epoch: drain, commit what is done unless the partitions are lost, and forget them all."""

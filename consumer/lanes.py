@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from consumer.batch import RouteBatch
 from consumer.dispatch import Dispatch, HandlerFailedError
-from consumer.errors import CorruptBatchError, DecodeError
+from consumer.errors import CorruptBatchError, DecodeError, place_of
 from consumer.outcome import HaltReason
 from consumer.partition import Chunk, Partition
 from consumer.record import TopicPartition
@@ -55,7 +55,7 @@ class Lanes:
         delivery: Delivery,
         turns: Turns,
         tally: Tally,
-        tasks: asyncio.TaskGroup,
+        begin_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         halt: Halt,
     ) -> None:
         self.partition = partition
@@ -66,7 +66,7 @@ class Lanes:
         self._delivery = delivery
         self._turns = turns
         self._tally = tally
-        self._group = tasks
+        self._begin_task = begin_task
         self._halt = halt
         self._concurrency = 1 if delivery.ordering == "partition" else delivery.concurrency
         self._busy: dict[bytes | None, deque[Any]] | None = {} if delivery.ordering == "key" else None
@@ -99,7 +99,7 @@ class Lanes:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something as a task that the drain waits for."""
-        task = self._group.create_task(work)
+        task = self._begin_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
@@ -200,10 +200,9 @@ class Lanes:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-                raise  # not from pulling a record, which is compiled code and has no frame
-            # The batch cannot be unpacked: the records behind this place cannot be told apart.
-            reason = f"the batch behind offset {watermark.position} cannot be read ({type(error).__name__})"
+            # Dispatch raises nothing else, so this is from pulling: the batch cannot be unpacked, and the records
+            # behind this place cannot be told apart.
+            reason = f"the batch at or behind offset {watermark.position} cannot be read: {place_of(error)}"
             self._halt(partition, HaltReason.CORRUPT_BATCH, watermark.position, reason)
             return False
         finally:

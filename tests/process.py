@@ -22,7 +22,7 @@ class RunningConsumer:
     """Started when entered; ended, however it takes, when left."""
 
     def __init__(self, settings: Path, overrides: Sequence[str]) -> None:
-        self.arguments = ["run", "-c", str(settings)]
+        self.arguments = ["--debug", "run", "-c", str(settings)]
         for override in overrides:
             self.arguments += ["--set", override]
         self.lines: list[str] = []
@@ -87,6 +87,8 @@ class RunningConsumer:
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
+        ended = self._process.returncode
+        assert ended is None, "\n".join([f"ended by itself with {ended}:", *self.lines[-60:]])
         self._process.send_signal(number)
 
     async def exit_code(self) -> int:

@@ -13,7 +13,7 @@ import inspect
 import time
 from collections import deque
 from collections.abc import Collection
-from itertools import dropwhile
+from itertools import chain, dropwhile
 from typing import Any
 
 import aiokafka
@@ -114,9 +114,11 @@ class RawFetch:
             del self._begun[key]
         if batch is None:
             return Chunk(start, iter(()), fetch.position)
-        # A batch may begin before the position: a commit, or a seek, into the middle of one.
-        found = batch if batch.base_offset >= start else dropwhile(lambda record: record.offset < start, batch)
-        return Chunk(start, iter(found), fetch.position)
+        if batch.base_offset < start:  # a commit, or a seek, into the middle of a batch
+            return Chunk(start, dropwhile(lambda record: record.offset < start, batch), fetch.position)
+        # Several runners pull from the same chunk in turn, each with a loop of its own, and the compiled batch refuses
+        # to be asked for an iterator twice: `chain` asks once.
+        return Chunk(start, chain(batch), fetch.position)
 
     def _starts(self, key: TopicPartition) -> int | None:
         """Where a partition starts, if it has not been said yet and is known."""

@@ -1,0 +1,162 @@
+"""A run under disturbance: records flow in, workers come, go and are killed, and the history is judged afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from tests.chaos import checker
+from tests.chaos.history import read_calls, read_commits
+from tests.cluster import Cluster, a_route, eventually
+from tests.process import RunningConsumer
+
+KEYS = 500
+SESSION_SECONDS = 6.0
+
+
+class Plan(NamedTuple):
+    """What a run does; the same plan with the same seed disturbs in the same order."""
+
+    seed: int
+    ordering: str
+    events: int = 100_000
+    partitions: int = 12
+    workers: int = 3
+    rate: float = 5_000.0
+    kills: bool = False
+    pause: tuple[float, float] = (0.5, 2.0)
+
+
+class Report(NamedTuple):
+    """What was found: counts, and every broken invariant in words."""
+
+    events: int
+    calls: int
+    repeats: int
+    disturbances: int
+    commits: int
+    seconds: float
+    broken: list[str]
+
+
+class Run:
+    """One plan on one topic; ``go`` returns when all is handled and committed, or fails when it never is."""
+
+    def __init__(self, cluster: Cluster, plan: Plan) -> None:
+        self._cluster = cluster
+        self._plan = plan
+        self._random = Random(plan.seed)
+        self._folder = cluster.folder / "calls"
+        self._workers: list[RunningConsumer] = []
+        self._all: list[RunningConsumer] = []
+        self._names = 0
+        self._produced: dict[int, list[int]] = {}
+        self._disturbances = 0
+
+    async def go(self) -> Report:
+        plan, began = self._plan, time.monotonic()
+        self._folder.mkdir()
+        await self._cluster.create(plan.partitions)
+        async with AsyncExitStack() as opened:
+            producing = asyncio.create_task(self._produce())
+            opened.callback(producing.cancel)
+            for _ in range(plan.workers):
+                await self._join(opened)
+            while not producing.done():
+                await self._disturb(opened)
+                await asyncio.wait([producing], timeout=self._random.uniform(*plan.pause))
+            await producing
+            await eventually(self._all_committed, seconds=120)
+            for worker in self._workers:
+                assert await worker.stop() == 0, worker.lines[-5:]
+        return await self._judge(time.monotonic() - began)
+
+    async def _produce(self) -> None:
+        """Produce at a steady rate, keys chosen by the seed, and note what was acknowledged."""
+        random, began = Random(self._plan.seed), time.monotonic()
+        async with self._cluster.producer(enable_idempotence=True, linger_ms=5) as producer:
+            futures = []
+            for number in range(self._plan.events):
+                value = b'{"timestamp":"2024-10-21T14:05:00Z","session_id":"%d"}' % number
+                key = b"k%d" % random.randrange(KEYS)
+                futures.append(await producer.send(self._cluster.topic, value, key=key))
+                if (early := number / self._plan.rate - (time.monotonic() - began)) > 0.01:
+                    await asyncio.sleep(early)
+            for future in futures:
+                acknowledged = await future
+                self._produced.setdefault(acknowledged.partition, []).append(acknowledged.offset)
+
+    async def _join(self, opened: AsyncExitStack) -> None:
+        self._names += 1
+        worker = self._cluster.run(
+            f"delivery.ordering={self._plan.ordering}",
+            # A killed worker is missed only after this; where nobody is killed nobody must be taken for dead.
+            f"kafka.session_timeout_seconds={SESSION_SECONDS if self._plan.kills else 45.0}",
+            "kafka.heartbeat_interval_seconds=0.5",
+            routes=a_route("logged:Logged", folder=self._folder, delay=0.004),
+            name=f"worker-{self._names}",
+        )
+        await opened.enter_async_context(worker)
+        self._workers.append(worker)
+        self._all.append(worker)
+
+    async def _disturb(self, opened: AsyncExitStack) -> None:
+        """One worker comes, goes, is replaced, or is killed and replaced; at least one is always there."""
+        self._disturbances += 1
+        kinds = ["join", "leave", "replace", *(["kill"] * 3 if self._plan.kills else [])]
+        kind = self._random.choice(kinds)
+        if kind == "join" and len(self._workers) > self._plan.workers:
+            kind = "leave"
+        if kind == "leave" and len(self._workers) < self._plan.workers:
+            kind = "join"
+        if kind != "join":
+            worker = self._workers.pop(self._random.randrange(len(self._workers)))
+            await worker.said("started")  # before that it is Python's own start that is signalled
+            worker.signal(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
+            code = await worker.exit_code()
+            assert code == (-signal.SIGKILL if kind == "kill" else 0), (kind, code, worker.lines[-5:])
+        if kind != "leave":
+            await self._join(opened)
+
+    async def _all_committed(self) -> bool:
+        return await self._cluster.lag() == 0
+
+    async def _judge(self, seconds: float) -> Report:
+        calls = read_calls(self._folder)
+        commits = await read_commits(self._cluster.bootstrap_servers, self._cluster.kafka.group_id, self._cluster.topic)
+        repeats = checker.repeats(calls)
+        broken = [
+            *checker.lost(self._produced, calls),
+            *checker.ahead(self._produced, calls, commits),
+            *checker.regressions(commits),
+            *checker.needless_repeats(calls, commits),
+        ]
+        if self._plan.ordering != "unordered":
+            broken += checker.disorder(calls, self._plan.ordering)
+        if repeats and not self._plan.kills:
+            broken.append(f"{repeats} records were handled twice, and nobody was killed")
+        if broken:  # what the workers had to say is the first thing that one wants to read then
+            broken += [line for worker in self._all for line in worker.lines if '"level": "info"' not in line]
+        return Report(
+            self._plan.events, len(calls), repeats, self._disturbances, len(commits), round(seconds, 1), broken
+        )
+
+
+def describe(plan: Plan, report: Report) -> str:
+    """One line for a person."""
+    return (
+        f"seed {plan.seed}, {plan.ordering}, {'with' if plan.kills else 'without'} kills: {report.events} events,"
+        f" {report.calls} calls, {report.repeats} repeats, {report.commits} commits,"
+        f" {report.disturbances} disturbances, {report.seconds} s, broken: {len(report.broken)}"
+    )
+
+
+def folder_for(parent: Path, plan: Plan) -> Path:
+    folder = parent / f"{plan.ordering}-{plan.seed}-{'kills' if plan.kills else 'graceful'}"
+    folder.mkdir(parents=True)
+    return folder
