@@ -269,7 +269,9 @@ class Lanes:
         if self._busy is None:
             return
         queue = self._busy[raw.key]
-        while queue and not partition.ended:
+        # Also when the partition is closing: what queued up here was delivered, and records of other keys behind it are
+        # done. Left undone it would hold the last commit below them, and the next owner would repeat them all.
+        while queue and partition.halt is None:
             following = queue.popleft()
             try:
                 rest = self._dispatch(following)

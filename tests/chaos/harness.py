@@ -73,6 +73,7 @@ class Run:
             await producing
             await eventually(self._all_committed, seconds=120)
             for worker in self._workers:
+                await worker.said("started")
                 assert await worker.stop() == 0, worker.lines[-5:]
         return await self._judge(time.monotonic() - began)
 

@@ -1,0 +1,39 @@
+"""``python -m bench quick`` prints one JSON object; ``python -m bench full`` writes ``RESULTS.md``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from datetime import UTC, datetime
+
+from bench.driver import ContestantError, VoidRunError
+from bench.full import PARTS, full, report
+from bench.quick import quick
+
+
+def main() -> None:
+    options = _options()
+    try:
+        if options.what == "quick":
+            print(json.dumps(asyncio.run(quick())))
+        elif options.what == "report":
+            report()
+        else:
+            asyncio.run(full(options.only, options.events, options.rounds, options.date))
+    except (VoidRunError, ContestantError) as error:
+        raise SystemExit(f"bench: {error}") from error
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("what", choices=["quick", "full", "report"], help="report: RESULTS.md anew from results.json")
+    parser.add_argument("--only", action="append", choices=list(PARTS), default=[], help="a part; may be repeated")
+    parser.add_argument("--events", type=int, default=500_000, help="in a run (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--date", default=datetime.now(UTC).date().isoformat(), help="for the report (today)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

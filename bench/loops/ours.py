@@ -1,0 +1,81 @@
+"""This project, through its real daemon: settings, routes loaded by name, engine, metrics endpoint, commits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from bench.loops.ours_handlers import handlers
+from bench.meter import Meter, read_job, say
+from consumer.daemon import Daemon, make_routes
+from consumer.logs import configure_logging
+from consumer.settings import Delivery, Http, Kafka, Log, RouteSettings, Settings
+
+IDLE_SECONDS = 1.0
+
+MODES = {
+    "inline": ("inline", "partition"),
+    "record": ("record", "partition"),
+    "async": ("coroutine", "partition"),
+    "async_suspending": ("suspending", "partition"),
+    "batch": ("batch", "partition"),
+    "key": ("coroutine", "key"),
+    "key_suspending": ("suspending", "key"),
+    "latency": ("latency", "partition"),
+}
+"""Mode: the handler's name and the ordering."""
+
+
+def settings_for(job) -> Settings:
+    """Return the defaults, but for one route with a match, and 500 records a batch (the default, said aloud)."""
+    handler, ordering = MODES[job.mode]
+    return Settings(
+        kafka=Kafka(bootstrap_servers=job.servers.split(","), topics=[job.topic], group_id=job.group),
+        delivery=Delivery(ordering=ordering),
+        http=Http(port=0),
+        routes=[
+            RouteSettings(
+                name="count",
+                handler=f"bench.loops.ours_handlers:handlers.{handler}",
+                match={"channel_manager_type": "*_v1"},
+                max_records=500 if job.mode == "batch" else None,
+            )
+        ],
+    )
+
+
+async def until_idle() -> None:
+    """Return when something was handled and nothing more came for a while."""
+    before, since = -1, 0.0
+    while handlers.handled == 0 or since < IDLE_SECONDS:
+        await asyncio.sleep(0.1)
+        since = since + 0.1 if handlers.handled == before else 0.0
+        before = handlers.handled
+
+
+async def main() -> None:
+    job, meter, done = read_job(), Meter(), asyncio.Event()
+    shared = getattr(job, "shared", False)
+    handlers.events = job.events
+    handlers.at_first = meter.first
+    handlers.at_last = lambda: (meter.last(), done.set())
+    configure_logging(Log(level="warning"))
+    settings = settings_for(job)
+    daemon = Daemon(settings, make_routes(settings, os.environ))
+    running = asyncio.create_task(daemon.run())
+    while daemon.state == "starting" and not running.done():  # noqa: ASYNC110 - neither tells
+        await asyncio.sleep(0.01)
+    say(ready=True, port=daemon.http.port)
+    ended = asyncio.create_task(until_idle() if shared else done.wait())
+    await asyncio.wait([running, ended], return_when=asyncio.FIRST_COMPLETED)
+    daemon.stop()
+    await running
+    if shared:
+        meter.last()
+    if handlers.took:
+        say(latencies_ns=handlers.took[job.warm :])
+    meter.report(handlers.handled)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,64 @@
+"""Handlers of this project's modes, as a person would write them; ``routes.handler`` names their bound methods."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+
+from consumer.record import Record
+from schemas.session import Session
+
+
+class Handlers:
+    """Counts events; ``at_first`` and ``at_last`` are told, for the price of one comparison an event."""
+
+    def __init__(self) -> None:
+        self.handled = 0
+        self.mark = 1
+        self.events = 0
+        self.took: list[int] = []
+        self.at_first: Callable[[], None]
+        self.at_last: Callable[[], None]
+
+    def reached(self) -> None:
+        if self.mark == 1:
+            self.at_first()
+            self.mark = self.events
+        if self.handled >= self.events:
+            self.mark = sys.maxsize
+            self.at_last()
+
+    def inline(self, _event: Session) -> None:
+        self.handled += 1
+        if self.handled >= self.mark:
+            self.reached()
+
+    def record(self, _event: Session, _record: Record) -> None:
+        self.handled += 1
+        if self.handled >= self.mark:
+            self.reached()
+
+    async def coroutine(self, _event: Session) -> None:
+        self.handled += 1
+        if self.handled >= self.mark:
+            self.reached()
+
+    async def suspending(self, _event: Session) -> None:
+        await asyncio.sleep(0)
+        self.handled += 1
+        if self.handled >= self.mark:
+            self.reached()
+
+    def batch(self, events: list[Session]) -> None:
+        self.handled += len(events)
+        if self.handled >= self.mark:
+            self.reached()
+
+    def latency(self, event: Session) -> None:
+        self.took.append(time.monotonic_ns() - int(event.session_label_id or 0))
+        self.inline(event)
+
+
+handlers = Handlers()

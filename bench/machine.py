@@ -1,0 +1,43 @@
+"""What the numbers were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.environment import ROOT
+from consumer.kafka.jars import KAFKA_VERSION
+
+
+def machine() -> dict[str, Any]:
+    """Return cores, CPU model, memory, and the versions that matter."""
+    return {
+        "cores": os.cpu_count(),
+        "cpu": _line("/proc/cpuinfo", "model name") or platform.processor() or "unknown",
+        "memory_gb": round(int((_line("/proc/meminfo", "MemTotal") or "0 kB").split()[0]) / 1e6),
+        "python": platform.python_version(),
+        "kafka": KAFKA_VERSION,
+        "aiokafka": version("aiokafka"),
+        "msgspec": version("msgspec"),
+    }
+
+
+def commit() -> str:
+    """Return the commit that is measured, with a + when files differ from it; empty outside a repository."""
+    try:
+        command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _line(path: str, name: str) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith(name)), "")
