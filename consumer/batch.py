@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from inspect import isawaitable
 from typing import Any
 
-from consumer.dispatch import HandlerFailedError, Route, awaited
-from consumer.partition import Partition, size_of
+from consumer.dispatch import Route, awaited
+from consumer.errors import HandlerFailedError
+from consumer.partition import Partition
 from consumer.record import Record
+from consumer.stretch import needs_awaiting
 from consumer.tally import RouteTally
 
 
 class RouteBatch:
-    """Collects events until there are ``max_records`` or ``max_seconds`` have gone by; lives as long as its lanes.
+    """Collects events until there are ``max_records``, or ``max_seconds`` or half the partition's bytes have gone by.
 
-    While a call is under way the next batch is made; when that is full too, the partition is blocked: intake waits. A
-    batch holds the watermark at its first record until it is done.
+    Lives as long as its lanes. While a call is under way the next batch is made; when that is full too, the partition
+    is blocked: intake waits. A batch holds the watermark at its first record until it is done.
     """
 
     def __init__(
@@ -27,36 +28,50 @@ class RouteBatch:
         counts: RouteTally,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         done: Callable[[int, HandlerFailedError | None], None],
+        max_bytes: int,
     ) -> None:
         """``done`` is told the first offset of each batch that ended, and its error if it failed."""
+        self.records = 0
+        """Records in the making and in the call under way."""
+        self.bytes = 0
         self._route = route
         self._partition = partition
         self._counts = counts
         self._spawn = spawn
         self._done = done
+        self._max_records = route.handler.max_records
+        self._max_bytes = max_bytes
+        self._wants_record = route.handler.wants_record
         self._events: list[Any] = []
         self._raws: list[Any] = []
-        self._bytes = 0
+        self._size = 0
+        self._first = -1
         self._calling = False
         self._full = False
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, event: Any, raw: Any) -> None:
         """Take one event; when it fills the batch the handler is called, or waits for the call under way."""
-        events, partition = self._events, self._partition
+        events = self._events
         if not events:
-            assert partition.watermark is not None
-            partition.watermark.hold(raw.offset)
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._route.handler.max_seconds, self.call_now)
+            self._begin(raw.offset)
         events.append(event)
-        self._raws.append(raw)
-        size = size_of(raw)
-        self._bytes += size
-        partition.in_flight_records += 1
-        partition.in_flight_bytes += size
-        if len(events) >= self._route.handler.max_records:
+        if self._wants_record:
+            self._raws.append(raw)
+        self._size += len(raw.value)
+        if len(events) >= self._max_records or self._size >= self._max_bytes:
             self.call_now()
+
+    def _begin(self, offset: int) -> None:
+        assert self._partition.watermark is not None
+        self._partition.watermark.hold(offset)
+        self._first = offset
+        self._timer = asyncio.get_running_loop().call_later(self._route.handler.max_seconds, self.call_now)
+
+    @property
+    def in_flight(self) -> tuple[int, int]:
+        """Records and bytes that are not done: those in the making and those in the call under way."""
+        return self.records + len(self._events), self.bytes + self._size
 
     def call_now(self) -> None:
         """Call the handler with what there is: it is full, its time has come, or the partition is drained."""
@@ -69,47 +84,48 @@ class RouteBatch:
             return
         if self._timer is not None:
             self._timer.cancel()
-        events, raws, size = self._events, self._raws, self._bytes
-        self._events, self._raws, self._bytes = [], [], 0
+        events, raws, first = self._events, self._raws, self._first
+        self._events, self._raws = [], []
+        self.records, self.bytes, self._size = len(events), self._size, 0
         if self._full:
             self._full = False
             self._partition.blocked -= 1
-        self._call(events, raws, size)
+        self._call(events, raws, first)
 
-    def _call(self, events: list[Any], raws: list[Any], size: int) -> None:
+    def _call(self, events: list[Any], raws: list[Any], first: int) -> None:
         handler, key = self._route.handler, self._partition.key
         try:
-            if handler.wants_record:
+            if self._wants_record:
                 records = [Record(*key, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in raws]
                 result = handler.call(events, records)
             else:
                 result = handler.call(events)
+            waits = result is not None and needs_awaiting(result, self._route.name)
         except BaseException as error:
-            self._done(raws[0].offset, HandlerFailedError(self._route.name, error))
+            failed = error if isinstance(error, HandlerFailedError) else HandlerFailedError(self._route.name, error)
+            self._done(first, failed)
             return
-        if result is not None and isawaitable(result):
+        if waits:
             self._calling = True
-            self._spawn(self._finish_later(result, raws, size))
+            self._spawn(self._finish_later(result, len(events), first))
         else:
-            self._counts.handled += len(raws)
-            self._finish(raws, size)
+            self._counts.handled += len(events)
+            self._finish(first)
 
-    async def _finish_later(self, result: Awaitable[Any], raws: list[Any], size: int) -> None:
+    async def _finish_later(self, result: Awaitable[Any], count: int, first: int) -> None:
         try:
             await awaited(result, self._route.name, self._counts)
         except HandlerFailedError as failed:
-            self._done(raws[0].offset, failed)
+            self._done(first, failed)
             return
-        self._counts.handled += len(raws) - 1  # awaited() counted one
+        self._counts.handled += count - 1  # awaited() counted one
         self._calling = False
-        self._finish(raws, size)
+        self._finish(first)
         if self._full or self._partition.closing:
             self.call_now()
 
-    def _finish(self, raws: list[Any], size: int) -> None:
-        partition = self._partition
-        assert partition.watermark is not None
-        partition.watermark.release(raws[0].offset)
-        partition.in_flight_records -= len(raws)
-        partition.in_flight_bytes -= size
-        self._done(raws[0].offset, None)
+    def _finish(self, first: int) -> None:
+        assert self._partition.watermark is not None
+        self._partition.watermark.release(first)
+        self.records = self.bytes = 0
+        self._done(first, None)

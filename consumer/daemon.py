@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
-from consumer.decoding import guarded_decoder
+from consumer.decoding import Decoder
 from consumer.dispatch import Route
 from consumer.engine import Engine
 from consumer.errors import ConsumerError, SettingsError, StuckCallError, place_of
@@ -24,7 +24,7 @@ from consumer.routing import compile_match
 from consumer.settings import LOG_EVERYTHING, Settings
 from consumer.tally import Tally
 from schemas.session import Session
-from schemas.wire import session_reader
+from schemas.wire import TwoSpellings
 
 log = structlog.get_logger("consumer.daemon")
 
@@ -101,10 +101,11 @@ class Daemon:
         self._stopping.set()
 
     async def _consume(self) -> None:
+        spellings = TwoSpellings(Session)
         async with asyncio.TaskGroup() as tasks:
             self.engine = engine = Engine(
                 source=self._source,
-                decode=guarded_decoder(session_reader(), self._settings.delivery.max_record_bytes),
+                decoder=Decoder(spellings.first, spellings.both, self._settings.delivery.max_record_bytes),
                 routes=self._routes,
                 delivery=self._settings.delivery,
                 tally=self.tally,

@@ -12,13 +12,15 @@ import structlog
 
 from consumer.batch import RouteBatch
 from consumer.committer import Commits, Committer
-from consumer.dispatch import Route, make_dispatch
+from consumer.decoding import Decoder
+from consumer.dispatch import Route, is_single, make_dispatch
 from consumer.errors import PartitionHaltedError, StuckCallError, place_of
 from consumer.lanes import Intake, Lanes
 from consumer.outcome import HaltReason
 from consumer.partition import Halt, Partition
 from consumer.record import TopicPartition
 from consumer.settings import Delivery
+from consumer.stretch import Run, make_stretch, make_use
 from consumer.tally import Tally
 from consumer.turns import Turns
 
@@ -56,7 +58,7 @@ class Engine:
         self,
         *,
         source: Source,
-        decode: Callable[[bytes], Any],
+        decoder: Decoder,
         routes: Sequence[Route],
         delivery: Delivery,
         tally: Tally,
@@ -65,7 +67,7 @@ class Engine:
     ) -> None:
         self.stuck_calls = 0
         self._source = source
-        self._decode = decode
+        self._decoder = decoder
         self._routes = routes
         self._delivery = delivery
         self._tally = tally
@@ -100,18 +102,41 @@ class Engine:
         self._assigned.set()
 
     def _begin(self, partition: Partition) -> Lanes:
-        key = partition.key
-        lanes = Lanes(partition, self._source, self._delivery, self._turns, self._tally, self._begin_task, self._halt)
+        key, tally, routes = partition.key, self._tally, self._routes
+        only = (routes[0].name, tally.routes[routes[0].name]) if is_single(routes) else None
+        lanes = Lanes(partition, self._source, self._delivery, self._turns, tally, self._begin_task, self._halt)
         batches = {
-            route.name: RouteBatch(route, partition, self._tally.routes[route.name], lanes.spawn, lanes.batch_done)
-            for route in self._routes
+            route.name: RouteBatch(
+                route,
+                partition,
+                tally.routes[route.name],
+                lanes.spawn,
+                lanes.batch_done,
+                max(1, self._delivery.max_in_flight_bytes // 2),
+            )
+            for route in routes
             if route.handler.takes_batches
         }
-        dispatch = make_dispatch(self._routes, self._decode, key, self._tally, dict(batches), self._unmatched(key))
+        dispatch = make_dispatch(routes, self._decoder, key, tally, batches, self._unmatched(key))
+        stretch = self._make_stretch(partition, batches) if is_single(routes) else None
         # A call of an earlier epoch that would not end, cancelled or not, still works on this partition.
         earlier = [task for old in self._outlived if old.partition.key == key for task in old.tasks]
-        lanes.begin(dispatch, list(batches.values()), earlier)
+        lanes.begin(dispatch, stretch, list(batches.values()), only, earlier)
         return lanes
+
+    def _make_stretch(self, partition: Partition, batches: Mapping[str, RouteBatch]) -> Run | None:
+        """Make the flat loop where nobody waits between two records: a plain function, or batches."""
+        (route,), key, unmatched = self._routes, partition.key, self._unmatched(partition.key)
+        handler, counts = route.handler, self._tally.routes[route.name]
+        if handler.takes_batches:
+            add = batches[route.name].add
+            return make_stretch(
+                add, route.matches, self._decoder, self._tally, unmatched, lambda: partition.blocked > 0
+            )
+        if handler.is_async:
+            return None
+        use = make_use(handler.call, route.name, key, counts, wants_record=handler.wants_record)
+        return make_stretch(use, route.matches, self._decoder, self._tally, unmatched)
 
     def _begin_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin a task of a partition; an error of ours in it drains the daemon, where the task group would kill it."""
@@ -157,8 +182,11 @@ class Engine:
             await asyncio.wait(running, timeout=left)
         if running:
             log.warning("calls abandoned", calls=len(running), seconds=self._delivery.drain_seconds)
-            for counts in self._tally.routes.values():
-                counts.abandoned += counts.waiting
+            if is_single(self._routes):
+                self._tally.routes[self._routes[0].name].abandoned += len(running)
+            else:
+                for counts in self._tally.routes.values():
+                    counts.abandoned += counts.waiting
             for task in running:
                 task.cancel()
             await asyncio.wait(running, timeout=CANCEL_GRACE_SECONDS)

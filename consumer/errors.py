@@ -59,6 +59,15 @@ class DecodeError(ConsumerError):
         self.reason = reason
 
 
+class HandlerFailedError(Exception):
+    """A handler raised; the message names the class and the place, never the text, which may quote the event."""
+
+    def __init__(self, route: str, error: BaseException) -> None:
+        super().__init__(f"the handler of route {route!r} raised {place_of(error)}")
+        self.route = route
+        self.timed_out = isinstance(error, TimeoutError)
+
+
 class SinkError(ConsumerError, OSError):
     """A file or a server that handled events go to cannot take them; the message names it and says nothing of them."""
 

@@ -13,17 +13,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Protocol
 
 from consumer.batch import RouteBatch
-from consumer.dispatch import Dispatch, HandlerFailedError
-from consumer.errors import CorruptBatchError, DecodeError, place_of
+from consumer.dispatch import Dispatch, failure_of
+from consumer.errors import CorruptBatchError, DecodeError, HandlerFailedError, place_of
 from consumer.outcome import HaltReason
 from consumer.partition import Chunk, Partition
 from consumer.record import TopicPartition
 from consumer.settings import Delivery
-from consumer.tally import Tally
+from consumer.stretch import Run
+from consumer.tally import RouteTally, Tally
 from consumer.turns import Turns
 
 
@@ -72,6 +73,8 @@ class Lanes:
         self._busy: dict[bytes | None, deque[Any]] | None = {} if delivery.ordering == "key" else None
         self._batches: list[RouteBatch] = []
         self._dispatch: Dispatch
+        self._stretch: Run | None = None
+        self._route, self._counts = "", RouteTally()
         self._chunk: Chunk | None = None
         self._runners = 0
         self._puller: object | None = None
@@ -80,10 +83,23 @@ class Lanes:
         self._armed = False
         self._wake = asyncio.Event()
 
-    def begin(self, dispatch: Dispatch, batches: list[RouteBatch], earlier: Collection[asyncio.Task[None]]) -> None:
-        """Start pulling, after whatever still works on this partition from an epoch before."""
+    def begin(
+        self,
+        dispatch: Dispatch,
+        stretch: Run | None,
+        batches: list[RouteBatch],
+        only: tuple[str, RouteTally] | None,
+        earlier: Collection[asyncio.Task[None]],
+    ) -> None:
+        """Start pulling, after whatever still works on this partition from an epoch before.
+
+        ``only`` is the single route that there is, whose awaited calls are counted here.
+        """
+        if only is not None:
+            self._route, self._counts = only
         self._dispatch = dispatch
-        self._batches = batches
+        self._stretch = stretch
+        self._batches = self.partition.batches = batches
         self.spawn(self._run_after(earlier))
 
     def wake(self) -> None:
@@ -145,18 +161,44 @@ class Lanes:
                 self._chunk = chunk
                 if self.partition.watermark is None:
                     self.partition.start(chunk.first_offset)
-            if not await self._pull_chunk(me, chunk):
+            run = self._stretch
+            if not (await self._pull_stretches(chunk, run) if run else await self._pull_chunk(me, chunk)):
                 return
+
+    async def _pull_stretches(self, chunk: Chunk, run: Run) -> bool:
+        """Handle a chunk's records by the flat loop, a turn at a time; False when pulling is over."""
+        partition, turns = self.partition, self._turns
+        watermark = partition.watermark
+        assert watermark is not None
+        while not partition.ended:
+            done = run(chunk.records, turns)
+            self._count(done.records)
+            if done.position is not None:
+                watermark.position = done.position
+            if done.failed is not None:
+                self._fail(watermark.position, done.failed)
+            elif done.waits is not None:  # a plain function that returned a coroutine: rare, so one at a time
+                if not await self._wait_for(done.waits, watermark.position):
+                    return False
+                watermark.position += 1
+            elif done.exhausted:
+                self._chunk = None
+                watermark.position = chunk.next_offset
+                return True
+            elif not partition.blocked or await self._room():
+                await turns.next()
+        return False
 
     async def _pull_chunk(self, me: object, chunk: Chunk) -> bool:  # noqa: C901, PLR0911, PLR0912, PLR0915 - the hot loop
         """Dispatch a chunk's records in place; False when pulling is over for this runner."""
         partition, busy, dispatch, turns = self.partition, self._busy, self._dispatch, self._turns
-        watermark, monotonic = partition.watermark, time.monotonic
+        watermark, monotonic, counts = partition.watermark, time.monotonic, self._counts
         assert watermark is not None
-        overlapping = self._concurrency > 1
-        limited = overlapping or bool(self._batches)
-        max_records, max_bytes = self._delivery.max_in_flight_records, self._delivery.max_in_flight_bytes
+        overlapping, batches = self._concurrency > 1, bool(self._batches)
         count = 0
+        pulling = True
+        if self._crowded() and not await self._room():  # the runner before this one may have filled it up
+            return False
         self._arm()
         try:
             for raw in chunk.records:
@@ -165,45 +207,43 @@ class Lanes:
                     partition.hold(raw.offset, raw)
                     busy[raw.key].append(raw)
                     watermark.position = raw.offset + 1
+                    must_wait = self._crowded()
                 else:
                     self._current = raw
+                    pulling = False
                     rest = dispatch(raw)
                     if rest is not None:
                         await rest
+                        counts.handled += 1
                         if self._puller is not me:
                             await self._finish_held(raw)
                             return False
-                        if overlapping:
+                        if partition.ended:
+                            watermark.position = raw.offset + 1
+                            return False
+                        if overlapping and not self._armed:
                             self._arm()
+                    pulling = True
                     watermark.position = raw.offset + 1
-                    if partition.ended:
-                        return False
-                if monotonic() >= turns.end:
+                    must_wait = batches and self._crowded()
+                if must_wait or monotonic() >= turns.end:
                     self._current = None
                     self._count(count)
                     count = 0
+                    if must_wait and not await self._room():
+                        return False
                     await turns.next()
                     if partition.ended:
                         return False
                     self._arm()
-                while limited and (
-                    partition.blocked
-                    or partition.in_flight_records >= max_records
-                    or partition.in_flight_bytes >= max_bytes
-                ):
-                    self._current = None
-                    if not await self._room():
-                        return False
-        except (DecodeError, HandlerFailedError) as failed:
+        except BaseException as error:
+            if pulling and isinstance(error, Exception):
+                self._fail(watermark.position, error)
+                return False
+            failed = failure_of(error, self._route) if not isinstance(error, DecodeError) else error
+            if not isinstance(failed, DecodeError | HandlerFailedError):
+                raise failed from None
             self._fail(raw.offset, failed)
-            return False
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            # Dispatch raises nothing else, so this is from pulling: the batch cannot be unpacked, and the records
-            # behind this place cannot be told apart.
-            reason = f"the batch at or behind offset {watermark.position} cannot be read: {place_of(error)}"
-            self._halt(partition, HaltReason.CORRUPT_BATCH, watermark.position, reason)
             return False
         finally:
             self._count(count)
@@ -211,6 +251,28 @@ class Lanes:
                 self._current = None
         self._chunk = None
         watermark.position = chunk.next_offset
+        return True
+
+    def _crowded(self) -> bool:
+        """Whether what is in flight leaves no room for more."""
+        partition, limits = self.partition, self._delivery
+        return (
+            partition.blocked > 0
+            or partition.held_records >= limits.max_in_flight_records
+            or partition.held_bytes >= limits.max_in_flight_bytes
+        )
+
+    async def _wait_for(self, rest: Awaitable[Any], offset: int) -> bool:
+        """Await what is left of a record; False when it failed, and the partition has halted."""
+        try:
+            await rest
+        except BaseException as error:
+            failed = failure_of(error, self._route)
+            if not isinstance(failed, HandlerFailedError):
+                raise failed from None
+            self._fail(offset, failed)
+            return False
+        self._counts.handled += 1
         return True
 
     def _count(self, records: int) -> None:
@@ -224,11 +286,11 @@ class Lanes:
         return not self.partition.ended
 
     async def _room(self) -> bool:
-        """Wait until something in flight is done; False at the end."""
-        await self._woken()
-        if self.partition.ended:
-            return False
-        self._arm()
+        """Wait until there is room again; False at the end."""
+        while self._crowded():
+            await self._woken()
+            if self.partition.ended:
+                return False
         return True
 
     async def _woken(self) -> None:
@@ -275,10 +337,10 @@ class Lanes:
             following = queue.popleft()
             try:
                 rest = self._dispatch(following)
-                if rest is not None:
-                    await rest
             except (DecodeError, HandlerFailedError) as failed:
                 self._fail(following.offset, failed)
+                return
+            if rest is not None and not await self._wait_for(rest, following.offset):
                 return
             partition.release(following.offset, following)
             self._wake.set()
@@ -287,10 +349,16 @@ class Lanes:
         if not queue:
             del self._busy[raw.key]
 
-    def _fail(self, offset: int, failed: DecodeError | HandlerFailedError) -> None:
+    def _fail(self, offset: int, failed: Exception) -> None:
+        """Halt at a record that has no outcome; what is neither a decoding nor a handler's error came from pulling."""
+        reason = HaltReason.NO_DEAD_LETTER
+        explanation = str(failed)
         if isinstance(failed, DecodeError):
             self._tally.decode_errors[self.partition.key.topic, failed.reason] += 1
-        else:
+        elif isinstance(failed, HandlerFailedError):
             self._tally.handler_errors[failed.route, "timeout" if failed.timed_out else "error"] += 1
-        self._halt(self.partition, HaltReason.NO_DEAD_LETTER, offset, str(failed))
+        else:  # the batch cannot be unpacked: the records behind this place cannot be told apart
+            reason = HaltReason.CORRUPT_BATCH
+            explanation = f"the batch at or behind offset {offset} cannot be read: {place_of(failed)}"
+        self._halt(self.partition, reason, offset, explanation)
         self._wake.set()

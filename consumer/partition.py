@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -33,13 +33,21 @@ class Halt(NamedTuple):
     explanation: str
 
 
+class InFlight(Protocol):
+    """Something that keeps records of a partition: a batch."""
+
+    @property
+    def in_flight(self) -> tuple[int, int]:
+        """Records and bytes."""
+
+
 class Partition:
     """The state of one partition in one epoch: made when it is assigned, dropped when it is revoked.
 
     Invariants, with offsets meaning "next to read":
     - ``committed`` ≤ ``done`` ≤ ``position``
     - every record that was delivered below ``done`` has its outcome
-    - ``in_flight_records`` and ``in_flight_bytes`` count what was delivered and is held back from being done
+    - ``held_records`` and ``held_bytes`` count the records that are held one by one: their calls wait, or they queue
     """
 
     def __init__(self, key: TopicPartition, epoch: int) -> None:
@@ -48,8 +56,9 @@ class Partition:
         self.watermark: Watermark | None = None
         self.committed = -1
         self.end_offset: int | None = None
-        self.in_flight_records = 0
-        self.in_flight_bytes = 0
+        self.held_records = 0
+        self.held_bytes = 0
+        self.batches: Sequence[InFlight] = ()
         self.halt: Halt | None = None
         self.closing = False
         self.blocked = 0
@@ -76,19 +85,25 @@ class Partition:
         """Whether nothing may be started any more."""
         return self.closing or self.halt is not None
 
+    @property
+    def in_flight(self) -> tuple[int, int]:
+        """Records and bytes that were delivered and are not done, batches included."""
+        counts = [(self.held_records, self.held_bytes), *(batch.in_flight for batch in self.batches)]
+        return sum(records for records, _ in counts), sum(size for _, size in counts)
+
     def hold(self, offset: int, raw: Any) -> None:
         """Count a record as in flight, with everything from ``offset`` on not done until it is released."""
         assert self.watermark is not None
         self.watermark.hold(offset)
-        self.in_flight_records += 1
-        self.in_flight_bytes += size_of(raw)
+        self.held_records += 1
+        self.held_bytes += size_of(raw)
 
     def release(self, offset: int, raw: Any) -> None:
         """Count a record that was held as done."""
         assert self.watermark is not None
         self.watermark.release(offset)
-        self.in_flight_records -= 1
-        self.in_flight_bytes -= size_of(raw)
+        self.held_records -= 1
+        self.held_bytes -= size_of(raw)
 
 
 def size_of(raw: Any) -> int:

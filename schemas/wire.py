@@ -16,9 +16,6 @@ from schemas.session import Session
 
 Event = TypeVar("Event", bound=msgspec.Struct)
 
-_REFUSALS_IN_A_ROW = 16
-_SECOND_READINGS = 1000
-
 
 class ConflictingSpellingsError(ValueError):
     """A record has a field in both spellings, and their values differ."""
@@ -42,46 +39,30 @@ def session_reader() -> Callable[[bytes], Session]:
 class TwoSpellings(Generic[Event]):
     """Reads a Struct that forbids unknown fields from JSON in either spelling of its field names.
 
-    Owned by one decoder and as long-lived. It holds one number, for speed only: when records keep needing the second
-    reading (a producer added a field), the first is left out for a while instead of failing a thousand times a second.
+    ``first`` reads the usual record, ``both`` any; ``read`` is the first, then the second.
     """
 
     def __init__(self, struct: type[Event]) -> None:
         fields = msgspec.structs.fields(struct)
         aliased = [field for field in fields if camel_case(field.name) != field.name]
+        self.first = msgspec.json.Decoder(struct).decode
         self._struct = struct
-        self._first = msgspec.json.Decoder(struct).decode
-        self._second = msgspec.json.Decoder(_both_spellings(struct)).decode
+        self._both = msgspec.json.Decoder(_both_spellings(struct)).decode
         self._width = len(fields)
         self._none_aliased = (msgspec.UNSET,) * len(aliased)
         positions = {field.name: index for index, field in enumerate(fields)}
         self._aliases = [(positions[field.name], msgspec.json.Decoder(field.type).decode) for field in aliased]
-        self._refused = 0
 
     def read(self, value: bytes) -> Event:
         """Decode one document, or raise (see ``session_reader``)."""
-        if self._refused:
-            return self._read_warily(value)
         try:
-            return self._first(value)
+            return self.first(value)
         except msgspec.ValidationError:
-            self._refused = 1
-            return self._read_both(value)
+            return self.both(value)
 
-    def _read_warily(self, value: bytes) -> Event:
-        if self._refused < _REFUSALS_IN_A_ROW:
-            try:
-                event = self._first(value)
-            except msgspec.ValidationError:
-                self._refused += 1
-                return self._read_both(value)
-            self._refused = 0
-            return event
-        self._refused = (self._refused + 1) % (_REFUSALS_IN_A_ROW + _SECOND_READINGS)
-        return self._read_both(value)
-
-    def _read_both(self, value: bytes) -> Event:
-        values = msgspec.structs.astuple(self._second(value))
+    def both(self, value: bytes) -> Event:
+        """Decode one document in any mixture of spellings, unknown fields ignored; 1.8 times the price."""
+        values = msgspec.structs.astuple(self._both(value))
         known, aliases = values[: self._width], values[self._width :]
         if aliases == self._none_aliased:
             return self._struct(*known)

@@ -10,27 +10,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.decoding import guarded_decoder
+from consumer.decoding import Decoder
 from consumer.errors import DecodeError
-from schemas.wire import session_reader
+from schemas.session import Session
+from schemas.wire import TwoSpellings, session_reader
 from tests.unit.test_wire import FULL, INVALID, VALID
 
 MARK = "zqxjkvb"
 """A text that no message of ours would hold by chance."""
+
+
+def a_decoder(max_record_bytes: int) -> Decoder:
+    reader = TwoSpellings(Session)
+    return Decoder(reader.first, reader.both, max_record_bytes)
+
 
 LIMIT = 1_048_576
 
 
 def refusal(value: bytes, max_record_bytes: int = LIMIT) -> DecodeError:
     with pytest.raises(DecodeError) as refused:
-        guarded_decoder(session_reader(), max_record_bytes)(value)
+        a_decoder(max_record_bytes).decode(value)
     return refused.value
 
 
 @pytest.mark.parametrize("value", VALID, ids=range(len(VALID)))
 def test_an_event_passes_unchanged(value: bytes) -> None:
     """What the reader makes of a value is what the decoder returns."""
-    assert guarded_decoder(session_reader(), LIMIT)(value) == session_reader()(value)
+    assert a_decoder(LIMIT).decode(value) == session_reader()(value)
 
 
 @pytest.mark.parametrize("sample", INVALID, ids=[sample["why"] for sample in INVALID])
@@ -50,7 +57,7 @@ def test_deep_nesting_is_undecodable() -> None:
 def test_too_large_is_found_before_reading() -> None:
     """A value over the limit never reaches the reader, however well it would decode; one at the limit does."""
     read: list[bytes] = []
-    decode = guarded_decoder(read.append, max_record_bytes=10)
+    decode = Decoder(read.append, read.append, max_record_bytes=10).decode
     decode(b"x" * 10)
     with pytest.raises(DecodeError) as refused:
         decode(b"x" * 11)
@@ -67,7 +74,7 @@ def test_whatever_a_reader_raises_is_undecodable(error: Exception) -> None:
         raise error
 
     with pytest.raises(DecodeError) as refused:
-        guarded_decoder(read, LIMIT)(b"x")
+        Decoder(read, read, LIMIT).decode(b"x")
     assert refused.value.reason == "undecodable"
     assert type(error).__name__ in str(refused.value)
     assert MARK not in everything_said(refused.value)

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from consumer import Record
+from consumer.decoding import Decoder
 from consumer.dispatch import Route
 from consumer.engine import Engine
 from consumer.errors import PartitionHaltedError
@@ -44,7 +45,7 @@ async def an_engine(*handlers: Handle, **delivery: Any) -> AsyncIterator[Bench]:
     async with asyncio.TaskGroup() as tasks:
         engine = Engine(
             source=source,
-            decode=lambda value: value,
+            decoder=Decoder(lambda value: value, lambda value: value, 1_000_000),
             routes=routes,
             delivery=Delivery(**{"drain_seconds": 0.2, "commit_interval_seconds": 0.01} | delivery),
             tally=tally,

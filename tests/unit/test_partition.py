@@ -50,9 +50,8 @@ def test_held_records_are_counted(values: list[bytes], random: object) -> None:
     left = list(held)
     random.shuffle(left)  # type: ignore[attr-defined]
     while left:
-        assert partition.in_flight_records == len(left)
-        assert partition.in_flight_bytes == sum(map(size_of, left))
+        assert partition.in_flight == (len(left), sum(map(size_of, left)))
         assert partition.done == min(raw.offset for raw in left)
         raw = left.pop()
         partition.release(raw.offset, raw)
-    assert (partition.in_flight_records, partition.in_flight_bytes, partition.done) == (0, 0, len(values))
+    assert (*partition.in_flight, partition.done) == (0, 0, len(values))

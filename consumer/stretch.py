@@ -1,0 +1,149 @@
+"""The flat loop: records of a chunk, one after the other, for as long as nobody has to wait.
+
+With a single route whose handler is a plain function, or takes batches, nothing between two records can suspend. So
+parsing, decoding, matching and calling stand in one loop of one function, and what others may look at (position,
+counts) is written once at its end. Measured on 325-byte events beside dispatching record by record: 1.5 µs instead of
+2.0 µs a record, of which 0.9 µs are parsing and decoding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from inspect import isasyncgen, isawaitable, isgenerator
+from typing import Any, NamedTuple
+
+from consumer.decoding import Decoder
+from consumer.errors import HandlerFailedError
+from consumer.record import Record, TopicPartition
+from consumer.routing import Predicate
+from consumer.tally import RouteTally, Tally
+from consumer.turns import Turns
+
+LOOK_EVERY = 16
+"""Records between two looks at the clock, as long as they are quick."""
+SLOW_SECONDS = 0.001
+REFUSALS = 16
+
+Use = Callable[[Any, Any], Any]
+"""What is done with an event and its raw record."""
+
+
+class Stretch(NamedTuple):
+    """How far a stretch came: up to ``position`` all is done, but for what is held elsewhere."""
+
+    records: int
+    position: int | None
+    exhausted: bool
+    waits: Awaitable[Any] | None = None
+    """What a plain function returned to be awaited: the record at ``position`` is done when that is."""
+    failed: Exception | None = None
+    """Why the record at ``position`` has no outcome."""
+
+
+Run = Callable[[Iterator[Any], Turns], Stretch]
+
+
+def make_stretch(  # noqa: C901 - one loop, on purpose
+    use: Use,
+    matches: Predicate | None,
+    decoder: Decoder,
+    tally: Tally,
+    unmatched: Callable[[int], None],
+    full: Callable[[], bool] | None = None,
+) -> Run:
+    """Make the loop for one partition; ``full``, when given, is asked after each record whether intake must wait."""
+    monotonic = time.monotonic
+
+    def run(records: Iterator[Any], turns: Turns) -> Stretch:  # noqa: C901, PLR0912
+        first, again, max_bytes = decoder.first, decoder.again, decoder.max_record_bytes
+        count = skipped = refused = 0
+        look_at, looked = LOOK_EVERY, monotonic()
+        raw = waits = failed = None
+        try:
+            for raw in records:
+                count += 1
+                value = raw.value
+                if value is None:
+                    skipped += 1
+                    continue
+                if len(value) > max_bytes:
+                    again(value)  # raises
+                try:
+                    event = first(value)
+                except Exception:
+                    event = again(value)
+                    refused += 1
+                    if refused == REFUSALS:  # a producer added a field: do not fail a thousand times a second
+                        first = again
+                if matches is None or matches(event):
+                    result = use(event, raw)
+                    if result is not None:
+                        waits = result
+                        break
+                else:
+                    skipped += 1
+                    unmatched(raw.offset)
+                if full is not None and full():
+                    break
+                if count >= look_at:
+                    now = monotonic()
+                    if now >= turns.end:
+                        break
+                    look_at = count + (LOOK_EVERY if now - looked < SLOW_SECONDS else 1)
+                    looked = now
+            else:
+                return Stretch(count, raw.offset + 1 if raw is not None else None, exhausted=True)
+        except Exception as error:
+            failed = error
+        finally:
+            tally.skipped += skipped
+        if raw is None:
+            return Stretch(count, None, exhausted=False, failed=failed)
+        undone = waits is not None or isinstance(failed, decoder.errors)
+        return Stretch(count, raw.offset + (0 if undone else 1), exhausted=False, waits=waits, failed=failed)
+
+    return run
+
+
+def make_use(
+    call: Callable[..., Any], name: str, key: TopicPartition, counts: RouteTally, *, wants_record: bool
+) -> Use:
+    """Make the call of a plain function: counted, and whatever it raises says which route failed."""
+    topic, partition = key
+
+    def with_record(event: Any, raw: Any) -> Any:
+        try:
+            headers = raw.headers
+            record = Record(
+                topic, partition, raw.offset, raw.timestamp, raw.key, raw.value, tuple(headers) if headers else ()
+            )
+            result = call(event, record)
+        except BaseException as error:
+            raise HandlerFailedError(name, error) from error
+        if result is not None and needs_awaiting(result, name):
+            return result
+        counts.handled += 1
+        return None
+
+    def alone(event: Any, _raw: Any) -> Any:
+        try:
+            result = call(event)
+        except BaseException as error:
+            raise HandlerFailedError(name, error) from error
+        if result is not None and needs_awaiting(result, name):
+            return result
+        counts.handled += 1
+        return None
+
+    return with_record if wants_record else alone
+
+
+def needs_awaiting(result: Any, name: str) -> bool:
+    """Whether a plain function returned something to be awaited (a lambda, a wrapper); left alone it would be lost.
+
+    Raises HandlerFailedError for a generator, which does nothing until it is iterated.
+    """
+    if isgenerator(result) or isasyncgen(result):
+        raise HandlerFailedError(name, TypeError("a generator does nothing until it is iterated"))
+    return isawaitable(result)
