@@ -10,7 +10,7 @@ from consumer.dispatch import Route, awaited
 from consumer.errors import HandlerFailedError
 from consumer.partition import Partition
 from consumer.record import Record
-from consumer.stretch import needs_awaiting
+from consumer.stretch import BLOCKED, needs_awaiting
 from consumer.tally import RouteTally
 
 
@@ -50,8 +50,8 @@ class RouteBatch:
         self._full = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, event: Any, raw: Any) -> None:
-        """Take one event; when it fills the batch the handler is called, or waits for the call under way."""
+    def add(self, event: Any, raw: Any) -> Any:
+        """Take one event; when it fills the batch the handler is called, or waits for the call under way: BLOCKED."""
         events = self._events
         if not events:
             self._begin(raw.offset)
@@ -61,6 +61,9 @@ class RouteBatch:
         self._size += len(raw.value)
         if len(events) >= self._max_records or self._size >= self._max_bytes:
             self.call_now()
+            if self._full or self._partition.ended:
+                return BLOCKED
+        return None
 
     def _begin(self, offset: int) -> None:
         assert self._partition.watermark is not None

@@ -42,8 +42,8 @@ class Route(msgspec.Struct, frozen=True):
 class Batch(Protocol):
     """Where the events of a batch route go."""
 
-    def add(self, event: Any, raw: Any) -> None:
-        """Take one event; its record is done when the batch is."""
+    def add(self, event: Any, raw: Any) -> Any:
+        """Take one event; its record is done when the batch is. What it returns is for the flat loop only."""
 
 
 Call = Callable[[Any, Any], Awaitable[Any] | None]
@@ -68,7 +68,7 @@ def make_dispatch(
             unmatched(raw.offset)
 
     if is_single(routes):
-        return _one(routes[0], calls[0], decoder.decode, skip)
+        return _one(routes[0], calls[0], decoder, skip)
     return _several(routes, calls, decoder.decode, skip, tally)
 
 
@@ -77,15 +77,21 @@ def is_single(routes: Sequence[Route]) -> bool:
     return len(routes) == 1 and not routes[0].tombstones
 
 
-def _one(route: Route, call: Call, decode: Callable[[bytes], Any], skip: Callable[[Any], None]) -> Dispatch:
-    matches = route.matches
+def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]) -> Dispatch:
+    matches, first, again, max_bytes = route.matches, decoder.first, decoder.again, decoder.max_record_bytes
+    handle = route.handler.call
+    bare = route.handler.is_async and not route.handler.wants_record and not route.handler.takes_batches
 
     def dispatch(raw: Any) -> Awaitable[Any] | None:
         value = raw.value
         if value is not None:
-            event = decode(value)
+            try:
+                event = first(value) if len(value) <= max_bytes else again(value)
+            except Exception:
+                event = again(value)
             if matches is None or matches(event):
-                return call(event, raw)
+                # Calling a coroutine function runs nothing yet, so it cannot raise.
+                return handle(event) if bare else call(event, raw)
         skip(raw)
         return None
 
@@ -133,7 +139,12 @@ def _several(
 def _make_call(route: Route, key: TopicPartition, counts: RouteTally, batch: Batch | None) -> Call:
     """Make the call of one route; a plain function's is counted, an async one's is returned to be awaited."""
     if batch is not None:
-        return batch.add
+        add = batch.add
+
+        def collect(event: Any, raw: Any) -> None:
+            add(event, raw)
+
+        return collect
     name, handle, wants_record = route.name, route.handler.call, route.handler.wants_record
     if not route.handler.is_async:
         return make_use(handle, name, key, counts, wants_record=wants_record)

@@ -118,21 +118,18 @@ class Engine:
             if route.handler.takes_batches
         }
         dispatch = make_dispatch(routes, self._decoder, key, tally, batches, self._unmatched(key))
-        stretch = self._make_stretch(partition, batches) if is_single(routes) else None
+        stretch = self._make_stretch(key, batches) if is_single(routes) else None
         # A call of an earlier epoch that would not end, cancelled or not, still works on this partition.
         earlier = [task for old in self._outlived if old.partition.key == key for task in old.tasks]
         lanes.begin(dispatch, stretch, list(batches.values()), only, earlier)
         return lanes
 
-    def _make_stretch(self, partition: Partition, batches: Mapping[str, RouteBatch]) -> Run | None:
+    def _make_stretch(self, key: TopicPartition, batches: Mapping[str, RouteBatch]) -> Run | None:
         """Make the flat loop where nobody waits between two records: a plain function, or batches."""
-        (route,), key, unmatched = self._routes, partition.key, self._unmatched(partition.key)
+        (route,), unmatched = self._routes, self._unmatched(key)
         handler, counts = route.handler, self._tally.routes[route.name]
         if handler.takes_batches:
-            add = batches[route.name].add
-            return make_stretch(
-                add, route.matches, self._decoder, self._tally, unmatched, lambda: partition.blocked > 0
-            )
+            return make_stretch(batches[route.name].add, route.matches, self._decoder, self._tally, unmatched)
         if handler.is_async:
             return None
         use = make_use(handler.call, route.name, key, counts, wants_record=handler.wants_record)
@@ -206,7 +203,7 @@ class Engine:
         if partition.halt is not None:
             return
         key = partition.key
-        partition.halt = Halt(reason, offset, explanation)
+        partition.stop_at(Halt(reason, offset, explanation))
         log.error("partition halted", partition=str(key), offset=offset, reason=reason.value, why=explanation)
         if self._delivery.on_halt == "exit":
             where = f"topic {key.topic}, partition {key.partition}, offset {offset}"

@@ -23,7 +23,7 @@ from consumer.outcome import HaltReason
 from consumer.partition import Chunk, Partition
 from consumer.record import TopicPartition
 from consumer.settings import Delivery
-from consumer.stretch import Run
+from consumer.stretch import LOOK_EVERY, SLOW_SECONDS, Run
 from consumer.tally import RouteTally, Tally
 from consumer.turns import Turns
 
@@ -81,6 +81,8 @@ class Lanes:
         self._current: Any = None
         """The record that the puller has in dispatch; None while it waits of its own accord."""
         self._armed = False
+        self._step = LOOK_EVERY
+        """Records between two looks at the clock: fewer when handlers are slow."""
         self._wake = asyncio.Event()
 
     def begin(
@@ -108,7 +110,7 @@ class Lanes:
 
     def close(self) -> None:
         """Start nothing more, but for batches in the making, which are called at once."""
-        self.partition.closing = True
+        self.partition.close()
         for batch in self._batches:
             batch.call_now()
         self._wake.set()
@@ -195,8 +197,9 @@ class Lanes:
         watermark, monotonic, counts = partition.watermark, time.monotonic, self._counts
         assert watermark is not None
         overlapping, batches = self._concurrency > 1, bool(self._batches)
-        count = 0
+        count, look_at, looked = 0, self._step, monotonic()
         pulling = True
+        must_wait = False
         if self._crowded() and not await self._room():  # the runner before this one may have filled it up
             return False
         self._arm()
@@ -209,33 +212,41 @@ class Lanes:
                     watermark.position = raw.offset + 1
                     must_wait = self._crowded()
                 else:
-                    self._current = raw
+                    if overlapping:
+                        self._current = raw
                     pulling = False
                     rest = dispatch(raw)
                     if rest is not None:
                         await rest
                         counts.handled += 1
-                        if self._puller is not me:
-                            await self._finish_held(raw)
-                            return False
+                        if overlapping:
+                            if self._puller is not me:
+                                await self._finish_held(raw)
+                                return False
+                            if not self._armed:
+                                self._arm()
                         if partition.ended:
                             watermark.position = raw.offset + 1
                             return False
-                        if overlapping and not self._armed:
-                            self._arm()
                     pulling = True
                     watermark.position = raw.offset + 1
-                    must_wait = batches and self._crowded()
-                if must_wait or monotonic() >= turns.end:
+                    if batches:
+                        must_wait = self._crowded()
+                if count < look_at and not must_wait:
+                    continue
+                now = monotonic()
+                self._step = LOOK_EVERY if now - looked < SLOW_SECONDS else 1
+                look_at, looked = count + self._step, now
+                if must_wait or now >= turns.end:
                     self._current = None
                     self._count(count)
-                    count = 0
                     if must_wait and not await self._room():
                         return False
                     await turns.next()
                     if partition.ended:
                         return False
                     self._arm()
+                    count, look_at, looked, must_wait = 0, self._step, monotonic(), False
         except BaseException as error:
             if pulling and isinstance(error, Exception):
                 self._fail(watermark.position, error)

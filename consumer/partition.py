@@ -61,6 +61,8 @@ class Partition:
         self.batches: Sequence[InFlight] = ()
         self.halt: Halt | None = None
         self.closing = False
+        self.ended = False
+        """Whether nothing may be started any more: it is closing, or halted."""
         self.blocked = 0
         """Batches that are full behind a call under way; intake waits for them."""
 
@@ -80,10 +82,14 @@ class Partition:
         """Offset below which all is done; -1 until the start is known."""
         return self.watermark.done if self.watermark is not None else -1
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing may be started any more."""
-        return self.closing or self.halt is not None
+    def close(self) -> None:
+        """Start nothing more: the partition is revoked, or the daemon stops."""
+        self.closing = self.ended = True
+
+    def stop_at(self, halt: Halt) -> None:
+        """Start nothing more, and wait for a person."""
+        self.halt = halt
+        self.ended = True
 
     @property
     def in_flight(self) -> tuple[int, int]:

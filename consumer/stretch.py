@@ -26,7 +26,9 @@ SLOW_SECONDS = 0.001
 REFUSALS = 16
 
 Use = Callable[[Any, Any], Any]
-"""What is done with an event and its raw record."""
+"""What is done with an event and its raw record; returns None, BLOCKED, or what is left of it to be awaited."""
+BLOCKED = object()
+"""The record is taken care of, and no other may be started until there is room."""
 
 
 class Stretch(NamedTuple):
@@ -50,15 +52,16 @@ def make_stretch(  # noqa: C901 - one loop, on purpose
     decoder: Decoder,
     tally: Tally,
     unmatched: Callable[[int], None],
-    full: Callable[[], bool] | None = None,
 ) -> Run:
-    """Make the loop for one partition; ``full``, when given, is asked after each record whether intake must wait."""
+    """Make the loop for one partition."""
     monotonic = time.monotonic
+    step = LOOK_EVERY
 
     def run(records: Iterator[Any], turns: Turns) -> Stretch:  # noqa: C901, PLR0912
+        nonlocal step
         first, again, max_bytes = decoder.first, decoder.again, decoder.max_record_bytes
         count = skipped = refused = 0
-        look_at, looked = LOOK_EVERY, monotonic()
+        look_at, looked = step, monotonic()
         raw = waits = failed = None
         try:
             for raw in records:
@@ -79,19 +82,17 @@ def make_stretch(  # noqa: C901 - one loop, on purpose
                 if matches is None or matches(event):
                     result = use(event, raw)
                     if result is not None:
-                        waits = result
+                        waits = result if result is not BLOCKED else None
                         break
                 else:
                     skipped += 1
                     unmatched(raw.offset)
-                if full is not None and full():
-                    break
                 if count >= look_at:
                     now = monotonic()
+                    step = LOOK_EVERY if now - looked < SLOW_SECONDS else 1
                     if now >= turns.end:
                         break
-                    look_at = count + (LOOK_EVERY if now - looked < SLOW_SECONDS else 1)
-                    looked = now
+                    look_at, looked = count + step, now
             else:
                 return Stretch(count, raw.offset + 1 if raw is not None else None, exhausted=True)
         except Exception as error:

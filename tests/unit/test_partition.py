@@ -26,8 +26,8 @@ def test_start_is_committed_by_others() -> None:
 def test_ended() -> None:
     """A partition that is closing or halted starts nothing."""
     closing, halted = Partition(KEY, 1), Partition(KEY, 1)
-    closing.closing = True
-    halted.halt = Halt(HaltReason.CORRUPT_BATCH, 3, "why")
+    closing.close()
+    halted.stop_at(Halt(HaltReason.CORRUPT_BATCH, 3, "why"))
     assert closing.ended
     assert halted.ended
 
