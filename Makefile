@@ -4,17 +4,26 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help demo test lint types lock clean
+.PHONY: help demo test chaos bench bench-quick lint types lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/demo ## a real Kafka, session events, three routes, and a proof that nothing is lost (ARGS="--events 1000000")
 	@$(BIN)/session-consumer demo $(ARGS)
 
 test: .venv/test ## all tests, on a real Kafka (ARGS="-k watermark")
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: .venv/test ## workers come, go and are killed, and a checker reads every call and commit (ARGS="--seed 7")
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+bench: .venv/demo ## this project beside its peers, into bench/RESULTS.md (ARGS="--only table")
+	@$(BIN)/python -m bench full $(ARGS)
+
+bench-quick: .venv/demo ## the ratios that must not fall, as one JSON object, in under 90 s
+	@$(BIN)/python -m bench quick
 
 lint: .venv/test ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

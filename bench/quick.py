@@ -10,7 +10,7 @@ from bench.data import DataSet
 from bench.driver import Driver, alternate, open_driver, progress
 
 EVENTS = 400_000
-ROUNDS = 3
+ROUNDS = 5
 PAIRS = 4
 
 Lines = dict[str, list[dict[str, Any]]]

@@ -20,7 +20,7 @@ from consumer.outcome import HaltReason
 from consumer.partition import Halt, Partition
 from consumer.record import TopicPartition
 from consumer.settings import Delivery
-from consumer.stretch import Run, make_stretch, make_use
+from consumer.stretch import Run, Use, make_stretch, make_use
 from consumer.tally import Tally
 from consumer.turns import Turns
 
@@ -126,14 +126,16 @@ class Engine:
 
     def _make_stretch(self, key: TopicPartition, batches: Mapping[str, RouteBatch]) -> Run | None:
         """Make the flat loop where nobody waits between two records: a plain function, or batches."""
-        (route,), unmatched = self._routes, self._unmatched(key)
-        handler, counts = route.handler, self._tally.routes[route.name]
+        (route,), tally = self._routes, self._tally
+        handler, handle = route.handler, None
         if handler.takes_batches:
-            return make_stretch(batches[route.name].add, route.matches, self._decoder, self._tally, unmatched)
-        if handler.is_async:
+            use: Use = batches[route.name].add
+        elif not handler.is_async:
+            use = make_use(handler.call, route.name, key, tally.routes[route.name], wants_record=handler.wants_record)
+            handle = handler.call if not handler.wants_record else None
+        else:
             return None
-        use = make_use(handler.call, route.name, key, counts, wants_record=handler.wants_record)
-        return make_stretch(use, route.matches, self._decoder, self._tally, unmatched)
+        return make_stretch(route.name, handle, use, route.matches, self._decoder, tally, self._unmatched(key))
 
     def _begin_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin a task of a partition; an error of ours in it drains the daemon, where the task group would kill it."""

@@ -46,23 +46,28 @@ class Stretch(NamedTuple):
 Run = Callable[[Iterator[Any], Turns], Stretch]
 
 
-def make_stretch(  # noqa: C901 - one loop, on purpose
+def make_stretch(  # noqa: C901 - one loop, on purpose, and all that it binds
+    route: str,
+    handle: Callable[[Any], Any] | None,
     use: Use,
     matches: Predicate | None,
     decoder: Decoder,
     tally: Tally,
     unmatched: Callable[[int], None],
 ) -> Run:
-    """Make the loop for one partition."""
-    monotonic = time.monotonic
+    """Make the loop for one partition: ``handle`` is called with the event alone, or ``use`` where that will not do."""
+    monotonic, counts = time.monotonic, tally.routes[route]
     step = LOOK_EVERY
 
-    def run(records: Iterator[Any], turns: Turns) -> Stretch:  # noqa: C901, PLR0912
+    def run(records: Iterator[Any], turns: Turns) -> Stretch:  # noqa: C901, PLR0912, PLR0915
         nonlocal step
         first, again, max_bytes = decoder.first, decoder.again, decoder.max_record_bytes
-        count = skipped = refused = 0
+        count = handled = skipped = refused = 0
         look_at, looked = step, monotonic()
-        raw = waits = failed = None
+        raw: Any = None
+        waits: Awaitable[Any] | None = None
+        failed: Any = None
+        calling = False
         try:
             for raw in records:
                 count += 1
@@ -70,20 +75,25 @@ def make_stretch(  # noqa: C901 - one loop, on purpose
                 if value is None:
                     skipped += 1
                     continue
-                if len(value) > max_bytes:
-                    again(value)  # raises
                 try:
-                    event = first(value)
+                    event = first(value) if len(value) <= max_bytes else again(value)
                 except Exception:
                     event = again(value)
                     refused += 1
                     if refused == REFUSALS:  # a producer added a field: do not fail a thousand times a second
                         first = again
                 if matches is None or matches(event):
-                    result = use(event, raw)
+                    if handle is not None:
+                        calling = True
+                        result = handle(event)
+                        calling = False
+                    else:
+                        result = use(event, raw)
                     if result is not None:
-                        waits = result if result is not BLOCKED else None
-                        break
+                        waits = _to_be_awaited(result, route)
+                        if waits is not None or result is BLOCKED:
+                            break
+                    handled += 1
                 else:
                     skipped += 1
                     unmatched(raw.offset)
@@ -95,16 +105,24 @@ def make_stretch(  # noqa: C901 - one loop, on purpose
                     look_at, looked = count + step, now
             else:
                 return Stretch(count, raw.offset + 1 if raw is not None else None, exhausted=True)
-        except Exception as error:
-            failed = error
+        except BaseException as error:
+            if not calling and not isinstance(error, Exception):
+                raise
+            failed = HandlerFailedError(route, error) if calling else error
         finally:
             tally.skipped += skipped
+            if handle is not None:  # ``use`` counts for itself
+                counts.handled += handled
         if raw is None:
             return Stretch(count, None, exhausted=False, failed=failed)
         undone = waits is not None or isinstance(failed, decoder.errors)
         return Stretch(count, raw.offset + (0 if undone else 1), exhausted=False, waits=waits, failed=failed)
 
     return run
+
+
+def _to_be_awaited(result: Any, route: str) -> Awaitable[Any] | None:
+    return result if result is not BLOCKED and needs_awaiting(result, route) else None
 
 
 def make_use(
