@@ -46,7 +46,7 @@ class Stretch(NamedTuple):
 Run = Callable[[Iterator[Any], Turns], Stretch]
 
 
-def make_stretch(  # noqa: C901 - one loop, on purpose, and all that it binds
+def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it binds
     route: str,
     handle: Callable[[Any], Any] | None,
     use: Use,
