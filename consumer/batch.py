@@ -59,7 +59,7 @@ class RouteBatch:
         if self._wants_record:
             self._raws.append(raw)
         self._size += len(raw.value)
-        if len(events) >= self._max_records or self._size >= self._max_bytes:
+        if len(events) >= self._max_records or self._size >= self._max_bytes or self._partition.closing:
             self.call_now()
             if self._full or self._partition.ended:
                 return BLOCKED
@@ -78,7 +78,7 @@ class RouteBatch:
 
     def call_now(self) -> None:
         """Call the handler with what there is: it is full, its time has come, or the partition is drained."""
-        if not self._events or self._partition.halt is not None:
+        if not self._events or self._partition.halt is not None or self._partition.over:
             return
         if self._calling:
             if not self._full:
@@ -117,7 +117,7 @@ class RouteBatch:
 
     async def _finish_later(self, result: Awaitable[Any], count: int, first: int) -> None:
         try:
-            await awaited(result, self._route.name, self._counts)
+            await awaited(result, self._route.name, self._counts, self._partition)
         except HandlerFailedError as failed:
             self._done(first, failed)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,9 +20,15 @@ def in_thread(call: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     """
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="session-consumer-handler")
 
+    def run(*arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except StopIteration as error:  # a future cannot hold it, and would never be done
+            raise RuntimeError("the handler raised StopIteration") from error
+
     @functools.wraps(call)
     async def threaded(*arguments: Any) -> Any:
-        future = asyncio.get_running_loop().run_in_executor(pool, functools.partial(call, *arguments))
+        future = asyncio.get_running_loop().run_in_executor(pool, run, *arguments)
         cancelled: asyncio.CancelledError | None = None
         while not future.done():
             try:
@@ -35,7 +42,8 @@ def in_thread(call: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         if cancelled is not None:
             future.exception()
             raise cancelled
-        return future.result()
+        result = future.result()
+        return await result if inspect.isawaitable(result) else result
 
     return threaded
 

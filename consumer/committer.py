@@ -50,6 +50,7 @@ class Committer:
         self._tasks = tasks
         self._under_way: asyncio.Task[None] | None = None
         self._flushing: str | None = None
+        self._epoch = 0
         self._warned_at = float("-inf")
 
     async def commit(self, partitions: Collection[Partition], seconds: float) -> None:
@@ -58,13 +59,16 @@ class Committer:
         A commit whose answer is late may still succeed at the broker. A second one beside it could be overtaken by it,
         and the group's offset would fall back: so the next waits until the first has ended, however long that takes.
         """
-        deadline = time.monotonic() + seconds
-        if self._under_way is not None and not self._under_way.done():
-            await asyncio.wait([self._under_way], timeout=seconds)
-            if not self._under_way.done():
+        epoch, deadline = self._epoch, time.monotonic() + seconds
+        # In a loop: another may have begun the next one meanwhile, with what was done by then.
+        while self._under_way is not None and not self._under_way.done():
+            await asyncio.wait([self._under_way], timeout=max(0.0, deadline - time.monotonic()))
+            if epoch != self._epoch:
+                return  # these partitions are no longer ours
+            if not self._under_way.done() and time.monotonic() >= deadline:
                 self._warn()
                 return
-        self._under_way = self._tasks.create_task(self._commit(list(partitions)))
+        self._under_way = self._tasks.create_task(self._commit(list(partitions), epoch))
         await asyncio.wait([self._under_way], timeout=max(0.0, deadline - time.monotonic()))
 
     def _warn(self) -> None:
@@ -78,6 +82,7 @@ class Committer:
 
         Returns the route whose flush had to be given up, if that is what the commit waited for.
         """
+        self._epoch += 1
         if self._under_way is None or self._under_way.done():
             return None
         given_up = self._flushing
@@ -87,9 +92,9 @@ class Committer:
         await asyncio.wait([self._under_way], timeout=CANCEL_SECONDS)
         return given_up
 
-    async def _commit(self, partitions: Collection[Partition]) -> None:
+    async def _commit(self, partitions: Collection[Partition], epoch: int) -> None:
         noted = {partition.key: done for partition in partitions if (done := partition.done) > partition.committed}
-        if not noted or not await self._flush():
+        if not noted or not await self._flush(epoch) or epoch != self._epoch:
             return
         result = await self._commits.commit(noted)
         self._tally.commits[result] += 1
@@ -98,13 +103,15 @@ class Committer:
             for partition in partitions:
                 partition.committed = noted.get(partition.key, partition.committed)
 
-    async def _flush(self) -> bool:
+    async def _flush(self, epoch: int) -> bool:
         """Make durable what handlers keep; False when one could not, and then nothing may be committed."""
         for route, flush in self._flushes.items():
             self._flushing = route
             try:
                 await flush()
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and epoch != self._epoch:
+                    raise  # ours; any other is the flush's own
                 log.warning("flush failed; nothing is committed until it works", route=route, why=place_of(error))
                 self._tally.commits["failed"] += 1
                 return False

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from consumer.errors import DecodeError, HandlerFailedError
+from consumer.errors import DecodeError
 
 
 class Decoder:
@@ -19,9 +19,6 @@ class Decoder:
     msgspec raises RecursionError on deep nesting and UnicodeDecodeError on bad UTF-8, neither of which is its own
     DecodeError; a document of 10 MB blocks the event loop for tens of milliseconds, hence the size first.
     """
-
-    errors = (DecodeError, HandlerFailedError)
-    """What leaves a record without an outcome."""
 
     def __init__(self, first: Callable[[bytes], Any], second: Callable[[bytes], Any], max_record_bytes: int) -> None:
         self.first = first

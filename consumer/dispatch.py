@@ -15,6 +15,7 @@ import msgspec
 from consumer.decoding import Decoder
 from consumer.errors import HandlerFailedError
 from consumer.handler import Handler
+from consumer.partition import Partition
 from consumer.record import Record, TopicPartition
 from consumer.routing import Predicate
 from consumer.stretch import make_use
@@ -51,16 +52,22 @@ Unmatched = Callable[[int], None]
 """Told the offset of an event that no route wanted."""
 
 
+Early = Callable[[Any], Callable[[], Awaitable[Any] | None]]
+"""Takes a raw record that cannot be called yet; returns what calls it later. Its batches get it at once: they are in
+the order in which records are pulled, also where calls overtake each other."""
+
+
 def make_dispatch(
     routes: Sequence[Route],
     decoder: Decoder,
-    key: TopicPartition,
+    partition: Partition,
     tally: Tally,
     batches: Mapping[str, Batch],
     unmatched: Unmatched,
-) -> Dispatch:
-    """Make the function for one partition."""
-    calls = [_make_call(route, key, tally.routes[route.name], batches.get(route.name)) for route in routes]
+) -> tuple[Dispatch, Early]:
+    """Make both functions for one partition."""
+    key = partition.key
+    calls = {route.name: _make_call(route, key, tally.routes[route.name], batches.get(route.name)) for route in routes}
 
     def skip(raw: Any) -> None:
         tally.skipped += 1
@@ -68,8 +75,10 @@ def make_dispatch(
             unmatched(raw.offset)
 
     if is_single(routes):
-        return _one(routes[0], calls[0], decoder, skip)
-    return _several(routes, calls, decoder.decode, skip, tally)
+        dispatch = _one(routes[0], calls[routes[0].name], decoder, skip)
+        return dispatch, lambda raw: lambda: dispatch(raw)
+    early = _several(routes, calls, decoder.decode, skip, tally, partition)
+    return (lambda raw: early(raw)()), early
 
 
 def is_single(routes: Sequence[Route]) -> bool:
@@ -98,42 +107,43 @@ def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]
     return dispatch
 
 
-def _several(
+def _several(  # noqa: C901 - three closures over the same names
     routes: Sequence[Route],
-    calls: Sequence[Call],
+    calls: Mapping[str, Call],
     decode: Callable[[bytes], Any],
     skip: Callable[[Any], None],
     tally: Tally,
-) -> Dispatch:
-    steps = [(route.matches, route.name, call) for route, call in zip(routes, calls, strict=True)]
-    for_tombstones = [(route.name, call) for route, call in zip(routes, calls, strict=True) if route.tombstones]
-
-    def dispatch(raw: Any) -> Awaitable[Any] | None:
+    partition: Partition,
+) -> Early:
+    def early(raw: Any) -> Callable[[], Awaitable[Any] | None]:
         value = raw.value
         if value is None:
-            event, chosen = None, for_tombstones
+            event, chosen = None, [route for route in routes if route.tombstones]
         else:
             event = decode(value)
-            chosen = [(name, call) for matches, name, call in steps if matches is None or matches(event)]
+            chosen = [route for route in routes if route.matches is None or route.matches(event)]
         if not chosen:
             skip(raw)
-            return None
-        for index, (name, call) in enumerate(chosen):
-            rest = call(event, raw)
+        for route in chosen:
+            if route.handler.takes_batches:
+                calls[route.name](event, raw)
+        names = [route.name for route in chosen if not route.handler.takes_batches]
+        return lambda: begin(names, event, raw)
+
+    def begin(names: list[str], event: Any, raw: Any) -> Awaitable[Any] | None:
+        for index, name in enumerate(names):
+            rest = calls[name](event, raw)
             if rest is not None:
-                return in_turn(rest, name, chosen[index + 1 :], event, raw)
+                return in_turn(rest, name, names[index + 1 :], event, raw)
         return None
 
-    async def in_turn(
-        rest: Awaitable[Any] | None, name: str, others: list[tuple[str, Call]], event: Any, raw: Any
-    ) -> None:
-        if rest is not None:
-            await awaited(rest, name, tally.routes[name])
-        if others:
-            (following, call), *behind = others
-            await in_turn(call(event, raw), following, behind, event, raw)
+    async def in_turn(rest: Awaitable[Any], name: str, others: list[str], event: Any, raw: Any) -> None:
+        await awaited(rest, name, tally.routes[name], partition)
+        following = begin(others, event, raw)
+        if following is not None:
+            await following
 
-    return dispatch
+    return early
 
 
 def _make_call(route: Route, key: TopicPartition, counts: RouteTally, batch: Batch | None) -> Call:
@@ -164,29 +174,27 @@ def _make_call(route: Route, key: TopicPartition, counts: RouteTally, batch: Bat
     return begin
 
 
-async def awaited(result: Awaitable[Any], name: str, counts: RouteTally) -> None:
+async def awaited(result: Awaitable[Any], name: str, counts: RouteTally, partition: Partition) -> None:
     """Await a handler's call to its end and count it; raise HandlerFailedError for whatever it raises."""
     counts.waiting += 1
     try:
         await result
     except BaseException as error:
-        raise failure_of(error, name) from error
+        raise failure_of(error, name, partition) from error
     finally:
         counts.waiting -= 1
     counts.handled += 1
 
 
-def failure_of(error: BaseException, name: str) -> BaseException:
-    """Say what an exception out of an awaited call means: the handler failed, or this task is being cancelled.
+def failure_of(error: BaseException, name: str, partition: Partition) -> BaseException:
+    """Say what an exception out of an awaited call means: the handler failed, or the drain has cancelled it.
 
-    Two things look alike: a drain that cancels this call, and a handler that lets the cancellation of some task of its
-    own escape. Taking the second for the first would end the partition's work in silence, with the partition owned,
-    heartbeats sent and nothing consumed.
+    Two things look alike: a drain that cancels this call, and a handler that cancels itself, or lets the cancellation
+    of some task of its own escape. Taking the second for the first would end the partition's work in silence, with the
+    partition owned, heartbeats sent and nothing consumed. The drain says so before it cancels.
     """
     if isinstance(error, HandlerFailedError | GeneratorExit):
         return error
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            return error
+    if isinstance(error, asyncio.CancelledError) and partition.over:
+        return error
     return HandlerFailedError(name, error)

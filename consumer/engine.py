@@ -117,7 +117,7 @@ class Engine:
             for route in routes
             if route.handler.takes_batches
         }
-        dispatch = make_dispatch(routes, self._decoder, key, tally, batches, self._unmatched(key))
+        dispatch = make_dispatch(routes, self._decoder, partition, tally, batches, self._unmatched(key))
         stretch = self._make_stretch(key, batches) if is_single(routes) else None
         # A call of an earlier epoch that would not end, cancelled or not, still works on this partition.
         earlier = [task for old in self._outlived if old.partition.key == key for task in old.tasks]
@@ -137,8 +137,11 @@ class Engine:
             return None
         return make_stretch(route.name, handle, use, route.matches, self._decoder, tally, self._unmatched(key))
 
-    def _begin_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin a task of a partition; an error of ours in it drains the daemon, where the task group would kill it."""
+    def _begin_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Begin a task of a partition; an error of ours in it drains the daemon, where the task group would kill it.
+
+        None when the task group is already being torn down.
+        """
 
         async def guarded() -> None:
             try:
@@ -147,7 +150,13 @@ class Engine:
                 log.error("a partition's work failed; this is a defect", error=place_of(error))  # noqa: TRY400
                 self._fail(error)
 
-        return self._tasks.create_task(guarded())
+        guard = guarded()
+        try:
+            return self._tasks.create_task(guard)
+        except RuntimeError:
+            guard.close()
+            work.close()
+            return None
 
     async def revoke(self, *, lost: bool) -> None:
         """End the epoch: drain, commit what is done unless the partitions are lost, and forget them all."""
@@ -179,6 +188,8 @@ class Engine:
         deadline = time.monotonic() + self._delivery.drain_seconds
         while (running := self._running()) and (left := deadline - time.monotonic()) > 0:
             await asyncio.wait(running, timeout=left)
+        for lanes in self._lanes.values():
+            lanes.partition.over = True
         if running:
             log.warning("calls abandoned", calls=len(running), seconds=self._delivery.drain_seconds)
             if is_single(self._routes):

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Protocol
 
 from consumer.batch import RouteBatch
-from consumer.dispatch import Dispatch, failure_of
+from consumer.dispatch import Dispatch, Early, failure_of
 from consumer.errors import CorruptBatchError, DecodeError, HandlerFailedError, place_of
 from consumer.outcome import HaltReason
 from consumer.partition import Chunk, Partition
@@ -37,6 +37,8 @@ class Intake(Protocol):
 
 Halt = Callable[[Partition, HaltReason, int, str], None]
 Tasks = set[asyncio.Task[None]]
+Queue = deque[tuple[Any, Callable[[], Awaitable[Any] | None]]]
+"""Raw records behind a busy key, each with what calls its handlers."""
 
 
 class Lanes:
@@ -56,7 +58,7 @@ class Lanes:
         delivery: Delivery,
         turns: Turns,
         tally: Tally,
-        begin_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        begin_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None],
         halt: Halt,
     ) -> None:
         self.partition = partition
@@ -70,9 +72,10 @@ class Lanes:
         self._begin_task = begin_task
         self._halt = halt
         self._concurrency = 1 if delivery.ordering == "partition" else delivery.concurrency
-        self._busy: dict[bytes | None, deque[Any]] | None = {} if delivery.ordering == "key" else None
+        self._busy: dict[bytes | None, Queue] | None = {} if delivery.ordering == "key" else None
         self._batches: list[RouteBatch] = []
         self._dispatch: Dispatch
+        self._early: Early
         self._stretch: Run | None = None
         self._route, self._counts = "", RouteTally()
         self._chunk: Chunk | None = None
@@ -81,13 +84,13 @@ class Lanes:
         self._current: Any = None
         """The record that the puller has in dispatch; None while it waits of its own accord."""
         self._armed = False
-        self._step = LOOK_EVERY
+        self._step = 1
         """Records between two looks at the clock: fewer when handlers are slow."""
         self._wake = asyncio.Event()
 
     def begin(
         self,
-        dispatch: Dispatch,
+        dispatch: tuple[Dispatch, Early],
         stretch: Run | None,
         batches: list[RouteBatch],
         only: tuple[str, RouteTally] | None,
@@ -99,7 +102,7 @@ class Lanes:
         """
         if only is not None:
             self._route, self._counts = only
-        self._dispatch = dispatch
+        self._dispatch, self._early = dispatch
         self._stretch = stretch
         self._batches = self.partition.batches = batches
         self.spawn(self._run_after(earlier))
@@ -118,8 +121,9 @@ class Lanes:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something as a task that the drain waits for."""
         task = self._begin_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        if task is not None:
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
 
     def batch_done(self, offset: int, failed: HandlerFailedError | None) -> None:
         """Go on after a batch, or halt at its first record."""
@@ -163,6 +167,10 @@ class Lanes:
                 self._chunk = chunk
                 if self.partition.watermark is None:
                     self.partition.start(chunk.first_offset)
+            if time.monotonic() >= self._turns.end:
+                await self._turns.next()
+                if self.partition.ended:
+                    return
             run = self._stretch
             if not (await self._pull_stretches(chunk, run) if run else await self._pull_chunk(me, chunk)):
                 return
@@ -179,10 +187,13 @@ class Lanes:
                 watermark.position = done.position
             if done.failed is not None:
                 self._fail(watermark.position, done.failed)
-            elif done.waits is not None:  # a plain function that returned a coroutine: rare, so one at a time
+            elif done.waits is not None:  # a plain function that returned a coroutine: it is no plain one after all
                 if not await self._wait_for(done.waits, watermark.position):
                     return False
                 watermark.position += 1
+                if self._concurrency > 1:
+                    self._stretch = None
+                    return True
             elif done.exhausted:
                 self._chunk = None
                 watermark.position = chunk.next_offset
@@ -207,8 +218,10 @@ class Lanes:
             for raw in chunk.records:
                 count += 1
                 if busy and raw.key in busy:
+                    pulling = False
                     partition.hold(raw.offset, raw)
-                    busy[raw.key].append(raw)
+                    busy[raw.key].append((raw, self._early(raw)))
+                    pulling = True
                     watermark.position = raw.offset + 1
                     must_wait = self._crowded()
                 else:
@@ -231,7 +244,7 @@ class Lanes:
                     pulling = True
                     watermark.position = raw.offset + 1
                     if batches:
-                        must_wait = self._crowded()
+                        must_wait = self._crowded() or partition.ended
                 if count < look_at and not must_wait:
                     continue
                 now = monotonic()
@@ -251,7 +264,7 @@ class Lanes:
             if pulling and isinstance(error, Exception):
                 self._fail(watermark.position, error)
                 return False
-            failed = failure_of(error, self._route) if not isinstance(error, DecodeError) else error
+            failed = failure_of(error, self._route, self.partition) if not isinstance(error, DecodeError) else error
             if not isinstance(failed, DecodeError | HandlerFailedError):
                 raise failed from None
             self._fail(raw.offset, failed)
@@ -278,7 +291,7 @@ class Lanes:
         try:
             await rest
         except BaseException as error:
-            failed = failure_of(error, self._route)
+            failed = failure_of(error, self._route, self.partition)
             if not isinstance(failed, HandlerFailedError):
                 raise failed from None
             self._fail(offset, failed)
@@ -344,10 +357,10 @@ class Lanes:
         queue = self._busy[raw.key]
         # Also when the partition is closing: what queued up here was delivered, and records of other keys behind it are
         # done. Left undone it would hold the last commit below them, and the next owner would repeat them all.
-        while queue and partition.halt is None:
-            following = queue.popleft()
+        while queue and partition.halt is None and not partition.over:
+            following, begin = queue.popleft()
             try:
-                rest = self._dispatch(following)
+                rest = begin()
             except (DecodeError, HandlerFailedError) as failed:
                 self._fail(following.offset, failed)
                 return
@@ -367,7 +380,9 @@ class Lanes:
         if isinstance(failed, DecodeError):
             self._tally.decode_errors[self.partition.key.topic, failed.reason] += 1
         elif isinstance(failed, HandlerFailedError):
-            self._tally.handler_errors[failed.route, "timeout" if failed.timed_out else "error"] += 1
+            kind = "timeout" if failed.timed_out else "error"
+            if failed.route:  # else it is no handler's: an error of ours on the way to one
+                self._tally.handler_errors[failed.route, kind] += 1
         else:  # the batch cannot be unpacked: the records behind this place cannot be told apart
             reason = HaltReason.CORRUPT_BATCH
             explanation = f"the batch at or behind offset {offset} cannot be read: {place_of(failed)}"

@@ -63,6 +63,8 @@ class Partition:
         self.closing = False
         self.ended = False
         """Whether nothing may be started any more: it is closing, or halted."""
+        self.over = False
+        """Whether the drain has ended: what still runs here belongs to nobody, and may bring nothing after it."""
         self.blocked = 0
         """Batches that are full behind a call under way; intake waits for them."""
 

@@ -57,7 +57,7 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
 ) -> Run:
     """Make the loop for one partition: ``handle`` is called with the event alone, or ``use`` where that will not do."""
     monotonic, counts = time.monotonic, tally.routes[route]
-    step = LOOK_EVERY
+    step = 1
 
     def run(records: Iterator[Any], turns: Turns) -> Stretch:  # noqa: C901, PLR0912, PLR0915
         nonlocal step
@@ -90,13 +90,16 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
                     else:
                         result = use(event, raw)
                     if result is not None:
-                        waits = _to_be_awaited(result, route)
-                        if waits is not None or result is BLOCKED:
+                        if result is BLOCKED:
+                            handled += 1
+                            break
+                        if needs_awaiting(result, route):
+                            waits = result
                             break
                     handled += 1
                 else:
-                    skipped += 1
                     unmatched(raw.offset)
+                    skipped += 1
                 if count >= look_at:
                     now = monotonic()
                     step = LOOK_EVERY if now - looked < SLOW_SECONDS else 1
@@ -115,14 +118,11 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
                 counts.handled += handled
         if raw is None:
             return Stretch(count, None, exhausted=False, failed=failed)
-        undone = waits is not None or isinstance(failed, decoder.errors)
-        return Stretch(count, raw.offset + (0 if undone else 1), exhausted=False, waits=waits, failed=failed)
+        # An error between two records is the batch's; one within a record leaves that one undone, whoever's it is.
+        done = handled + skipped == count
+        return Stretch(count, raw.offset + (1 if done else 0), exhausted=False, waits=waits, failed=failed)
 
     return run
-
-
-def _to_be_awaited(result: Any, route: str) -> Awaitable[Any] | None:
-    return result if result is not BLOCKED and needs_awaiting(result, route) else None
 
 
 def make_use(

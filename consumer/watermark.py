@@ -18,6 +18,7 @@ class Watermark:
     def __init__(self, start: int) -> None:
         self.position = start
         self._holds: dict[int, int] = {}
+        self._told = start
 
     @property
     def done(self) -> int:
@@ -26,7 +27,8 @@ class Watermark:
         The smallest hold is looked for here, once a commit, and not kept up to date at each record: a commit looks at
         a few thousand numbers at the most, a second sees hundreds of thousands of records.
         """
-        return min(self._holds, default=self.position)
+        self._told = min(self._holds, default=self.position)
+        return self._told
 
     def advance(self, position: int) -> None:
         """Note that all below ``position`` was delivered; what is not held is done."""
@@ -36,8 +38,8 @@ class Watermark:
 
     def hold(self, offset: int) -> None:
         """Note that a record is not done; it may be held by several at once (its call, a batch)."""
-        if offset < self.done:
-            raise ValueError(f"offset {offset} is below {self.done}, which may be committed already")
+        if offset < self._told:
+            raise ValueError(f"offset {offset} is below {self._told}, which may be committed already")
         self._holds[offset] = self._holds.get(offset, 0) + 1
 
     def release(self, offset: int) -> None:

@@ -35,6 +35,11 @@ class PlainFetch:
         self._chunks.clear()
         self._positions.clear()
 
+    def forget(self, key: TopicPartition) -> None:
+        """Say anew where a partition starts: its position was set."""
+        self._chunks.pop(key, None)
+        self._positions.pop(key, None)
+
     async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
         """Fetch for the wanted partitions; raises what aiokafka raises.
 

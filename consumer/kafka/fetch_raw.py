@@ -63,6 +63,11 @@ class RawFetch:
         self._begun.clear()
         self._positions.clear()
 
+    def forget(self, key: TopicPartition) -> None:
+        """Say anew where a partition starts: its position was set."""
+        self._begun.pop(key, None)
+        self._positions.discard(key)
+
     async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
         """Return when a fetch arrives, or there is one already for a wanted partition, or after ``seconds``.
 

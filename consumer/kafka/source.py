@@ -171,12 +171,14 @@ class KafkaSource:
         return self._fetch.take(key) if self._fetch is not None else None
 
     async def _resolve(self, key: TopicPartition, why: str, rule: str, gone: int = -1) -> None:
-        """Decide where to go on in a partition that has no usable offset, and commit that before its first record.
+        """Decide where to go on in a partition that has no usable offset.
 
-        Committed first: otherwise a crash before the first commit would resolve "latest" again, and skip what came
-        in between.
+        Where the group has none it is committed before the first record: otherwise a crash before the first commit
+        would resolve "latest" again, and skip what came in between. Where one is gone, records before it may be in work
+        still: there it is committed when they are done, as everything else.
         """
         assert self._listener is not None
+        assert self._fetch is not None
         if rule in ("none", "halt"):
             self._halt(key, why, gone)
             return
@@ -185,12 +187,14 @@ class KafkaSource:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 offset = (await find([partition]))[partition]
-                await self._consumer.commit({partition: offset})
+                if why == "no_offset":
+                    await self._consumer.commit({partition: offset})
         except (ClientError, TimeoutError) as error:
             log.warning("cannot resolve where to start; trying again", partition=str(key), why=described(error))
             return
         with contextlib.suppress(IllegalStateError):  # no longer assigned
             self._consumer.seek(partition, offset)
+            self._fetch.forget(key)
         self._tally.offset_resets[key.topic, why] += 1
         log.info("offset resolved", partition=str(key), why=why, rule=rule, offset=offset)
 

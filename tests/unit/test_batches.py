@@ -1,0 +1,489 @@
+"""Batches: how they are cut, that one call runs at a time, in offset order, and that the watermark waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer import Record
+from consumer.calling import in_thread
+from consumer.dispatch import Route
+from consumer.handler import bind_handler
+from consumer.outcome import HaltReason
+from tests.unit.source import KEY
+from tests.unit.test_lanes import (
+    Gate,
+    LogSource,
+    a_route,
+    an_engine_on,
+    check_commits_never_fall,
+    keyed,
+    rounds,
+    until,
+)
+
+HOUR = 3600.0
+KINDS = ("sync", "async", "threaded")
+
+
+def a_batch_route(
+    handler: Callable[..., Any],
+    name: str = "r0",
+    *,
+    max_records: int = 4,
+    max_seconds: float = HOUR,
+    threaded: bool = False,
+) -> Route:
+    bound = bind_handler(handler, "test")
+    assert bound.takes_batches
+    if threaded:
+        bound = msgspec.structs.replace(bound, call=in_thread(bound.call), is_async=True)
+    return Route(name, None, msgspec.structs.replace(bound, max_records=max_records, max_seconds=max_seconds))
+
+
+class Batches:
+    """A batch handler that notes the offsets of each call; while shut, its calls wait."""
+
+    def __init__(self, done: set[int] | None = None, *, shut: bool = False, failing: int | None = None) -> None:
+        self.calls: list[list[int]] = []
+        self.running = 0
+        self.most_running = 0
+        self.done = done if done is not None else set()
+        self.failing = failing
+        self.gate = asyncio.Event()
+        if not shut:
+            self.gate.set()
+
+    def route(self, kind: str = "async", name: str = "r0", **cut: Any) -> Route:
+        call = {"sync": self.at_once, "async": self.later, "threaded": self.at_once}[kind]
+        return a_batch_route(call, name, threaded=kind == "threaded", **cut)
+
+    def at_once(self, events: list[bytes], records: list[Record]) -> None:
+        assert [record.value for record in records] == events
+        self._begin(records)
+        self._end(records)
+
+    async def later(self, events: list[bytes], records: list[Record]) -> None:
+        assert [record.value for record in records] == events
+        self._begin(records)
+        try:
+            await self.gate.wait()
+            await asyncio.sleep(0)
+        finally:
+            self.running -= 1
+        self.running += 1
+        self._end(records)
+
+    def _begin(self, records: list[Record]) -> None:
+        self.calls.append([record.offset for record in records])
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+
+    def _end(self, records: list[Record]) -> None:
+        self.running -= 1
+        if self.failing in [record.offset for record in records]:
+            raise ValueError
+        self.done.update(record.offset for record in records)
+
+    @property
+    def offsets(self) -> list[int]:
+        return [offset for call in self.calls for offset in call]
+
+
+def some(count: int) -> list[Any]:
+    return keyed([b"k"] * count)
+
+
+# -- cuts --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_batch_is_called_when_it_is_full(kind: str) -> None:
+    """The handler gets ``max_records`` at a time, in offset order, and is not called for less before its time."""
+    source = LogSource(some(10), chunk_records=3)
+    batches = Batches(source.done)
+    async with an_engine_on(source, batches.route(kind)) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == 8)
+        await rounds()
+        assert batches.calls == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert not source.ahead
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_batch_is_called_when_its_time_has_come(kind: str) -> None:
+    """``max_seconds`` after its first record a batch is called with what there is."""
+    source = LogSource(some(3))
+    batches = Batches(source.done)
+    async with an_engine_on(source, batches.route(kind, max_records=100, max_seconds=0.01)) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == source.end)
+        assert batches.offsets == [0, 1, 2]
+    assert not source.ahead
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_revoke_calls_the_batch_in_the_making(kind: str) -> None:
+    """On revoke nothing waits for a batch to fill up: it is called at once, and committed."""
+    source = LogSource(some(6))
+    batches = Batches(source.done)
+    async with an_engine_on(source, batches.route(kind), commit_interval_seconds=HOUR) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].position == source.end)
+        await bench.engine.revoke(lost=False)
+        assert batches.calls == [[0, 1, 2, 3], [4, 5]]
+        assert source.commits == [{KEY: source.end}]
+    assert not source.ahead
+
+
+async def test_a_stop_calls_what_was_made_behind_a_call() -> None:
+    """On stop the call under way ends first, then the batch made meanwhile is called: one at a time to the last."""
+    source = LogSource(some(6))
+    batches = Batches(source.done, shut=True)
+    async with an_engine_on(source, batches.route()) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].position == source.end)
+        stopping = asyncio.create_task(bench.engine.stop())
+        await rounds()
+        assert batches.calls == [[0, 1, 2, 3]]
+        batches.gate.set()
+        await stopping
+        assert batches.calls == [[0, 1, 2, 3], [4, 5]]
+        assert source.committed == source.end
+    assert batches.most_running == 1
+
+
+async def test_a_batch_without_records_beside() -> None:
+    """A handler with one parameter gets the list of events alone."""
+    seen: list[list[bytes]] = []
+
+    def handle(events: list[bytes]) -> None:
+        seen.append(events)
+
+    source = LogSource(keyed([b"k"] * 4, value=b"event"))
+    async with an_engine_on(source, a_batch_route(handle)) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.tally.routes["r0"].handled == 4)
+    assert seen == [[b"event"] * 4]
+
+
+async def test_threaded_batches_run_outside_the_loop() -> None:
+    """A threaded batch handler is called in another thread; its records count as handled when it has returned."""
+    threads: set[int] = set()
+
+    def handle(_events: list[bytes]) -> None:
+        threads.add(threading.get_ident())
+
+    source = LogSource(some(8))
+    async with an_engine_on(source, a_batch_route(handle, threaded=True)) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.tally.routes["r0"].handled == 8)
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+# -- one call at a time, and room --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
+async def test_a_full_batch_behind_a_call_stops_intake(ordering: str) -> None:
+    """While a call runs the next batch fills; then intake waits, whatever the ordering, and nothing is lost."""
+    source = LogSource(some(40), chunk_records=7)
+    batches = Batches(source.done, shut=True)
+    async with an_engine_on(source, batches.route(), ordering=ordering) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].position == 8)
+        await rounds()
+        assert (bench.engine.partitions[KEY].position, batches.calls) == (8, [[0, 1, 2, 3]])
+        assert source.commits == []
+        batches.gate.set()
+        await until(lambda: source.committed == source.end)
+        partition = bench.engine.partitions[KEY]
+        assert (partition.in_flight, partition.blocked) == ((0, 0), 0)
+    assert batches.offsets == list(range(40))
+    assert batches.most_running == 1
+    assert not source.ahead
+
+
+async def test_a_batch_whose_time_comes_during_a_call_is_called_after_it() -> None:
+    """Its time over while another call runs, a batch is called as soon as that one ends, full or not."""
+    source = LogSource(some(6))
+    batches = Batches(source.done, shut=True)
+    async with an_engine_on(source, batches.route(max_seconds=0.005)) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].blocked)
+        assert batches.calls == [[0, 1, 2, 3]]
+        batches.gate.set()
+        await until(lambda: source.committed == source.end)
+    assert batches.calls == [[0, 1, 2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("limit", [{"max_in_flight_records": 5}, {"max_in_flight_bytes": 50}])
+async def test_a_batch_larger_than_room_does_not_stall(limit: dict[str, int]) -> None:
+    """A batch that cannot fill because room is used up is called as it is, not after its hour."""
+    source = LogSource(keyed([b"k"] * 20, value=b"v" * 9))
+    batches = Batches(source.done)
+    async with an_engine_on(source, batches.route(max_records=10), **limit) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].position == source.end, seconds=2)
+    assert batches.offsets == list(range(20))
+
+
+# -- the watermark and failures ----------------------------------------------------------------------------------------
+
+
+async def test_the_watermark_waits_for_the_batch() -> None:
+    """A record in a batch is not done before the batch is, though its other routes are."""
+    seen: list[int] = []
+    source = LogSource(some(6))
+    batches = Batches(source.done, shut=True)
+    other = a_route(lambda _event, record: seen.append(record.offset), "r1")
+    async with an_engine_on(source, batches.route(), other) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: len(seen) == 6)
+        await rounds()
+        assert bench.engine.partitions[KEY].done == 0
+        assert source.commits == []
+        batches.gate.set()
+        await until(lambda: source.committed == 4)
+        assert bench.engine.partitions[KEY].done == 4
+    assert source.committed == source.end
+    assert not source.ahead
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_failed_batch_halts_at_its_first_record(kind: str) -> None:
+    """Nothing of a batch whose handler raises is committed, and its route is not called again."""
+    source = LogSource(some(20))
+    batches = Batches(source.done, failing=6)
+    async with an_engine_on(source, batches.route(kind)) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].halt)
+        await until(lambda: source.committed == 4)
+        await rounds()
+        halt = bench.engine.partitions[KEY].halt
+        assert halt is not None
+        assert (halt.reason, halt.offset) == (HaltReason.NO_DEAD_LETTER, 4)
+        assert bench.tally.handler_errors["r0", "error"] == 1
+        assert bench.tally.routes["r0"].handled == 4
+    assert batches.calls == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert source.committed == 4
+    assert not source.ahead
+
+
+async def test_nothing_is_started_behind_a_failed_batch() -> None:
+    """A batch that fails inline ends the pull with it: the other routes get no record more."""
+    beside: list[int] = []
+    source = LogSource(some(100))
+    batches = Batches(source.done, failing=6)
+    async with an_engine_on(
+        source, batches.route("sync"), a_route(lambda _event, record: beside.append(record.offset), "r1")
+    ) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].halt)
+        await until(lambda: source.committed == 4)
+        await rounds()
+    assert beside in (list(range(7)), list(range(8)))
+
+
+async def test_a_full_batch_behind_one_that_fails_is_not_called() -> None:
+    """What waited behind a failed call stays undone and uncommitted, and the stop does not wait for it."""
+    source = LogSource(some(20))
+    batches = Batches(source.done, shut=True, failing=1)
+    async with an_engine_on(source, batches.route()) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].blocked)
+        batches.gate.set()
+        await until(lambda: bench.engine.partitions[KEY].halt)
+    assert (batches.calls, source.commits) == ([[0, 1, 2, 3]], [])
+
+
+# -- several routes ----------------------------------------------------------------------------------------------------
+
+
+async def test_batch_routes_of_different_sizes() -> None:
+    """Each route is cut on its own; the commit lies where all are done."""
+    source = LogSource(some(15))
+    small, large = Batches(), Batches(source.done)
+    routes = [small.route("sync", "r0", max_records=2), large.route("async", "r1", max_records=5)]
+    async with an_engine_on(source, *routes) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == 14)
+        assert [len(call) for call in small.calls] == [2] * 7
+        assert [len(call) for call in large.calls] == [5] * 3
+    assert (small.offsets, large.offsets) == (list(range(15)), list(range(15)))
+    assert source.committed == source.end
+    assert not source.ahead
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("ordering", ["key", "unordered"])
+async def test_batches_keep_offset_order_beside_calls_that_overlap(ordering: str, batch_first: bool) -> None:
+    """Though calls of another route end out of order, a batch is in offset order, within its size, and never passed."""
+    gate = Gate(2, 3, 4, 5, 6, 7)
+    source = LogSource(keyed([b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"]))
+    batches = Batches(source.done, shut=True)
+    routes = [batches.route("async", "r0", max_records=3), a_route(gate, "r1")]
+    async with an_engine_on(source, *(routes if batch_first else routes[::-1]), ordering=ordering) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: {2, 3} <= set(gate.ended))
+        await rounds()
+        gate.open()
+        await until(lambda: {0, 1, 2, 3} <= set(gate.ended))
+        await rounds()
+        assert bench.engine.partitions[KEY].done == 0  # no batch has been handled, whatever the calls beside them
+        batches.gate.set()
+        await until(lambda: source.committed >= 6 or source.ahead)
+    assert batches.offsets == list(range(8))
+    assert max(len(call) for call in batches.calls) <= 3
+    assert source.ahead == []
+
+
+async def test_a_record_behind_a_busy_key_reaches_the_batch_in_its_place() -> None:
+    """A record that waits for its key is not overtaken in the batch by later records of other keys."""
+    gate = Gate(2)
+    source = LogSource(keyed([b"a", b"a", b"b"]))
+    batches = Batches(source.done, shut=True)
+    async with an_engine_on(
+        source, batches.route("async", "r0", max_records=3), a_route(gate, "r1"), ordering="key"
+    ) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: gate.ended == [2] or len(gate.begun) == 2)
+        gate.open()
+        await until(lambda: batches.calls)
+        await rounds()
+        assert source.ahead == []
+        batches.gate.set()
+    assert batches.offsets == [0, 1, 2]
+    assert source.ahead == []
+
+
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_record_that_reaches_its_batch_during_the_drain_is_handled_in_it() -> None:
+    """A call under way ends after the close and hands its record to a batch: it is called before the revoke returns."""
+    gate = Gate()
+    source = LogSource(some(3))
+    batches = Batches(source.done)
+    async with an_engine_on(
+        source, a_route(gate, "r0"), batches.route("async", "r1", max_seconds=0.02), commit_interval_seconds=HOUR
+    ) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: gate.running == [0])
+        revoking = asyncio.create_task(bench.engine.revoke(lost=False))
+        await rounds()
+        gate.open()
+        await revoking
+        assert batches.calls == [[0]]
+        assert source.commits == [{KEY: 1}]
+        later = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.03, later.set)  # behind the batch's own timer, had it been left on
+        await later.wait()
+        assert batches.calls == [[0]]
+
+
+async def test_a_call_that_outlives_its_epoch_brings_no_other_after_it() -> None:
+    """A batch call that would not end ends in the next epoch: the batch behind it comes once, in that one."""
+    release, stubborn = asyncio.Event(), asyncio.Event()
+    calls: list[str] = []
+
+    async def handle(_events: list[bytes], records: list[Record]) -> None:
+        offsets = [record.offset for record in records]
+        calls.append(f"begin {offsets}")
+        if not stubborn.is_set():
+            stubborn.set()
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    continue
+        await asyncio.sleep(0)
+        calls.append(f"end {offsets}")
+
+    source = LogSource(some(4))
+    route = a_batch_route(handle, max_records=2)
+    async with an_engine_on(source, route, drain_seconds=0.02, commit_interval_seconds=HOUR) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].blocked)
+        await bench.engine.revoke(lost=False)
+        assert source.commits == []
+        source.rewind()
+        bench.engine.assign([KEY])
+        await rounds()
+        assert calls == ["begin [0, 1]"]
+        release.set()
+        await until(lambda: bench.tally.routes["r0"].handled >= 6)
+        await rounds()
+    assert calls == [f"{what} {offsets}" for offsets in ([0, 1], [0, 1], [2, 3]) for what in ("begin", "end")]
+
+
+# -- random schedules --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@given(
+    count=st.integers(1, 30),
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    kinds=st.lists(st.sampled_from(["sync", "async"]), min_size=3, max_size=3),
+    ordering=st.sampled_from(["partition", "key", "unordered"]),
+    room_and_cut=st.tuples(st.integers(6, 12), st.integers(1, 12)),
+    revokes=st.lists(st.integers(0, 40), max_size=3),
+)
+@settings(max_examples=100, deadline=None)
+def test_batches_take_every_record_once(
+    count: int,
+    sizes: list[int],
+    kinds: list[str],
+    beside: bool,
+    ordering: str,
+    room_and_cut: tuple[int, int],
+    revokes: list[int],
+) -> None:
+    """Whatever the sizes, whenever it is revoked: each route gets each record once, in order, none committed ahead."""
+
+    room, cut = room_and_cut
+
+    async def scenario() -> None:
+        source = LogSource(some(count), cut)
+        handlers = [Batches() for _ in sizes]
+        routes = [
+            each.route(kind, f"r{index}", max_records=size)
+            for index, (each, kind, size) in enumerate(zip(handlers, kinds, sizes, strict=False))
+        ]
+        if beside:
+            routes.append(a_route(lambda _event: asyncio.sleep(0), "beside"))
+
+        def all_done() -> set[int]:
+            return set.intersection(*(each.done for each in handlers))
+
+        async with an_engine_on(
+            source, *routes, ordering=ordering, max_in_flight_records=room * len(routes), commit_interval_seconds=HOUR
+        ) as bench:
+            bench.engine.assign([KEY])
+            for after in revokes:
+                await rounds(after)
+                await bench.engine.revoke(lost=False)
+                assert source.committed <= min(set(range(count)) - all_done(), default=source.end)
+                source.rewind()
+                bench.engine.assign([KEY])
+            nowhere = (None, source.end)  # None when all was committed before the last revoke
+            await until(
+                lambda: source.position == source.end and bench.engine.partitions[KEY].position in nowhere, seconds=2
+            )
+            await bench.engine.revoke(lost=False)
+        assert source.committed == source.end
+        check_commits_never_fall(source)
+        for each, size in zip(handlers, sizes, strict=True):
+            assert each.offsets == list(range(count))
+            assert max(map(len, each.calls)) <= size
+            assert each.most_running == 1
+
+    asyncio.run(scenario())

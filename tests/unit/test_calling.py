@@ -1,0 +1,329 @@
+"""Calls in threads and within a time: where they run, how they end, and which settings cannot be followed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from consumer import Record
+from consumer.calling import in_thread, within
+from consumer.dispatch import Route
+from consumer.errors import SettingsError
+from consumer.handler import Handler, bind_handler, load_handler
+from consumer.settings import RouteSettings
+from tests.unit.source import KEY
+from tests.unit.test_lanes import LogSource, an_engine_on, keyed, rounds, until
+
+NEVER_SECONDS = 3600.0
+HERE = __name__
+
+
+# -- handlers that settings name by their place in this module ---------------------------------------------------------
+
+
+def plain(_event: object) -> None:
+    """Handle an event."""
+
+
+async def asynchronous(_event: object) -> None:
+    """Handle an event."""
+
+
+def of_batches(_events: list[object]) -> None:
+    """Handle a batch."""
+
+
+def of_batches_beside_records(_events: list[object], _records: list[Record]) -> None:
+    """Handle a batch."""
+
+
+class Flushing:
+    def __call__(self, _event: object, _record: Record) -> None:
+        """Handle an event."""
+
+    async def flush(self) -> None:
+        """Make durable."""
+
+
+def loaded(handler: Any, **route: Any) -> Handler:
+    return load_handler(RouteSettings(name="r", handler=f"{HERE}:{handler.__name__}", **route), "routes[0] (r)", {})
+
+
+def a_threaded_route(call: Callable[..., Any], timeout_seconds: float | None = None) -> Route:
+    bound = bind_handler(call, "test")
+    threaded = in_thread(call)
+    limited = within(threaded, timeout_seconds) if timeout_seconds is not None else threaded
+    return Route("r0", None, msgspec.structs.replace(bound, call=limited, is_async=True))
+
+
+def a_limited_route(call: Callable[..., Awaitable[Any]], timeout_seconds: float) -> Route:
+    bound = bind_handler(call, "test")
+    return Route("r0", None, msgspec.structs.replace(bound, call=within(call, timeout_seconds)))
+
+
+# -- threads -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_threaded_call_runs_in_another_thread_and_returns() -> None:
+    """The function runs outside the loop's thread, gets what it was called with, and what it returns comes back."""
+    here = threading.get_ident()
+
+    def call(*arguments: int) -> tuple[int, ...]:
+        assert threading.get_ident() != here
+        return arguments
+
+    assert await in_thread(call)(1, 2) == (1, 2)
+
+
+@pytest.mark.parametrize("error", [ValueError, TimeoutError, KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+async def test_what_a_threaded_call_raises_comes_back(error: type[BaseException]) -> None:
+    """Whatever the function raises is raised to who awaits it, unchanged."""
+
+    def fails() -> None:
+        raise error
+
+    with pytest.raises(error) as raised:
+        await in_thread(fails)()
+    assert raised.type is error
+
+
+def test_stop_iteration_from_a_thread_ends_the_call() -> None:
+    """A ``next()`` that finds nothing fails its call and never hangs it: futures refuse StopIteration."""
+    raised: list[BaseException] = []
+
+    def fails() -> None:
+        next(iter(()))
+
+    async def attempt() -> None:
+        try:
+            await in_thread(fails)()
+        except Exception as error:
+            raised.append(error)
+
+    # In a thread of its own, as a call that never ends could not be cancelled either.
+    attempting = threading.Thread(target=lambda: asyncio.run(attempt()), daemon=True)
+    attempting.start()
+    attempting.join(timeout=5)
+    assert raised
+
+
+async def test_a_threaded_function_that_returns_a_coroutine_is_awaited() -> None:
+    """A plain wrapper of an async function may be threaded too: its coroutine left alone would be a silent loss."""
+    seen: list[int] = []
+
+    async def slowly(_event: bytes, record: Record) -> None:
+        await asyncio.sleep(0)
+        seen.append(record.offset)
+
+    def wrapper(event: bytes, record: Record) -> Any:
+        return slowly(event, record)
+
+    source = LogSource(keyed([b"a", b"b"]))
+    async with an_engine_on(source, a_threaded_route(wrapper)) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == source.end or bench.engine.partitions[KEY].halt)
+    gc.collect()  # a coroutine that was left alone is reported here, not in some later test
+    assert seen == [0, 1] or bench.tally.routes["r0"].handled == 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancellation_waits_for_the_thread(times: int) -> None:
+    """A thread cannot be cancelled: a cancelled call ends as cancelled, and only when its thread has ended."""
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def blocks() -> None:
+        begun.set()
+        go.wait()
+        ended.set()
+
+    calling = asyncio.ensure_future(in_thread(blocks)())
+    await until(begun.is_set)
+    for _ in range(times):
+        calling.cancel()
+        await rounds()
+        assert not calling.done()
+    go.set()
+    await asyncio.wait([calling])
+    assert ended.is_set()
+    assert calling.cancelled()
+
+
+async def test_an_error_behind_a_cancellation_is_not_left_unseen() -> None:
+    """A thread that fails after its call was cancelled ends the call as cancelled, without a word to stderr."""
+    begun, go = threading.Event(), threading.Event()
+
+    def fails() -> None:
+        begun.set()
+        go.wait()
+        raise ValueError
+
+    calling = asyncio.ensure_future(in_thread(fails)())
+    await until(begun.is_set)
+    calling.cancel()
+    await rounds()
+    go.set()
+    await asyncio.wait([calling])
+    assert calling.cancelled()
+
+
+async def test_threads_overlap_by_key() -> None:
+    """With key ordering threaded calls of different keys run at the same time: each waits for the two others."""
+    together = threading.Barrier(3, timeout=10)
+
+    def meets(_event: bytes) -> None:
+        together.wait()
+
+    source = LogSource(keyed(b"%d" % (number % 3) for number in range(30)))
+    async with an_engine_on(source, a_threaded_route(meets), ordering="key", concurrency=3) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == source.end)
+        assert bench.engine.partitions[KEY].halt is None
+
+
+async def test_a_threaded_failure_halts_and_is_placed() -> None:
+    """An exception of a threaded handler halts its partition like any other's, and the message says where it was."""
+
+    def fails(_event: bytes, record: Record) -> None:
+        if record.offset == 1:
+            raise ValueError("+4915112345678")
+
+    source = LogSource(keyed([b"a", b"b", b"c"]))
+    async with an_engine_on(source, a_threaded_route(fails)) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].halt)
+        halt = bench.engine.partitions[KEY].halt
+        assert halt is not None
+        assert "ValueError" in halt.explanation
+        assert "test_calling.py" in halt.explanation
+        assert "+49" not in halt.explanation
+        assert bench.tally.handler_errors["r0", "error"] == 1
+    assert source.committed == 1
+
+
+# -- time limits -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
+async def test_an_async_call_past_its_time_is_cancelled_and_counts_as_timeout(ordering: str) -> None:
+    """Past ``timeout_seconds`` a call is cancelled where it waits; it counts as a timeout, and its partition halts."""
+    never, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def hangs(_event: bytes, record: Record) -> None:
+        if record.offset == 2:
+            try:
+                await never.wait()
+            finally:
+                cleaned.set()
+
+    source = LogSource(keyed([b"a", b"b", b"c", b"d"]))
+    async with an_engine_on(source, a_limited_route(hangs, 0.01), ordering=ordering) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].halt)
+        await until(lambda: source.committed == 2)
+        assert cleaned.is_set()
+        assert bench.tally.handler_errors == {("r0", "timeout"): 1, ("r0", "error"): 0}
+    assert source.committed == 2
+
+
+async def test_a_threaded_call_past_its_time_counts_when_its_thread_has_ended() -> None:
+    """The thread goes on past the limit and nobody else starts on its record; then the call counts as a timeout."""
+    go, called = threading.Event(), []
+
+    def blocks(_event: bytes, record: Record) -> None:
+        called.append(record.offset)
+        go.wait()
+
+    source = LogSource(keyed([b"a", b"b"]))
+    async with an_engine_on(source, a_threaded_route(blocks, 0.01)) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: called)
+        deadline = time.monotonic() + 0.05
+        await until(lambda: time.monotonic() > deadline)
+        assert bench.engine.partitions[KEY].halt is None
+        go.set()
+        await until(lambda: bench.engine.partitions[KEY].halt)
+        assert bench.tally.handler_errors == {("r0", "timeout"): 1, ("r0", "error"): 0}
+    assert called == [0]
+    assert source.commits == []
+
+
+async def test_calls_within_their_time_are_left_alone() -> None:
+    """A limit that is not reached changes nothing: results come back, errors are the handler's own."""
+
+    async def call(value: int) -> int:
+        await asyncio.sleep(0)
+        if value < 0:
+            raise LookupError
+        return value
+
+    limited = within(call, NEVER_SECONDS)
+    assert await limited(7) == 7
+    with pytest.raises(LookupError):
+        await limited(-1)
+
+
+async def test_a_drain_meets_a_call_with_a_limit() -> None:
+    """A cancellation by the drain is not taken for the limit: the call is abandoned, no timeout is counted."""
+    begun, never = asyncio.Event(), asyncio.Event()
+
+    async def hangs(_event: bytes) -> None:
+        begun.set()
+        await never.wait()
+
+    source = LogSource(keyed([b"a"]))
+    async with an_engine_on(source, a_limited_route(hangs, NEVER_SECONDS), drain_seconds=0.01) as bench:
+        bench.engine.assign([KEY])
+        await begun.wait()
+        await bench.engine.revoke(lost=False)
+        assert bench.tally.abandoned == {"r0": 1}
+        assert bench.tally.handler_errors == {("r0", "timeout"): 0, ("r0", "error"): 0}
+    assert source.commits == []
+
+
+# -- settings of a route -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("handler", "route", "says"),
+    [
+        (asynchronous, {"threaded": True}, "threaded: an async handler runs in the event loop"),
+        (plain, {"timeout_seconds": 1.0}, "timeout_seconds: a plain function that runs inline cannot be stopped"),
+        (of_batches, {"timeout_seconds": 1.0}, "timeout_seconds: a plain function that runs inline cannot be stopped"),
+        (plain, {"max_records": 10}, "max_records, max_seconds: the handler's first parameter is not annotated list"),
+        (plain, {"max_seconds": 1.0}, "max_records, max_seconds: the handler's first parameter is not annotated list"),
+        (plain, {"flush_seconds": 5.0}, "flush_seconds: the handler has no `async def flush(self)`"),
+        (plain, {"tombstones": True}, "tombstones: the handler needs a second parameter, the Record"),
+        (of_batches_beside_records, {"tombstones": True}, "tombstones: the handler needs a second parameter"),
+    ],
+)
+def test_settings_that_the_handler_cannot_follow(handler: Any, route: dict[str, Any], says: str) -> None:
+    """A setting that would change nothing, or could not be kept, is an error that names the route and the setting."""
+    with pytest.raises(SettingsError) as raised:
+        loaded(handler, **route)
+    assert str(raised.value).startswith(f"routes[0] (r).{says}")
+
+
+async def test_settings_that_the_handler_follows() -> None:
+    """Threads, limits, batch sizes, tombstones and the flush's pace reach the handler that the lanes call."""
+    threaded = loaded(plain, threaded=True, timeout_seconds=NEVER_SECONDS)
+    assert threaded.is_async
+    assert await threaded.call(b"event") is None
+    assert loaded(asynchronous, timeout_seconds=1.0).is_async
+    batches = loaded(of_batches, max_records=7, max_seconds=2.5)
+    assert (batches.takes_batches, batches.wants_record, batches.max_records, batches.max_seconds) == (
+        True,
+        False,
+        7,
+        2.5,
+    )
+    assert loaded(of_batches_beside_records, threaded=True).wants_record
+    flushing = loaded(Flushing, flush_seconds=5.0, tombstones=True)
+    assert flushing.flush is not None
+    assert flushing.flush_seconds == 5.0

@@ -1,0 +1,384 @@
+"""The committer: one commit at a time, after every flush, bounded, and none behind the end of an epoch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Literal
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer.committer import Committer
+from consumer.dispatch import Route
+from consumer.handler import bind_handler
+from consumer.partition import Partition
+from consumer.record import TopicPartition
+from consumer.tally import Tally
+from tests.unit.source import KEY, MemorySource, a_chunk
+from tests.unit.test_lanes import a_route, an_engine_on, rounds, until
+
+LONG = 3600.0
+Flush = Callable[[], Awaitable[None]]
+
+
+class Bench(msgspec.Struct):
+    """A committer and what surrounds it."""
+
+    committer: Committer
+    source: MemorySource
+    tally: Tally
+    tasks: asyncio.TaskGroup
+
+
+@asynccontextmanager
+async def a_committer(**flushes: Flush) -> AsyncIterator[Bench]:
+    source, tally = MemorySource(), Tally(["t"], flushes)
+    async with asyncio.TaskGroup() as tasks:
+        yield Bench(Committer(source, flushes, tally, tasks), source, tally, tasks)
+
+
+def a_partition(done: int, key: TopicPartition = KEY) -> Partition:
+    partition = Partition(key, epoch=1)
+    partition.start(0).advance(done)
+    return partition
+
+
+def advance(partition: Partition, position: int) -> None:
+    assert partition.watermark is not None
+    partition.watermark.advance(position)
+
+
+async def no_flush() -> None:
+    """Do nothing."""
+
+
+# -- what is committed -------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_done_is_committed_in_one_request() -> None:
+    """One commit holds every partition that went on since the last, and none that did not."""
+    first, second, still = (
+        a_partition(3),
+        a_partition(5, TopicPartition("t", 1)),
+        a_partition(0, TopicPartition("t", 2)),
+    )
+    async with a_committer() as bench:
+        await bench.committer.commit([first, second, still], LONG)
+        advance(first, 4)
+        await bench.committer.commit([first, second, still], LONG)
+    assert bench.source.commits == [{first.key: 3, second.key: 5}, {first.key: 4}]
+    assert (first.committed, second.committed, still.committed) == (4, 5, 0)
+
+
+async def test_nothing_new_means_no_flush_and_no_commit() -> None:
+    """Without progress nothing is flushed and nothing is sent; nor before a partition knows where it starts."""
+    flushed: list[int] = []
+
+    async def flush() -> None:
+        flushed.append(1)
+
+    async with a_committer(r0=flush) as bench:
+        await bench.committer.commit([a_partition(0), Partition(TopicPartition("t", 1), 1)], LONG)
+        await bench.committer.commit([], LONG)
+    assert (flushed, bench.source.commits) == ([], [])
+
+
+async def test_all_flushes_come_before_the_commit() -> None:
+    """One flush that fails leaves all of it uncommitted, whatever the others did; the next commit tries again."""
+    told: list[str] = []
+    failing = [True]
+
+    async def works() -> None:
+        told.append("works")
+
+    async def fails() -> None:
+        told.append("fails")
+        if failing.pop() if failing else False:
+            raise OSError
+
+    partition = a_partition(3)
+    async with a_committer(r0=works, r1=fails) as bench:
+        await bench.committer.commit([partition], LONG)
+        assert (bench.source.commits, partition.committed, bench.tally.commits["failed"]) == ([], 0, 1)
+        await bench.committer.commit([partition], LONG)
+    assert told == ["works", "fails", "works", "fails"]
+    assert (bench.source.commits, partition.committed) == ([{KEY: 3}], 3)
+
+
+async def test_a_flush_that_lets_a_cancellation_escape_counts_as_failed() -> None:
+    """Not even a CancelledError of a flush's own ends its commit in silence: it failed, and is counted."""
+
+    async def escapes() -> None:
+        raise asyncio.CancelledError
+
+    partition = a_partition(3)
+    async with a_committer(r0=escapes) as bench:
+        await bench.committer.commit([partition], LONG)
+    assert bench.source.commits == []
+    assert bench.tally.commits["failed"] == 1
+
+
+# -- one at a time, and the end of an epoch ----------------------------------------------------------------------------
+
+
+async def test_a_second_commit_waits_for_the_first() -> None:
+    """While one is under way nobody else's is sent; the waiting one is given up when its seconds are over."""
+    partition = a_partition(3)
+    async with a_committer() as bench:
+        bench.source.hold_commits = asyncio.Event()
+        await bench.committer.commit([partition], 0.0)
+        await bench.committer.commit([partition], 0.0)
+        assert bench.source.most_commits_under_way == 1
+        bench.source.hold_commits.set()
+        await until(lambda: partition.committed == 3)
+    assert bench.source.commits == [{KEY: 3}]
+
+
+async def test_a_commit_that_waited_beside_another_is_not_skipped() -> None:
+    """Two wait for a slow commit, the interval's and a revoke's: what each asked for is committed on return."""
+    partition = a_partition(3)
+    async with a_committer() as bench:
+        bench.source.hold_commits = asyncio.Event()
+        await bench.committer.commit([partition], 0.0)
+        await until(lambda: bench.source.commits_under_way)
+        advance(partition, 5)
+        by_interval = bench.tasks.create_task(bench.committer.commit([partition], LONG))
+        await rounds(3)
+        by_revoke = bench.tasks.create_task(bench.committer.commit([partition], LONG))
+        await rounds(3)
+        first, second = bench.source.hold_commits, asyncio.Event()
+        bench.source.hold_commits = second
+        first.set()
+        await rounds()
+        assert not by_revoke.done()
+        second.set()
+        await by_revoke
+        await bench.committer.end()
+        assert partition.committed == 5
+        await by_interval
+    assert bench.source.commits == [{KEY: 3}, {KEY: 5}]
+    assert bench.tally.commits["failed"] == 0
+
+
+async def test_end_leaves_nothing_under_way() -> None:
+    """A commit that hangs is cancelled at the end of its epoch and counts as failed; the next epoch commits freely."""
+    partition, following = a_partition(3), a_partition(7)
+    async with a_committer() as bench:
+        bench.source.hold_commits = asyncio.Event()
+        await bench.committer.commit([partition], 0.0)
+        await until(lambda: bench.source.commits_under_way)
+        await bench.committer.end()
+        assert (bench.source.commits_under_way, bench.tally.commits["failed"]) == (0, 1)
+        bench.source.hold_commits.set()
+        await bench.committer.commit([following], LONG)
+    assert (bench.source.commits, partition.committed) == ([{KEY: 7}], 0)
+
+
+async def test_a_commit_that_waits_is_not_sent_behind_the_end() -> None:
+    """Whoever waits for a commit that the epoch's end gives up does not send the old epoch's offsets then."""
+    partition = a_partition(3)
+    async with a_committer() as bench:
+        bench.source.hold_commits = asyncio.Event()
+        await bench.committer.commit([partition], 0.0)
+        await until(lambda: bench.source.commits_under_way)
+        advance(partition, 5)
+        waiting = bench.tasks.create_task(bench.committer.commit([partition], LONG))
+        await rounds(3)
+        await bench.committer.end()
+        assert bench.source.commits_under_way == 0
+        bench.source.hold_commits.set()
+        await waiting
+    assert bench.source.commits == []
+
+
+async def test_a_flush_that_outlives_the_end_commits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush that will not be cancelled returns in the next epoch: the offsets noted before it are void."""
+    monkeypatch.setattr("consumer.committer.CANCEL_SECONDS", 0.01)
+    flushing, go = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        flushing.set()
+        while not go.is_set():
+            try:
+                await go.wait()
+            except asyncio.CancelledError:
+                continue
+
+    partition = a_partition(3)
+    async with a_committer(r0=stubborn) as bench:
+        await bench.committer.commit([partition], 0.0)
+        await flushing.wait()
+        await bench.committer.end()
+        go.set()
+        await rounds()
+        assert bench.source.commits == []
+
+
+async def test_end_without_a_commit_is_harmless() -> None:
+    """Ending before the first commit, twice, or after one that is over, does nothing."""
+    async with a_committer() as bench:
+        await bench.committer.end()
+        await bench.committer.commit([a_partition(3)], LONG)
+        await bench.committer.end()
+        await bench.committer.end()
+    assert bench.tally.commits == {"ok": 1, "failed": 0, "fenced": 0}
+
+
+# -- in the engine -----------------------------------------------------------------------------------------------------
+
+
+class Keeps:
+    """A handler that keeps what it gets until it is flushed."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+        self.flushes = 0
+
+    def __call__(self, _event: bytes) -> None:
+        self.kept += 1
+
+    async def flush(self) -> None:
+        self.flushes += 1
+
+
+def a_flushed_route(handler: Keeps, flush_seconds: float) -> Route:
+    bound = bind_handler(handler, "test")
+    return Route("r0", None, msgspec.structs.replace(bound, flush_seconds=flush_seconds))
+
+
+async def test_flush_seconds_pace_flushes_and_commits() -> None:
+    """With a longer ``flush_seconds`` the commit interval does not flush; a revoke does, once, and commits."""
+    slow, fast = Keeps(), Keeps()
+    other = MemorySource()
+    # The second engine is the clock: while it commits five times, each some intervals apart, the first does not once.
+    async with (
+        an_engine_on(MemorySource(), a_flushed_route(slow, LONG), commit_interval_seconds=0.001) as paced,
+        an_engine_on(other, a_flushed_route(fast, 0.002), commit_interval_seconds=0.001) as clock,
+    ):
+        paced.engine.assign([KEY])
+        clock.engine.assign([KEY])
+        paced.source.give(a_chunk(0, 5))
+        for turn in range(5):
+            other.give(a_chunk(turn, 1))
+            await until(partial(committed_times, other, turn + 1))
+        assert fast.flushes == 5
+        assert (slow.kept, slow.flushes, paced.source.commits) == (5, 0, [])
+        await paced.engine.revoke(lost=False)
+        assert (slow.flushes, paced.source.commits) == (1, [{KEY: 5}])
+
+
+async def test_a_revoke_is_bounded_by_its_commit_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brokers that do not answer a commit do not keep the revoke: the commit is given up and does not come later."""
+    monkeypatch.setattr("consumer.engine.COMMIT_BUDGET_SECONDS", 0.02)
+    source = MemorySource()
+    source.hold_commits = asyncio.Event()
+    async with an_engine_on(source, a_route(lambda _event: None), commit_interval_seconds=LONG) as bench:
+        bench.engine.assign([KEY])
+        source.give(a_chunk(0, 3))
+        await until(lambda: bench.tally.routes["r0"].handled == 3)
+        await bench.engine.revoke(lost=False)
+        assert (source.commits_under_way, source.commits, bench.tally.commits["failed"]) == (0, [], 1)
+        source.hold_commits.set()
+        bench.engine.assign([KEY])
+        source.give(a_chunk(0, 1))
+        await until(lambda: bench.tally.routes["r0"].handled == 4)
+    assert source.commits == [{KEY: 1}]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_commit_that_hangs_over_a_revoke_is_the_last_of_its_epoch(
+    lost: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The interval's commit hangs, the next waits for it, then comes a revoke: neither is sent in the next epoch."""
+    monkeypatch.setattr("consumer.engine.COMMIT_BUDGET_SECONDS", 0.02)
+    source = MemorySource()
+    source.hold_commits = asyncio.Event()
+    async with an_engine_on(source, a_route(lambda _event: None), commit_interval_seconds=0.05) as bench:
+        bench.engine.assign([KEY])
+        source.give(a_chunk(0, 3))
+        await until(lambda: source.commits_under_way)
+        source.give(a_chunk(3, 3))
+        asked: list[float] = []
+        commit = bench.engine._committer.commit
+
+        async def noted(partitions: Collection[Partition], seconds: float) -> None:
+            asked.append(seconds)
+            await commit(partitions, seconds)
+
+        monkeypatch.setattr(bench.engine._committer, "commit", noted)
+        await until(lambda: asked)
+        await bench.engine.revoke(lost=lost)
+        assert source.commits_under_way == 0
+        source.hold_commits.set()
+        bench.engine.assign([KEY])
+        await rounds()
+        assert source.commits == []
+
+
+# -- any order of things -----------------------------------------------------------------------------------------------
+
+
+def committed_times(source: MemorySource, times: int) -> bool:
+    return len(source.commits) == times
+
+
+class Answering(MemorySource):
+    """Takes commits and holds each until it is answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[asyncio.Future[Literal["ok", "failed", "fenced"]]] = []
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
+        assert not any(not each.done() for each in self.open), "two at once"
+        answer: asyncio.Future[Literal["ok", "failed", "fenced"]] = asyncio.get_running_loop().create_future()
+        self.open.append(answer)
+        self.commits.append(dict(offsets))
+        return await answer
+
+
+@given(st.lists(st.sampled_from(["advance", "commit", "wait", "ok", "failed", "fenced", "end"]), max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_commits_keep_their_promises_in_any_order(steps: list[str]) -> None:
+    """However requests, answers and ends of epochs follow each other: one at a time, never above done nor falling."""
+
+    async def scenario() -> None:
+        source, tally = Answering(), Tally(["t"], [])
+        async with asyncio.TaskGroup() as tasks:
+            committer = Committer(source, {"r0": no_flush}, tally, tasks)
+            partition, sent = a_partition(0), 0
+            waiting: list[asyncio.Task[Any]] = []
+            for step in steps:
+                if step == "advance":
+                    advance(partition, partition.done + 1)
+                elif step == "commit":
+                    await committer.commit([partition], 0.0)
+                elif step == "wait":
+                    waiting.append(tasks.create_task(committer.commit([partition], LONG)))
+                elif step == "end":
+                    await committer.end()
+                    assert all(each.done() for each in source.open)
+                    sent, committed = len(source.commits), partition.done
+                    await rounds(5)
+                    assert len(source.commits) == sent, "an old epoch's commit was sent behind its end"
+                    partition = a_partition(committed)
+                    partition.committed = committed
+                elif source.open and not source.open[-1].done():
+                    source.open[-1].set_result(step)  # type: ignore[arg-type]
+                await rounds(3)
+                offsets = [commit[KEY] for commit in source.commits[sent:]]
+                assert offsets == sorted(offsets)
+                assert all(offset <= partition.done for offset in offsets)
+                assert partition.committed <= partition.done
+            while any(not each.done() for each in [*waiting, *source.open]):
+                if source.open and not source.open[-1].done():
+                    source.open[-1].set_result("ok")
+                await rounds(3)
+
+    asyncio.run(scenario())
