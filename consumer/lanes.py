@@ -188,12 +188,16 @@ class Lanes:
             if done.failed is not None:
                 self._fail(watermark.position, done.failed)
             elif done.waits is not None:  # a plain function that returned a coroutine: it is no plain one after all
-                if not await self._wait_for(done.waits, watermark.position):
-                    return False
-                watermark.position += 1
+                raw, rest = done.waits
                 if self._concurrency > 1:
                     self._stretch = None
+                    self._hold_current(raw)
+                    self._runners += 1
+                    self.spawn(self._finish_apart(rest, raw))
                     return True
+                if not await self._wait_for(rest, raw.offset):
+                    return False
+                watermark.position = raw.offset + 1
             elif done.exhausted:
                 self._chunk = None
                 watermark.position = chunk.next_offset
@@ -339,13 +343,26 @@ class Lanes:
         raw, partition = self._current, self.partition
         if raw is None or self._runners >= self._concurrency or partition.ended:
             return
+        self._hold_current(raw)
+        self._puller = self._current = None
+        self.spawn(self._run())
+
+    def _hold_current(self, raw: Any) -> None:
+        """Register a record whose call waits, so that others may be pulled past it."""
+        partition = self.partition
         assert partition.watermark is not None
         partition.hold(raw.offset, raw)
         partition.watermark.position = raw.offset + 1
         if self._busy is not None:
             self._busy[raw.key] = deque()
-        self._puller = self._current = None
-        self.spawn(self._run())
+
+    async def _finish_apart(self, rest: Awaitable[Any], raw: Any) -> None:
+        try:
+            if await self._wait_for(rest, raw.offset):
+                await self._finish_held(raw)
+        finally:
+            self._runners -= 1
+            self._after_yield()
 
     async def _finish_held(self, raw: Any) -> None:
         """End a record that was held while its call waited, and do what came behind its key meanwhile."""

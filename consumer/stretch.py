@@ -37,8 +37,8 @@ class Stretch(NamedTuple):
     records: int
     position: int | None
     exhausted: bool
-    waits: Awaitable[Any] | None = None
-    """What a plain function returned to be awaited: the record at ``position`` is done when that is."""
+    waits: tuple[Any, Awaitable[Any]] | None = None
+    """A raw record, and what a plain function returned for it to be awaited: it is done when that is."""
     failed: Exception | None = None
     """Why the record at ``position`` has no outcome."""
 
@@ -65,7 +65,7 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
         count = handled = skipped = refused = 0
         look_at, looked = step, monotonic()
         raw: Any = None
-        waits: Awaitable[Any] | None = None
+        waits: tuple[Any, Awaitable[Any]] | None = None
         failed: Any = None
         calling = False
         try:
@@ -94,7 +94,7 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
                             handled += 1
                             break
                         if needs_awaiting(result, route):
-                            waits = result
+                            waits = raw, result
                             break
                     handled += 1
                 else:
