@@ -10,7 +10,7 @@ from consumer.dispatch import Route, awaited
 from consumer.errors import HandlerFailedError
 from consumer.partition import Partition
 from consumer.record import Record
-from consumer.stretch import BLOCKED, needs_awaiting
+from consumer.stretch import needs_awaiting
 from consumer.tally import RouteTally
 
 
@@ -39,46 +39,52 @@ class RouteBatch:
         self._counts = counts
         self._spawn = spawn
         self._done = done
-        self._max_records = route.handler.max_records
-        self._max_bytes = max_bytes
-        self._wants_record = route.handler.wants_record
-        self._events: list[Any] = []
-        self._raws: list[Any] = []
-        self._size = 0
+        self.max_records = route.handler.max_records
+        self.max_bytes = max_bytes
+        self.wants_record = route.handler.wants_record
+        self.events: list[Any] = []
+        """The batch in the making; another list after each call."""
+        self.raws: list[Any] = []
+        self.size = 0
         self._first = -1
         self._calling = False
         self._full = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, event: Any, raw: Any) -> Any:
-        """Take one event; when it fills the batch the handler is called, or waits for the call under way: BLOCKED."""
-        events = self._events
-        if not events:
-            self._begin(raw.offset)
-        events.append(event)
-        if self._wants_record:
-            self._raws.append(raw)
-        self._size += len(raw.value)
-        if len(events) >= self._max_records or self._size >= self._max_bytes or self._partition.closing:
-            self.call_now()
-            if self._full or self._partition.ended:
-                return BLOCKED
-        return None
+    def add(self, event: Any, raw: Any) -> None:
+        """Take one event; when it fills the batch the handler is called, or waits for the call under way.
 
-    def _begin(self, offset: int) -> None:
+        The flat loop (``stretch.py``) does the same by itself, without a call an event.
+        """
+        if not self.events:
+            self.begin(raw.offset)
+        self.events.append(event)
+        if self.wants_record:
+            self.raws.append(raw)
+        self.size += len(raw.value)
+        if len(self.events) >= self.max_records or self.size >= self.max_bytes:
+            self.call_now()
+
+    def begin(self, offset: int) -> None:
+        """Hold the watermark at the first record of a batch, and set its time."""
         assert self._partition.watermark is not None
         self._partition.watermark.hold(offset)
         self._first = offset
         self._timer = asyncio.get_running_loop().call_later(self._route.handler.max_seconds, self.call_now)
 
     @property
+    def blocked(self) -> bool:
+        """Whether no more may be added: it is full behind a call under way, or the partition has ended."""
+        return self._full or self._partition.ended
+
+    @property
     def in_flight(self) -> tuple[int, int]:
         """Records and bytes that are not done: those in the making and those in the call under way."""
-        return self.records + len(self._events), self.bytes + self._size
+        return self.records + len(self.events), self.bytes + self.size
 
     def call_now(self) -> None:
         """Call the handler with what there is: it is full, its time has come, or the partition is drained."""
-        if not self._events or self._partition.halt is not None or self._partition.over:
+        if not self.events or self._partition.halt is not None or self._partition.over:
             return
         if self._calling:
             if not self._full:
@@ -87,9 +93,9 @@ class RouteBatch:
             return
         if self._timer is not None:
             self._timer.cancel()
-        events, raws, first = self._events, self._raws, self._first
-        self._events, self._raws = [], []
-        self.records, self.bytes, self._size = len(events), self._size, 0
+        events, raws, first = self.events, self.raws, self._first
+        self.events, self.raws = [], []
+        self.records, self.bytes, self.size = len(events), self.size, 0
         if self._full:
             self._full = False
             self._partition.blocked -= 1
@@ -98,7 +104,7 @@ class RouteBatch:
     def _call(self, events: list[Any], raws: list[Any], first: int) -> None:
         handler, key = self._route.handler, self._partition.key
         try:
-            if self._wants_record:
+            if self.wants_record:
                 records = [Record(*key, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in raws]
                 result = handler.call(events, records)
             else:

@@ -43,8 +43,8 @@ class Route(msgspec.Struct, frozen=True):
 class Batch(Protocol):
     """Where the events of a batch route go."""
 
-    def add(self, event: Any, raw: Any) -> Any:
-        """Take one event; its record is done when the batch is. What it returns is for the flat loop only."""
+    def add(self, event: Any, raw: Any) -> None:
+        """Take one event; its record is done when the batch is."""
 
 
 Call = Callable[[Any, Any], Awaitable[Any] | None]
@@ -149,12 +149,7 @@ def _several(  # noqa: C901 - three closures over the same names
 def _make_call(route: Route, key: TopicPartition, counts: RouteTally, batch: Batch | None) -> Call:
     """Make the call of one route; a plain function's is counted, an async one's is returned to be awaited."""
     if batch is not None:
-        add = batch.add
-
-        def collect(event: Any, raw: Any) -> None:
-            add(event, raw)
-
-        return collect
+        return batch.add
     name, handle, wants_record = route.name, route.handler.call, route.handler.wants_record
     if not route.handler.is_async:
         return make_use(handle, name, key, counts, wants_record=wants_record)

@@ -20,7 +20,7 @@ from consumer.outcome import HaltReason
 from consumer.partition import Halt, Partition
 from consumer.record import TopicPartition
 from consumer.settings import Delivery
-from consumer.stretch import Run, Use, make_stretch, make_use
+from consumer.stretch import Run, Way, make_stretch, make_use
 from consumer.tally import Tally
 from consumer.turns import Turns
 
@@ -127,15 +127,16 @@ class Engine:
     def _make_stretch(self, key: TopicPartition, batches: Mapping[str, RouteBatch]) -> Run | None:
         """Make the flat loop where nobody waits between two records: a plain function, or batches."""
         (route,), tally = self._routes, self._tally
-        handler, handle = route.handler, None
-        if handler.takes_batches:
-            use: Use = batches[route.name].add
-        elif not handler.is_async:
-            use = make_use(handler.call, route.name, key, tally.routes[route.name], wants_record=handler.wants_record)
-            handle = handler.call if not handler.wants_record else None
-        else:
+        handler, unmatched = route.handler, self._unmatched(key)
+        if handler.is_async and not handler.takes_batches:
             return None
-        return make_stretch(route.name, handle, use, route.matches, self._decoder, tally, self._unmatched(key))
+        if handler.takes_batches:
+            way = Way(batch=batches[route.name])
+        elif handler.wants_record:
+            way = Way(use=make_use(handler.call, route.name, key, tally.routes[route.name], wants_record=True))
+        else:
+            way = Way(handle=handler.call)
+        return make_stretch(route.name, way, route.matches, self._decoder, tally, unmatched)
 
     def _begin_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Begin a task of a partition; an error of ours in it drains the daemon, where the task group would kill it.

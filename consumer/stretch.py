@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from inspect import isasyncgen, isawaitable, isgenerator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from consumer.decoding import Decoder
 from consumer.errors import HandlerFailedError
@@ -26,9 +26,36 @@ SLOW_SECONDS = 0.001
 REFUSALS = 16
 
 Use = Callable[[Any, Any], Any]
-"""What is done with an event and its raw record; returns None, BLOCKED, or what is left of it to be awaited."""
-BLOCKED = object()
-"""The record is taken care of, and no other may be started until there is room."""
+"""What is done with an event and its raw record; returns None, or what is left of it to be awaited."""
+
+
+class Collected(Protocol):
+    """A batch as the flat loop fills it (``batch.py``)."""
+
+    events: list[Any]
+    raws: list[Any]
+    size: int
+    max_records: int
+    max_bytes: int
+    wants_record: bool
+
+    @property
+    def blocked(self) -> bool:
+        """Whether no more may be added."""
+
+    def begin(self, offset: int) -> None:
+        """Note the first record."""
+
+    def call_now(self) -> None:
+        """Call the handler with what there is."""
+
+
+class Way(NamedTuple):
+    """What is done with an event, one of three: it is handled alone, used with its raw record, or collected."""
+
+    handle: Callable[[Any], Any] | None = None
+    use: Use = lambda _event, _raw: None
+    batch: Collected | None = None
 
 
 class Stretch(NamedTuple):
@@ -48,16 +75,18 @@ Run = Callable[[Iterator[Any], Turns], Stretch]
 
 def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it binds
     route: str,
-    handle: Callable[[Any], Any] | None,
-    use: Use,
+    way: Way,
     matches: Predicate | None,
     decoder: Decoder,
     tally: Tally,
     unmatched: Callable[[int], None],
 ) -> Run:
-    """Make the loop for one partition: ``handle`` is called with the event alone, or ``use`` where that will not do."""
+    """Make the loop for one partition."""
     monotonic, counts = time.monotonic, tally.routes[route]
     step = 1
+    handle, use, batch = way
+    if batch is not None:
+        max_records, max_batch_bytes, wants_record = batch.max_records, batch.max_bytes, batch.wants_record
 
     def run(records: Iterator[Any], turns: Turns) -> Stretch:  # noqa: C901, PLR0912, PLR0915
         nonlocal step
@@ -68,6 +97,8 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
         waits: tuple[Any, Awaitable[Any]] | None = None
         failed: Any = None
         calling = False
+        if batch is not None:
+            events, size = batch.events, batch.size
         try:
             for raw in records:
                 count += 1
@@ -83,19 +114,30 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
                     if refused == REFUSALS:  # a producer added a field: do not fail a thousand times a second
                         first = again
                 if matches is None or matches(event):
-                    if handle is not None:
+                    if batch is not None:
+                        if not events:
+                            batch.begin(raw.offset)
+                        events.append(event)
+                        if wants_record:
+                            batch.raws.append(raw)
+                        size += len(value)
+                        result = None
+                        if len(events) >= max_records or size >= max_batch_bytes:
+                            batch.size = size
+                            batch.call_now()
+                            events, size = batch.events, batch.size
+                            if batch.blocked:
+                                handled += 1
+                                break
+                    elif handle is not None:
                         calling = True
                         result = handle(event)
                         calling = False
                     else:
                         result = use(event, raw)
-                    if result is not None:
-                        if result is BLOCKED:
-                            handled += 1
-                            break
-                        if needs_awaiting(result, route):
-                            waits = raw, result
-                            break
+                    if result is not None and needs_awaiting(result, route):
+                        waits = raw, result
+                        break
                     handled += 1
                 else:
                     unmatched(raw.offset)
@@ -114,6 +156,8 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
             failed = HandlerFailedError(route, error) if calling else error
         finally:
             tally.skipped += skipped
+            if batch is not None:
+                batch.size = size
             if handle is not None:  # ``use`` counts for itself
                 counts.handled += handled
         if raw is None:
