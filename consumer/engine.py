@@ -20,7 +20,7 @@ from consumer.outcome import HaltReason
 from consumer.partition import Halt, Partition
 from consumer.record import TopicPartition
 from consumer.settings import Delivery
-from consumer.stretch import Run, Way, make_stretch, make_use
+from consumer.stretch import Run, Way, make_stretch
 from consumer.tally import Tally
 from consumer.turns import Turns
 
@@ -130,13 +130,8 @@ class Engine:
         handler, unmatched = route.handler, self._unmatched(key)
         if handler.is_async and not handler.takes_batches:
             return None
-        if handler.takes_batches:
-            way = Way(batch=batches[route.name])
-        elif handler.wants_record:
-            way = Way(use=make_use(handler.call, route.name, key, tally.routes[route.name], wants_record=True))
-        else:
-            way = Way(handle=handler.call)
-        return make_stretch(route.name, way, route.matches, self._decoder, tally, unmatched)
+        way = Way(handler.call, handler.wants_record, batches.get(route.name))
+        return make_stretch(route.name, key, way, route.matches, self._decoder, tally, unmatched)
 
     def _begin_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Begin a task of a partition; an error of ours in it drains the daemon, where the task group would kill it.

@@ -51,10 +51,10 @@ class Collected(Protocol):
 
 
 class Way(NamedTuple):
-    """What is done with an event, one of three: it is handled alone, used with its raw record, or collected."""
+    """What is done with an event: it is handed to a plain function, with its Record or alone, or collected."""
 
-    handle: Callable[[Any], Any] | None = None
-    use: Use = lambda _event, _raw: None
+    handle: Callable[..., Any]
+    wants_record: bool = False
     batch: Collected | None = None
 
 
@@ -75,6 +75,7 @@ Run = Callable[[Iterator[Any], Turns], Stretch]
 
 def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it binds
     route: str,
+    key: TopicPartition,
     way: Way,
     matches: Predicate | None,
     decoder: Decoder,
@@ -84,7 +85,8 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
     """Make the loop for one partition."""
     monotonic, counts = time.monotonic, tally.routes[route]
     step = 1
-    handle, use, batch = way
+    handle, with_record, batch = way
+    topic, partition = key
     if batch is not None:
         max_records, max_batch_bytes, wants_record = batch.max_records, batch.max_bytes, batch.wants_record
 
@@ -129,12 +131,15 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
                             if batch.blocked:
                                 handled += 1
                                 break
-                    elif handle is not None:
-                        calling = True
-                        result = handle(event)
-                        calling = False
                     else:
-                        result = use(event, raw)
+                        calling = True
+                        if with_record:
+                            headers = tuple(raw.headers)
+                            record = Record(topic, partition, raw.offset, raw.timestamp, raw.key, value, headers)
+                            result = handle(event, record)
+                        else:
+                            result = handle(event)
+                        calling = False
                     if result is not None and needs_awaiting(result, route):
                         waits = raw, result
                         break
@@ -156,9 +161,9 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
             failed = HandlerFailedError(route, error) if calling else error
         finally:
             tally.skipped += skipped
-            if batch is not None:
+            if batch is not None:  # it counts for itself
                 batch.size = size
-            if handle is not None:  # ``use`` counts for itself
+            else:
                 counts.handled += handled
         if raw is None:
             return Stretch(count, None, exhausted=False, failed=failed)
