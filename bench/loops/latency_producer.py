@@ -17,7 +17,7 @@ FLUSH_SECONDS = 30.0
 
 def main() -> None:
     job = read_job()
-    producer = Producer({"bootstrap.servers": job.servers, "linger.ms": 0, "compression.type": "lz4"})
+    producer = Producer({"bootstrap.servers": job.servers, "linger.ms": 1, "compression.type": "lz4"})
     encode = msgspec.json.Encoder().encode
     template = {
         "timestamp": datetime.now(UTC),
