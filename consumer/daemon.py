@@ -29,7 +29,6 @@ from schemas.wire import TwoSpellings
 log = structlog.get_logger("consumer.daemon")
 
 HEARD_SECONDS = 30.0
-CLOSE_SECONDS = 2.0
 
 
 def make_routes(settings: Settings, environment: Mapping[str, str]) -> list[Route]:

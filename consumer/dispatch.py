@@ -18,7 +18,7 @@ from consumer.handler import Handler
 from consumer.partition import Partition
 from consumer.record import Record, TopicPartition
 from consumer.routing import Predicate
-from consumer.stretch import make_use
+from consumer.stretch import needs_awaiting
 from consumer.tally import RouteTally, Tally
 
 Dispatch = Callable[[Any], Awaitable[Any] | None]
@@ -152,7 +152,7 @@ def _make_call(route: Route, key: TopicPartition, counts: RouteTally, batch: Bat
         return batch.add
     name, handle, wants_record = route.name, route.handler.call, route.handler.wants_record
     if not route.handler.is_async:
-        return make_use(handle, name, key, counts, wants_record=wants_record)
+        return _make_use(handle, name, key, counts, wants_record=wants_record)
     topic, partition = key
 
     def begin(event: Any, raw: Any) -> Awaitable[Any]:
@@ -167,6 +167,39 @@ def _make_call(route: Route, key: TopicPartition, counts: RouteTally, batch: Bat
         return begun
 
     return begin
+
+
+def _make_use(
+    call: Callable[..., Any], name: str, key: TopicPartition, counts: RouteTally, *, wants_record: bool
+) -> Call:
+    """Make the call of a plain function: counted, and whatever it raises says which route failed."""
+    topic, partition = key
+
+    def with_record(event: Any, raw: Any) -> Any:
+        try:
+            headers = raw.headers
+            record = Record(
+                topic, partition, raw.offset, raw.timestamp, raw.key, raw.value, tuple(headers) if headers else ()
+            )
+            result = call(event, record)
+        except BaseException as error:
+            raise HandlerFailedError(name, error) from error
+        if result is not None and needs_awaiting(result, name):
+            return result
+        counts.handled += 1
+        return None
+
+    def alone(event: Any, _raw: Any) -> Any:
+        try:
+            result = call(event)
+        except BaseException as error:
+            raise HandlerFailedError(name, error) from error
+        if result is not None and needs_awaiting(result, name):
+            return result
+        counts.handled += 1
+        return None
+
+    return with_record if wants_record else alone
 
 
 async def awaited(result: Awaitable[Any], name: str, counts: RouteTally, partition: Partition) -> None:

@@ -93,8 +93,13 @@ def place_of(error: BaseException) -> str:
     """Say an exception's class and the place in the code where it was raised; our own errors say what they are."""
     if isinstance(error, ConsumerError):
         return f"{type(error).__name__}: {error}"
+    place = raised_at(error)
+    return f"{type(error).__name__}{f' ({place})' if place else ''}"
+
+
+def raised_at(error: BaseException) -> str:
+    """Return ``file:line`` of where an exception was raised; empty when it never was."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    place = f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace is not None else ""
-    return f"{type(error).__name__}{place}"
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""

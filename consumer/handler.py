@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from consumer.calling import in_thread, within
-from consumer.errors import SettingsError, hint, place_of
+from consumer.errors import SettingsError, hint, place_of, raised_at
 from consumer.settings import RouteSettings
 
 MAX_RECORDS = 500
@@ -141,11 +141,7 @@ def _described(error: BaseException) -> str:
     """Say what was raised and where: this is a person's own module failing at import, no record is involved."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}"
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else ""
-    return f"{type(error).__name__}: {error}{place}"
+    return f"{type(error).__name__}: {error} at {raised_at(error)}"
 
 
 def _construct(target: type, options: Mapping[str, Any], environment: Mapping[str, str], where: str) -> Any:

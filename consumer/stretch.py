@@ -17,16 +17,13 @@ from consumer.decoding import Decoder
 from consumer.errors import HandlerFailedError
 from consumer.record import Record, TopicPartition
 from consumer.routing import Predicate
-from consumer.tally import RouteTally, Tally
+from consumer.tally import Tally
 from consumer.turns import Turns
 
 LOOK_EVERY = 16
 """Records between two looks at the clock, as long as they are quick."""
 SLOW_SECONDS = 0.001
 REFUSALS = 16
-
-Use = Callable[[Any, Any], Any]
-"""What is done with an event and its raw record; returns None, or what is left of it to be awaited."""
 
 
 class Collected(Protocol):
@@ -172,39 +169,6 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
         return Stretch(count, raw.offset + (1 if done else 0), exhausted=False, waits=waits, failed=failed)
 
     return run
-
-
-def make_use(
-    call: Callable[..., Any], name: str, key: TopicPartition, counts: RouteTally, *, wants_record: bool
-) -> Use:
-    """Make the call of a plain function: counted, and whatever it raises says which route failed."""
-    topic, partition = key
-
-    def with_record(event: Any, raw: Any) -> Any:
-        try:
-            headers = raw.headers
-            record = Record(
-                topic, partition, raw.offset, raw.timestamp, raw.key, raw.value, tuple(headers) if headers else ()
-            )
-            result = call(event, record)
-        except BaseException as error:
-            raise HandlerFailedError(name, error) from error
-        if result is not None and needs_awaiting(result, name):
-            return result
-        counts.handled += 1
-        return None
-
-    def alone(event: Any, _raw: Any) -> Any:
-        try:
-            result = call(event)
-        except BaseException as error:
-            raise HandlerFailedError(name, error) from error
-        if result is not None and needs_awaiting(result, name):
-            return result
-        counts.handled += 1
-        return None
-
-    return with_record if wants_record else alone
 
 
 def needs_awaiting(result: Any, name: str) -> bool:

@@ -106,7 +106,9 @@ class RunningConsumer:
 
 
 @asynccontextmanager
-async def started(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(
+    *arguments: str, reads: int = asyncio.subprocess.DEVNULL, **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start one command with its output to be read; kill it at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -114,7 +116,7 @@ async def started(*arguments: str, **environment: str) -> AsyncIterator[asyncio.
         "-m",
         "consumer",
         *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=reads,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **environment},
@@ -129,18 +131,8 @@ async def started(*arguments: str, **environment: str) -> AsyncIterator[asyncio.
 
 async def command(*arguments: str, stdin: bytes = b"", **environment: str) -> tuple[int, str, str]:
     """Run one command to its end: exit code, stdout, stderr."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "consumer",
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment},
-    )
-    async with asyncio.timeout(EXIT_SECONDS):
-        out, err = await process.communicate(stdin)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    async with started(*arguments, reads=asyncio.subprocess.PIPE, **environment) as process:
+        async with asyncio.timeout(EXIT_SECONDS):
+            out, err = await process.communicate(stdin)
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()

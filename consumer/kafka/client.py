@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from consumer.errors import KafkaError, KafkaUnreachableError, SettingsError
+from consumer.record import TopicPartition
 from consumer.settings import Kafka, Security
 
 ClientError = aiokafka.errors.KafkaError
@@ -80,6 +81,14 @@ async def require_topics(admin: AIOKafkaAdminClient, topics: Collection[str], wa
         names = ", ".join(repr(topic) for topic in missing)
         raise KafkaError(f"kafka.topics: no topic {names} that this client may read; {way_out}")
     return {topic: found[topic] for topic in topics}
+
+
+def position_of(consumer: Any, key: TopicPartition) -> int | None:
+    """Where a consumer will read next; its public ``position()`` would wait where there is none yet."""
+    subscription = consumer._subscription.subscription
+    assignment = subscription.assignment if subscription is not None else None
+    state = assignment.state_value(aiokafka.TopicPartition(*key)) if assignment is not None else None
+    return state.position if state is not None and state.has_valid_position else None
 
 
 def unreachable(kafka: Kafka) -> KafkaUnreachableError:

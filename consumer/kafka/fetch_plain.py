@@ -10,6 +10,7 @@ from typing import Any
 
 import aiokafka
 
+from consumer.kafka.client import position_of
 from consumer.partition import Chunk
 from consumer.record import TopicPartition
 
@@ -56,7 +57,7 @@ class PlainFetch:
             *(missing or [NOWHERE]), timeout_ms=int(wait_seconds * 1000), max_records=MAX_RECORDS
         )
         for key in wanted:
-            position = self._position(key)
+            position = position_of(self._consumer, key)
             if position is not None and (found.get(key) or position != self._positions.get(key)):
                 self._keep(key, found.get(key, ()), position)
 
@@ -65,12 +66,6 @@ class PlainFetch:
         self._positions[key] = position
         self._chunks[key] = Chunk(start, iter(records), position)
         self._bytes_consumed[key.topic] += sum(len(r.key or b"") + len(r.value or b"") for r in records)
-
-    def _position(self, key: TopicPartition) -> int | None:
-        """Where the client will read next; its public ``position()`` would wait where there is none yet."""
-        assignment = self._consumer._subscription.subscription.assignment
-        state = assignment.state_value(aiokafka.TopicPartition(*key)) if assignment is not None else None
-        return state.position if state is not None and state.has_valid_position else None
 
     def ready(self, key: TopicPartition) -> bool:
         """Whether ``take`` would return something."""

@@ -21,6 +21,7 @@ from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
 from consumer.errors import CorruptBatchError
+from consumer.kafka.client import position_of
 from consumer.partition import Chunk
 from consumer.record import TopicPartition
 
@@ -127,12 +128,7 @@ class RawFetch:
 
     def _starts(self, key: TopicPartition) -> int | None:
         """Where a partition starts, if it has not been said yet and is known."""
-        if key in self._positions:
-            return None
-        subscription = self._consumer._subscription.subscription
-        assignment = subscription.assignment if subscription is not None else None
-        state = assignment.state_value(aiokafka.TopicPartition(*key)) if assignment is not None else None
-        return state.position if state is not None and state.has_valid_position else None
+        return None if key in self._positions else position_of(self._consumer, key)
 
     def _begin(self, key: TopicPartition) -> _Fetch | None:
         """Take a partition's fetch out of the buffer, if it still belongs to the assignment and to the position."""
