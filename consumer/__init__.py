@@ -1,8 +1,9 @@
-"""What the author of a handler needs: the Record that a second parameter gets.
+"""What the author of a handler needs: the Record that a second parameter gets, and what a handler may raise.
 
 The event itself is ``schemas.session.Session``.
 """
 
-from consumer.record import Record
+from consumer.instructions import Pause, Reject, Retry
+from consumer.record import Position, Record
 
-__all__ = ["Record"]
+__all__ = ["Pause", "Position", "Record", "Reject", "Retry"]

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from consumer.errors import CallTimeoutError
+
 THREADS = 64
 
 
@@ -49,11 +51,17 @@ def in_thread(call: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
 
 
 def within(call: Callable[..., Awaitable[Any]], seconds: float) -> Callable[..., Awaitable[Any]]:
-    """Give each call a time limit; past it the call is cancelled and TimeoutError raised."""
+    """Give each call a time limit; past it the call is cancelled and CallTimeoutError raised."""
 
     @functools.wraps(call)
     async def limited(*arguments: Any) -> Any:
-        async with asyncio.timeout(seconds):
-            return await call(*arguments)
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await call(*arguments)
+        except TimeoutError as error:
+            if limit.expired():
+                raise CallTimeoutError from error
+            raise  # the handler's own
 
     return limited

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import structlog
 
@@ -18,11 +19,14 @@ from consumer.errors import ConsumerError, SettingsError, StuckCallError, place_
 from consumer.handler import extend_path, load_handler
 from consumer.http.server import HttpServer
 from consumer.kafka.client import connection_options
+from consumer.kafka.letters import LetterBox
 from consumer.kafka.source import KafkaSource
+from consumer.letter import Writer
 from consumer.metrics.collector import DaemonCollector, exposition
 from consumer.routing import compile_match
 from consumer.settings import LOG_EVERYTHING, Settings
 from consumer.tally import Tally
+from consumer.way_out import way_out
 from schemas.session import Session
 from schemas.wire import TwoSpellings
 
@@ -55,6 +59,13 @@ async def enter_handlers(routes: Sequence[Route], opened: contextlib.AsyncExitSt
                 raise SettingsError(f"routes ({route.name}): {why}") from error
 
 
+def make_letter_box(settings: Settings, *, of_letters: bool = False) -> LetterBox | None:
+    """Make what writes dead letters; None when ``dead_letter.topic`` is empty."""
+    if not settings.dead_letter.topic:
+        return None
+    return LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id, of_letters))
+
+
 class Daemon:
     """One run of the consumer, from ``run`` to its return; made by a command, asked to end with ``stop``."""
 
@@ -65,6 +76,7 @@ class Daemon:
         self.engine: Engine | None = None
         self._settings = settings
         self._routes = routes
+        self._letters = make_letter_box(settings)
         self._source = KafkaSource(settings.kafka, self.tally, self.fail)
         self._collector = DaemonCollector(
             self.tally,
@@ -101,6 +113,7 @@ class Daemon:
 
     async def _consume(self) -> None:
         spellings = TwoSpellings(Session)
+        letters = self._letters
         async with asyncio.TaskGroup() as tasks:
             self.engine = engine = Engine(
                 source=self._source,
@@ -110,6 +123,10 @@ class Daemon:
                 tally=self.tally,
                 tasks=tasks,
                 fail=self.fail,
+                retry=self._settings.retry,
+                dead_letter=self._settings.dead_letter,
+                letters=letters,
+                way_out=partial(way_out, self._settings.kafka),
             )
             loops = [
                 tasks.create_task(self._guard(loop))
@@ -121,6 +138,8 @@ class Daemon:
                 log.info("draining", seconds=self._settings.delivery.drain_seconds)
             await engine.stop()
             await self._source.stop()
+            if letters is not None:
+                await letters.close()
             for loop in loops:
                 loop.cancel()
             self._exit_if_stuck()

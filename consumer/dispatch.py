@@ -7,8 +7,8 @@ done when the function returns: no task, no coroutine, no queue. Where nobody ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -50,22 +50,34 @@ class Batch(Protocol):
 Call = Callable[[Any, Any], Awaitable[Any] | None]
 Unmatched = Callable[[int], None]
 """Told the offset of an event that no route wanted."""
+Choose = Callable[[Any, Any], Sequence[Route]]
+"""Takes a raw record and its event (None for a tombstone); returns the routes that get it."""
 
 
-Early = Callable[[Any], Callable[[], Awaitable[Any] | None]]
-"""Takes a raw record that cannot be called yet; returns what calls it later. Its batches get it at once: they are in
-the order in which records are pulled, also where calls overtake each other."""
+class Calls(NamedTuple):
+    """What can be done with a raw record of one partition."""
+
+    dispatch: Dispatch
+    early: Callable[[Any], Callable[[], Awaitable[Any] | None]]
+    """Takes a raw record that cannot be called yet; returns what calls it later. Its batches get it at once: they are
+    in the order in which records are pulled, also where calls overtake each other. Raises DecodeError."""
+    again: Callable[[Any, str, bool], Coroutine[Any, Any, None]]
+    """Calls a record's route once more and those behind it, or (True) only those; decoded anew, as a handler may have
+    changed its event. Counts for itself; raises DecodeError or HandlerFailedError."""
+    chosen: Callable[[Any], tuple[Any, Sequence[Route]]]
+    """Decodes a raw record; returns its event and the routes that get it."""
 
 
-def make_dispatch(
+def make_dispatch(  # noqa: C901 - closures over the same names
     routes: Sequence[Route],
     decoder: Decoder,
     partition: Partition,
     tally: Tally,
     batches: Mapping[str, Batch],
     unmatched: Unmatched,
-) -> tuple[Dispatch, Early]:
-    """Make both functions for one partition."""
+    choose: Choose | None = None,
+) -> Calls:
+    """Make them for one partition; ``choose`` replaces the routes' matches."""
     key = partition.key
     calls = {route.name: _make_call(route, key, tally.routes[route.name], batches.get(route.name)) for route in routes}
 
@@ -74,16 +86,58 @@ def make_dispatch(
         if raw.value is not None:
             unmatched(raw.offset)
 
-    if is_single(routes):
+    def chosen(raw: Any) -> tuple[Any, Sequence[Route]]:
+        event = None if raw.value is None else decoder.decode(raw.value)
+        if choose is not None:
+            return event, choose(raw, event)
+        if event is None:
+            return None, [route for route in routes if route.tombstones]
+        return event, [route for route in routes if route.matches is None or route.matches(event)]
+
+    def early(raw: Any) -> Callable[[], Awaitable[Any] | None]:
+        event, found = chosen(raw)
+        if not found:
+            skip(raw)
+        for route in found:
+            if route.handler.takes_batches:
+                calls[route.name](event, raw)
+        names = _one_by_one(found)
+        return lambda: begin(names, event, raw)
+
+    def begin(names: Sequence[str], event: Any, raw: Any) -> Awaitable[Any] | None:
+        for index, name in enumerate(names):
+            rest = calls[name](event, raw)
+            if rest is not None:
+                return in_turn(rest, name, names[index + 1 :], event, raw)
+        return None
+
+    async def in_turn(rest: Awaitable[Any], name: str, others: Sequence[str], event: Any, raw: Any) -> None:
+        await awaited(rest, name, tally.routes[name], partition)
+        following = begin(others, event, raw)
+        if following is not None:
+            await following
+
+    async def again(raw: Any, name: str, behind: bool) -> None:
+        event, found = chosen(raw)
+        names = _one_by_one(found)
+        rest = begin(names[names.index(name) + behind :], event, raw)
+        if rest is not None:
+            await rest
+
+    if is_single(routes) and choose is None:
         dispatch = _one(routes[0], calls[routes[0].name], decoder, skip)
-        return dispatch, lambda raw: lambda: dispatch(raw)
-    early = _several(routes, calls, decoder.decode, skip, tally, partition)
-    return (lambda raw: early(raw)()), early
+        later = early if routes[0].handler.takes_batches else lambda raw: lambda: dispatch(raw)
+        return Calls(dispatch, later, again, chosen)
+    return Calls(lambda raw: early(raw)(), early, again, chosen)
 
 
 def is_single(routes: Sequence[Route]) -> bool:
     """Whether records go to one route only, and tombstones to none."""
     return len(routes) == 1 and not routes[0].tombstones
+
+
+def _one_by_one(routes: Sequence[Route]) -> list[str]:
+    return [route.name for route in routes if not route.handler.takes_batches]
 
 
 def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]) -> Dispatch:
@@ -105,45 +159,6 @@ def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]
         return None
 
     return dispatch
-
-
-def _several(  # noqa: C901 - three closures over the same names
-    routes: Sequence[Route],
-    calls: Mapping[str, Call],
-    decode: Callable[[bytes], Any],
-    skip: Callable[[Any], None],
-    tally: Tally,
-    partition: Partition,
-) -> Early:
-    def early(raw: Any) -> Callable[[], Awaitable[Any] | None]:
-        value = raw.value
-        if value is None:
-            event, chosen = None, [route for route in routes if route.tombstones]
-        else:
-            event = decode(value)
-            chosen = [route for route in routes if route.matches is None or route.matches(event)]
-        if not chosen:
-            skip(raw)
-        for route in chosen:
-            if route.handler.takes_batches:
-                calls[route.name](event, raw)
-        names = [route.name for route in chosen if not route.handler.takes_batches]
-        return lambda: begin(names, event, raw)
-
-    def begin(names: list[str], event: Any, raw: Any) -> Awaitable[Any] | None:
-        for index, name in enumerate(names):
-            rest = calls[name](event, raw)
-            if rest is not None:
-                return in_turn(rest, name, names[index + 1 :], event, raw)
-        return None
-
-    async def in_turn(rest: Awaitable[Any], name: str, others: list[str], event: Any, raw: Any) -> None:
-        await awaited(rest, name, tally.routes[name], partition)
-        following = begin(others, event, raw)
-        if following is not None:
-            await following
-
-    return early
 
 
 def _make_call(route: Route, key: TopicPartition, counts: RouteTally, batch: Batch | None) -> Call:

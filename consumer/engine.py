@@ -13,13 +13,15 @@ import structlog
 from consumer.batch import RouteBatch
 from consumer.committer import Commits, Committer
 from consumer.decoding import Decoder
-from consumer.dispatch import Route, is_single, make_dispatch
+from consumer.dispatch import Choose, Route, is_single, make_dispatch
 from consumer.errors import PartitionHaltedError, StuckCallError, place_of
+from consumer.fuse import Fuse
 from consumer.lanes import Intake, Lanes
 from consumer.outcome import HaltReason
 from consumer.partition import Halt, Partition
 from consumer.record import TopicPartition
-from consumer.settings import Delivery
+from consumer.settings import DeadLetterSettings, Delivery, RetrySettings
+from consumer.settle import Failures, Letters
 from consumer.stretch import Run, Way, make_stretch
 from consumer.tally import Tally
 from consumer.turns import Turns
@@ -32,6 +34,10 @@ COMMIT_BUDGET_SECONDS = 4.0
 MEASURE_SECONDS = 3.0
 WARN_UNMATCHED_SECONDS = 60.0
 POLL_SECONDS = 0.2
+
+
+WayOut = Callable[[TopicPartition, HaltReason, int], str]
+"""Takes a halted partition, its reason and the offset with which it could go on; returns what a person may run."""
 
 
 class Source(Intake, Commits, Protocol):
@@ -54,7 +60,7 @@ class Engine:
     end keeps its partition from being worked on in the next epoch.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one place wires it
         self,
         *,
         source: Source,
@@ -64,7 +70,13 @@ class Engine:
         tally: Tally,
         tasks: asyncio.TaskGroup,
         fail: Callable[[Exception], None],
+        retry: RetrySettings = RetrySettings(),  # noqa: B008 - never changes
+        dead_letter: DeadLetterSettings = DeadLetterSettings(),  # noqa: B008
+        letters: Letters | None = None,
+        way_out: WayOut = lambda _key, _reason, _offset: "",
+        choose: Choose | None = None,
     ) -> None:
+        """``choose`` replaces the routes' matches; ``way_out`` says how a halted partition goes on."""
         self.stuck_calls = 0
         self._source = source
         self._decoder = decoder
@@ -73,6 +85,10 @@ class Engine:
         self._tally = tally
         self._tasks = tasks
         self._fail = fail
+        self._way_out = way_out
+        self._choose = choose
+        fuse = Fuse(dead_letter.limit_ratio, dead_letter.limit_window_records)
+        self._failures = Failures(retry, letters, fuse, self._halt, self._halt_all)
         self._turns = Turns()
         self._committer = Committer(source, _flushes(routes), tally, tasks)
         self._commit_seconds = max([delivery.commit_interval_seconds, *(r.handler.flush_seconds for r in routes)])
@@ -103,25 +119,22 @@ class Engine:
 
     def _begin(self, partition: Partition) -> Lanes:
         key, tally, routes = partition.key, self._tally, self._routes
-        only = (routes[0].name, tally.routes[routes[0].name]) if is_single(routes) else None
-        lanes = Lanes(partition, self._source, self._delivery, self._turns, tally, self._begin_task, self._halt)
+        single = is_single(routes) and self._choose is None
+        only = (routes[0].name, tally.routes[routes[0].name]) if single else None
+        lanes = Lanes(partition, self._source, self._delivery, self._turns, tally, self._begin_task, self._failures)
+        max_bytes = max(1, self._delivery.max_in_flight_bytes // 2)
         batches = {
             route.name: RouteBatch(
-                route,
-                partition,
-                tally.routes[route.name],
-                lanes.spawn,
-                lanes.batch_done,
-                max(1, self._delivery.max_in_flight_bytes // 2),
+                route, lanes.settler, tally.routes[route.name], lanes.spawn, lanes.wake, lanes.chosen, max_bytes
             )
             for route in routes
             if route.handler.takes_batches
         }
-        dispatch = make_dispatch(routes, self._decoder, partition, tally, batches, self._unmatched(key))
-        stretch = self._make_stretch(key, batches) if is_single(routes) else None
+        calls = make_dispatch(routes, self._decoder, partition, tally, batches, self._unmatched(key), self._choose)
+        stretch = self._make_stretch(key, batches) if single else None
         # A call of an earlier epoch that would not end, cancelled or not, still works on this partition.
         earlier = [task for old in self._outlived if old.partition.key == key for task in old.tasks]
-        lanes.begin(dispatch, stretch, list(batches.values()), only, earlier)
+        lanes.begin(calls, stretch, list(batches.values()), only, earlier)
         return lanes
 
     def _make_stretch(self, key: TopicPartition, batches: Mapping[str, RouteBatch]) -> Run | None:
@@ -204,19 +217,34 @@ class Engine:
     def halt(self, key: TopicPartition, reason: HaltReason, offset: int, explanation: str) -> None:
         """Halt a partition from outside its lanes: the source cannot go on there."""
         if key in self._lanes:
-            self._halt(self._lanes[key].partition, reason, offset, explanation)
-            self._lanes[key].wake()
+            self._halt(self._lanes[key].partition, reason, offset, explanation, offset)
 
-    def _halt(self, partition: Partition, reason: HaltReason, offset: int, explanation: str) -> None:
+    def _halt(self, partition: Partition, reason: HaltReason, offset: int, explanation: str, next_offset: int) -> None:
         """Stop one partition where it is; the others go on, or the process ends, as ``on_halt`` says."""
         if partition.halt is not None:
             return
         key = partition.key
-        partition.stop_at(Halt(reason, offset, explanation))
-        log.error("partition halted", partition=str(key), offset=offset, reason=reason.value, why=explanation)
+        way_out = self._way_out(key, reason, next_offset)
+        partition.stop_at(Halt(reason, offset, explanation, way_out))
+        if key in self._lanes and self._lanes[key].partition is partition:
+            self._lanes[key].wake()
+        log.error(
+            "partition halted",
+            topic=key.topic,
+            partition=key.partition,
+            offset=offset,
+            reason=reason.value,
+            why=explanation,
+            way_out=way_out,
+        )
         if self._delivery.on_halt == "exit":
             where = f"topic {key.topic}, partition {key.partition}, offset {offset}"
-            self._fail(PartitionHaltedError(f"{where}: {explanation}"))
+            self._fail(PartitionHaltedError(f"{where}: {explanation}; {way_out}"))
+
+    def _halt_all(self, reason: HaltReason, explanation: str) -> None:
+        for lanes in list(self._lanes.values()):
+            done = max(0, lanes.partition.done)
+            self._halt(lanes.partition, reason, done, explanation, done)
 
     def _unmatched(self, key: TopicPartition) -> Callable[[int], None]:
         def warn(offset: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class ConsumerError(Exception):
@@ -50,13 +51,15 @@ class LocalKafkaError(ConsumerError):
 class DecodeError(ConsumerError):
     """A record's value is not an event.
 
-    ``reason`` is from a closed set (a metric's label): ``undecodable`` or ``too_large``. The message holds no part of
-    the value: libraries quote what they could not read, and a value may hold personal data.
+    ``reason`` is from a closed set (a metric's label): ``undecodable``, ``too_large`` or ``bad_header``. The message
+    holds no part of the value: libraries quote what they could not read, and a value may hold personal data.
+    ``record`` is what to dead-letter instead of the record as it was delivered, if that cannot be read as it is.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, record: Any = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.record = record
 
 
 class HandlerFailedError(Exception):
@@ -65,7 +68,19 @@ class HandlerFailedError(Exception):
     def __init__(self, route: str, error: BaseException) -> None:
         super().__init__(f"the handler of route {route!r} raised {place_of(error)}")
         self.route = route
-        self.timed_out = isinstance(error, TimeoutError)
+        self.error = error
+
+
+class CallTimeoutError(TimeoutError):
+    """A handler's call was cancelled at the end of its route's ``timeout_seconds``."""
+
+
+class LetterRefusedError(ConsumerError):
+    """A dead letter can never be written as things are: no such topic, not allowed, too large."""
+
+
+class LetterDelayedError(ConsumerError):
+    """A dead letter could not be written this time; Kafka may take it later."""
 
 
 class SinkError(ConsumerError, OSError):
@@ -73,11 +88,16 @@ class SinkError(ConsumerError, OSError):
 
 
 class CorruptBatchError(ConsumerError):
-    """A batch's checksum is wrong or it cannot be unpacked; ``offset`` is where it begins."""
+    """A batch's checksum is wrong or it cannot be unpacked: what is from ``offset`` to ``next_offset`` is unknown."""
 
-    def __init__(self, offset: int, message: str) -> None:
+    def __init__(self, offset: int, message: str, next_offset: int) -> None:
         super().__init__(message)
         self.offset = offset
+        self.next_offset = next_offset
+
+
+class BatchTooLargeError(CorruptBatchError):
+    """A batch is larger than ``kafka.max_batch_bytes`` when it is unpacked."""
 
 
 def hint(name: str, known: Iterable[str]) -> str:

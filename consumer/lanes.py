@@ -11,18 +11,20 @@ record, does what queued up behind its key meanwhile, and ends if another pulls 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol
 
 from consumer.batch import RouteBatch
-from consumer.dispatch import Dispatch, Early, failure_of
-from consumer.errors import CorruptBatchError, DecodeError, HandlerFailedError, place_of
+from consumer.dispatch import Calls, Route, failure_of
+from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError
 from consumer.outcome import HaltReason
 from consumer.partition import Chunk, Partition
 from consumer.record import TopicPartition
 from consumer.settings import Delivery
+from consumer.settle import Failures, Settler
 from consumer.stretch import LOOK_EVERY, SLOW_SECONDS, Run
 from consumer.tally import RouteTally, Tally
 from consumer.turns import Turns
@@ -34,8 +36,13 @@ class Intake(Protocol):
     def take(self, key: TopicPartition) -> Chunk | None:
         """Return what comes next in a partition, or None when nothing is there yet; raises CorruptBatchError."""
 
+    def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
+        """Return what can still be read, from ``position`` on, of the chunk taken last, out of which pulling raised.
 
-Halt = Callable[[Partition, HaltReason, int, str], None]
+        Raises CorruptBatchError when its records cannot be told apart.
+        """
+
+
 Tasks = set[asyncio.Task[None]]
 Queue = deque[tuple[Any, Callable[[], Awaitable[Any] | None]]]
 """Raw records behind a busy key, each with what calls its handlers."""
@@ -59,7 +66,7 @@ class Lanes:
         turns: Turns,
         tally: Tally,
         begin_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None],
-        halt: Halt,
+        failures: Failures,
     ) -> None:
         self.partition = partition
         self.tasks: Tasks = set()
@@ -70,12 +77,12 @@ class Lanes:
         self._turns = turns
         self._tally = tally
         self._begin_task = begin_task
-        self._halt = halt
+        self._failures = failures
+        self.settler = Settler(partition, self, failures, tally, self._again)
         self._concurrency = 1 if delivery.ordering == "partition" else delivery.concurrency
         self._busy: dict[bytes | None, Queue] | None = {} if delivery.ordering == "key" else None
         self._batches: list[RouteBatch] = []
-        self._dispatch: Dispatch
-        self._early: Early
+        self._calls: Calls
         self._stretch: Run | None = None
         self._route, self._counts = "", RouteTally()
         self._chunk: Chunk | None = None
@@ -87,10 +94,13 @@ class Lanes:
         self._step = 1
         """Records between two looks at the clock: fewer when handlers are slow."""
         self._wake = asyncio.Event()
+        self._end = asyncio.Event()
+        self._places: deque[asyncio.Future[None]] = deque()
+        """Records whose wait is over and that need a runner's place to be called again."""
 
     def begin(
         self,
-        dispatch: tuple[Dispatch, Early],
+        calls: Calls,
         stretch: Run | None,
         batches: list[RouteBatch],
         only: tuple[str, RouteTally] | None,
@@ -102,21 +112,33 @@ class Lanes:
         """
         if only is not None:
             self._route, self._counts = only
-        self._dispatch, self._early = dispatch
+        self._calls = calls
         self._stretch = stretch
         self._batches = self.partition.batches = batches
         self.spawn(self._run_after(earlier))
 
+    def _again(self, raw: Any, route: str, behind: bool) -> Coroutine[Any, Any, None]:
+        return self._calls.again(raw, route, behind)
+
+    def chosen(self, raw: Any) -> tuple[Any, Sequence[Route]]:
+        """Return a raw record's event and the routes that get it."""
+        return self._calls.chosen(raw)
+
     def wake(self) -> None:
         """Say that there may be data, or room, or an end."""
         self._wake.set()
+        if self.partition.ended:
+            self._end.set()
+            for place in self._places:
+                if not place.done():
+                    place.set_result(None)
 
     def close(self) -> None:
         """Start nothing more, but for batches in the making, which are called at once."""
         self.partition.close()
         for batch in self._batches:
             batch.call_now()
-        self._wake.set()
+        self.wake()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something as a task that the drain waits for."""
@@ -124,12 +146,6 @@ class Lanes:
         if task is not None:
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
-
-    def batch_done(self, offset: int, failed: HandlerFailedError | None) -> None:
-        """Go on after a batch, or halt at its first record."""
-        if failed is not None:
-            self._fail(offset, failed)
-        self._wake.set()
 
     # -- runners -------------------------------------------------------------------------------------------------
 
@@ -148,32 +164,38 @@ class Lanes:
                 if self._puller is me:
                     self._puller = None
         finally:
-            self._runners -= 1
-            # The puller may be waiting in a call, and had nobody to hand over to until now.
-            self._after_yield()
+            self._leave()
 
     async def _pull(self, me: object) -> None:
-        while True:
+        while self._puller is me:
             try:
                 chunk = self._chunk or self._intake.take(self.partition.key)
             except CorruptBatchError as corrupt:
-                self._halt(self.partition, HaltReason.CORRUPT_BATCH, corrupt.offset, str(corrupt))
+                self._halt(corrupt)
                 return
             if chunk is None:
                 if not await self._data():
                     return
                 continue
             if self._chunk is None:
-                self._chunk = chunk
-                if self.partition.watermark is None:
-                    self.partition.start(chunk.first_offset)
+                self._begin_chunk(chunk)
+            if self._crowded() and not await self._room():
+                return
             if time.monotonic() >= self._turns.end:
                 await self._turns.next()
                 if self.partition.ended:
                     return
-            run = self._stretch
+            # While a key is busy the flat loop would overtake it.
+            run = None if self._busy else self._stretch
             if not (await self._pull_stretches(chunk, run) if run else await self._pull_chunk(me, chunk)):
                 return
+
+    def _begin_chunk(self, chunk: Chunk) -> None:
+        self._chunk = chunk
+        if self.partition.watermark is None:
+            self.partition.start(chunk.first_offset)
+        for batch in self._batches:
+            batch.reads_from(chunk)
 
     async def _pull_stretches(self, chunk: Chunk, run: Run) -> bool:
         """Handle a chunk's records by the flat loop, a turn at a time; False when pulling is over."""
@@ -185,57 +207,66 @@ class Lanes:
             self._count(done.records)
             if done.position is not None:
                 watermark.position = done.position
-            if done.failed is not None:
-                self._fail(watermark.position, done.failed)
-            elif done.waits is not None:  # a plain function that returned a coroutine: it is no plain one after all
-                raw, rest = done.waits
+            if done.raw is not None:
                 if self._concurrency > 1:
-                    self._stretch = None
-                    self._hold_current(raw)
+                    if done.rest is not None:  # it returned a coroutine: it is no plain function after all
+                        self._stretch = None
+                    self._hold_current(done.raw)
                     self._runners += 1
-                    self.spawn(self._finish_apart(rest, raw))
+                    self.spawn(self._finish_apart(done.raw, done.rest, done.failed))
+                    await asyncio.sleep(0)  # it may say Pause, and then nothing more is started
                     return True
-                if not await self._wait_for(rest, raw.offset):
+                if not await self._outcome(done.raw, done.rest, done.failed):
                     return False
-                watermark.position = raw.offset + 1
+                watermark.position = done.raw.offset + 1
+            elif done.failed is not None:
+                return self._salvage(done.failed)
             elif done.exhausted:
                 self._chunk = None
                 watermark.position = chunk.next_offset
                 return True
-            elif not partition.blocked or await self._room():
-                await turns.next()
+            if self._crowded() and not await self._room():
+                return False
+            await turns.next()
         return False
 
     async def _pull_chunk(self, me: object, chunk: Chunk) -> bool:  # noqa: C901, PLR0911, PLR0912, PLR0915 - the hot loop
         """Dispatch a chunk's records in place; False when pulling is over for this runner."""
-        partition, busy, dispatch, turns = self.partition, self._busy, self._dispatch, self._turns
+        partition, busy, dispatch, turns = self.partition, self._busy, self._calls.dispatch, self._turns
         watermark, monotonic, counts = partition.watermark, time.monotonic, self._counts
         assert watermark is not None
         overlapping, batches = self._concurrency > 1, bool(self._batches)
         count, look_at, looked = 0, self._step, monotonic()
         pulling = True
         must_wait = False
-        if self._crowded() and not await self._room():  # the runner before this one may have filled it up
-            return False
         self._arm()
         try:
             for raw in chunk.records:
                 count += 1
+                pulling = False
                 if busy and raw.key in busy:
-                    pulling = False
                     partition.hold(raw.offset, raw)
-                    busy[raw.key].append((raw, self._early(raw)))
-                    pulling = True
+                    busy[raw.key].append((raw, self._later(raw)))
                     watermark.position = raw.offset + 1
                     must_wait = self._crowded()
                 else:
                     if overlapping:
                         self._current = raw
-                    pulling = False
-                    rest = dispatch(raw)
-                    if rest is not None:
-                        await rest
-                        counts.handled += 1
+                    waited = False
+                    try:
+                        rest = dispatch(raw)
+                        if rest is not None:
+                            waited = True
+                            await rest
+                            counts.handled += 1
+                    except BaseException as error:
+                        waited = True
+                        self._count(count)
+                        count, look_at = 0, 0
+                        if not await self._settle(raw, error):
+                            return False
+                    if waited:
+                        must_wait = self._crowded()
                         if overlapping:
                             if self._puller is not me:
                                 await self._finish_held(raw)
@@ -245,10 +276,10 @@ class Lanes:
                         if partition.ended:
                             watermark.position = raw.offset + 1
                             return False
-                    pulling = True
                     watermark.position = raw.offset + 1
                     if batches:
                         must_wait = self._crowded() or partition.ended
+                pulling = True
                 if count < look_at and not must_wait:
                     continue
                 now = monotonic()
@@ -264,15 +295,10 @@ class Lanes:
                         return False
                     self._arm()
                     count, look_at, looked, must_wait = 0, self._step, monotonic(), False
-        except BaseException as error:
-            if pulling and isinstance(error, Exception):
-                self._fail(watermark.position, error)
-                return False
-            failed = failure_of(error, self._route, self.partition) if not isinstance(error, DecodeError) else error
-            if not isinstance(failed, DecodeError | HandlerFailedError):
-                raise failed from None
-            self._fail(raw.offset, failed)
-            return False
+        except Exception as error:
+            if not pulling:
+                raise
+            return self._salvage(error)
         finally:
             self._count(count)
             if self._puller is me:
@@ -286,22 +312,56 @@ class Lanes:
         partition, limits = self.partition, self._delivery
         return (
             partition.blocked > 0
+            or partition.pausing > 0
             or partition.held_records >= limits.max_in_flight_records
             or partition.held_bytes >= limits.max_in_flight_bytes
         )
 
-    async def _wait_for(self, rest: Awaitable[Any], offset: int) -> bool:
-        """Await what is left of a record; False when it failed, and the partition has halted."""
+    def _later(self, raw: Any) -> Callable[[], Awaitable[Any] | None]:
+        """Prepare the call of a record that must wait; what cannot be read fails when its turn comes."""
         try:
-            await rest
-        except BaseException as error:
-            failed = failure_of(error, self._route, self.partition)
-            if not isinstance(failed, HandlerFailedError):
-                raise failed from None
-            self._fail(offset, failed)
+            return self._calls.early(raw)
+        except DecodeError as error:
+            failed = error
+
+            def fail() -> None:
+                raise failed
+
+            return fail
+
+    async def _outcome(self, raw: Any, rest: Awaitable[Any] | None, failed: BaseException | None) -> bool:
+        """Bring a record that waits, or failed, to its outcome; False when the partition ended first."""
+        if rest is not None:
+            try:
+                await rest
+            except BaseException as error:
+                failed = error
+            else:
+                self._counts.handled += 1
+        return failed is None or await self._settle(raw, failed)
+
+    async def _settle(self, raw: Any, error: BaseException) -> bool:
+        failed = error if isinstance(error, DecodeError) else failure_of(error, self._route, self.partition)
+        if not isinstance(failed, DecodeError | HandlerFailedError):
+            raise failed from None
+        # Others may go on meanwhile, if the ordering lets them.
+        self._arm()
+        return await self.settler.settle(raw, failed)
+
+    def _salvage(self, error: Exception) -> bool:
+        """Go on with what can be read of a batch out of which pulling raised, or halt."""
+        assert self.partition.watermark is not None
+        try:
+            chunk = self._intake.salvage(self.partition.key, self.partition.watermark.position, error)
+        except CorruptBatchError as corrupt:
+            self._halt(corrupt)
             return False
-        self._counts.handled += 1
+        self._begin_chunk(chunk)
         return True
+
+    def _halt(self, corrupt: CorruptBatchError) -> None:
+        reason = HaltReason.BATCH_TOO_LARGE if isinstance(corrupt, BatchTooLargeError) else HaltReason.CORRUPT_BATCH
+        self._failures.halt(self.partition, reason, corrupt.offset, str(corrupt), corrupt.next_offset)
 
     def _count(self, records: int) -> None:
         self._tally.records_consumed[self.partition.key.topic] += records
@@ -325,6 +385,54 @@ class Lanes:
         self._wake.clear()
         if not self.partition.ended:
             await self._wake.wait()
+
+    # -- waits of what failed ------------------------------------------------------------------------------------
+
+    async def wait(self, seconds: float, *, own_pause: bool, place: bool) -> bool:
+        """Wait, and then until no other record pauses the partition; False at once when the partition has ended.
+
+        With ``place`` the caller has a runner's place, which is free meanwhile.
+        """
+        if place:
+            self._leave()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._end.wait()
+            while self.partition.pausing and not own_pause and not self.partition.ended:
+                await self._woken()
+            while place and self._runners >= self._concurrency and not self.partition.ended:
+                mine = asyncio.get_running_loop().create_future()
+                self._places.append(mine)
+                await mine
+        finally:
+            if place:
+                self._runners += 1
+        return not self.partition.ended
+
+    async def ended_before(self, task: asyncio.Task[None]) -> bool:
+        """Wait for a task or the partition's end; whether that came first."""
+        end = asyncio.ensure_future(self._end.wait())
+        await asyncio.wait([task, end], return_when=asyncio.FIRST_COMPLETED)
+        end.cancel()
+        return not task.done()
+
+    def unpaused(self) -> None:
+        """Go on after a pause."""
+        for batch in self._batches:
+            batch.resume()
+        self._wake.set()
+
+    def _leave(self) -> None:
+        """Give a runner's place to whoever needs it: first to a record that waits to be called again."""
+        self._runners -= 1
+        while self._places and self._places[0].done():
+            self._places.popleft()
+        if self._places:
+            self._places.popleft().set_result(None)
+        else:
+            # The puller may be waiting in a call, and had nobody to hand over to until now.
+            self._after_yield()
 
     # -- calls that wait -----------------------------------------------------------------------------------------
 
@@ -356,13 +464,12 @@ class Lanes:
         if self._busy is not None:
             self._busy[raw.key] = deque()
 
-    async def _finish_apart(self, rest: Awaitable[Any], raw: Any) -> None:
+    async def _finish_apart(self, raw: Any, rest: Awaitable[Any] | None, failed: Exception | None) -> None:
         try:
-            if await self._wait_for(rest, raw.offset):
+            if await self._outcome(raw, rest, failed):
                 await self._finish_held(raw)
         finally:
-            self._runners -= 1
-            self._after_yield()
+            self._leave()
 
     async def _finish_held(self, raw: Any) -> None:
         """End a record that was held while its call waited, and do what came behind its key meanwhile."""
@@ -374,14 +481,15 @@ class Lanes:
         queue = self._busy[raw.key]
         # Also when the partition is closing: what queued up here was delivered, and records of other keys behind it are
         # done. Left undone it would hold the last commit below them, and the next owner would repeat them all.
-        while queue and partition.halt is None and not partition.over:
+        while queue and await self._may_start():
             following, begin = queue.popleft()
+            rest: Awaitable[Any] | None = None
+            failed: Exception | None = None
             try:
                 rest = begin()
-            except (DecodeError, HandlerFailedError) as failed:
-                self._fail(following.offset, failed)
-                return
-            if rest is not None and not await self._wait_for(rest, following.offset):
+            except (DecodeError, HandlerFailedError) as error:
+                failed = error
+            if (rest is not None or failed is not None) and not await self._outcome(following, rest, failed):
                 return
             partition.release(following.offset, following)
             self._wake.set()
@@ -390,18 +498,9 @@ class Lanes:
         if not queue:
             del self._busy[raw.key]
 
-    def _fail(self, offset: int, failed: Exception) -> None:
-        """Halt at a record that has no outcome; what is neither a decoding nor a handler's error came from pulling."""
-        reason = HaltReason.NO_DEAD_LETTER
-        explanation = str(failed)
-        if isinstance(failed, DecodeError):
-            self._tally.decode_errors[self.partition.key.topic, failed.reason] += 1
-        elif isinstance(failed, HandlerFailedError):
-            kind = "timeout" if failed.timed_out else "error"
-            if failed.route:  # else it is no handler's: an error of ours on the way to one
-                self._tally.handler_errors[failed.route, kind] += 1
-        else:  # the batch cannot be unpacked: the records behind this place cannot be told apart
-            reason = HaltReason.CORRUPT_BATCH
-            explanation = f"the batch at or behind offset {offset} cannot be read: {place_of(failed)}"
-        self._halt(self.partition, reason, offset, explanation)
-        self._wake.set()
+    async def _may_start(self) -> bool:
+        """Wait for pauses to end; False when nothing more may be started, not even what was delivered."""
+        partition = self.partition
+        while partition.pausing and not partition.ended:
+            await self._woken()
+        return partition.halt is None and not partition.over and not partition.pausing

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import structlog
@@ -118,3 +120,37 @@ class _Repeats(logging.Filter):
             self._last.clear()
         self._last[key] = record.created
         return True
+
+
+class Sparingly:
+    """A logger that says the same event of the same route at most five times in ten seconds, and then how many more.
+
+    A storm of failures must not become a storm of lines.
+    """
+
+    LINES = 5
+    SECONDS = 10.0
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self._windows: dict[tuple[str, Any], tuple[float, int]] = {}
+        """For each event and route: when its window began, and how many lines were asked for since."""
+
+    def info(self, event: str, **values: Any) -> None:
+        """Say something that goes on by itself."""
+        self._say(self._logger.info, event, values)
+
+    def warning(self, event: str, **values: Any) -> None:
+        """Say something that a person should know."""
+        self._say(self._logger.warning, event, values)
+
+    def _say(self, write: Callable[..., Any], event: str, values: dict[str, Any]) -> None:
+        key, now = (event, values.get("route")), time.monotonic()
+        began, count = self._windows.get(key, (now, 0))
+        if now - began >= self.SECONDS:
+            if count > self.LINES:
+                values["not_said"] = count - self.LINES
+            began, count = now, 0
+        self._windows[key] = began, count + 1
+        if count < self.LINES:
+            write(event, **values)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from consumer.errors import DecodeError
 from consumer.outcome import HaltReason
 from consumer.record import TopicPartition
 from consumer.watermark import Watermark
@@ -23,6 +25,8 @@ class Chunk(msgspec.Struct, gc=False):
     first_offset: int
     records: Iterator[Any]
     next_offset: int
+    again: Callable[[], Iterable[Any]] | None = None
+    """Reads the same records once more: for a batch that failed, whose raw records were not kept."""
 
 
 class Halt(NamedTuple):
@@ -31,6 +35,19 @@ class Halt(NamedTuple):
     reason: HaltReason
     offset: int
     explanation: str
+    way_out: str = ""
+    """What to run, or to do, so that it goes on."""
+
+
+class Hold(msgspec.Struct, eq=False):
+    """A record that waits and is tried again by itself."""
+
+    kind: str
+    """What it waits for: the handler's ``retry`` or ``pause``, its policy (``error``, ``timeout``), ``dead_letter``."""
+    route: str
+    offset: int
+    since: float
+    """Seconds since 1970."""
 
 
 class InFlight(Protocol):
@@ -67,6 +84,9 @@ class Partition:
         """Whether the drain has ended: what still runs here belongs to nobody, and may bring nothing after it."""
         self.blocked = 0
         """Batches that are full behind a call under way; intake waits for them."""
+        self.pausing = 0
+        """Records whose handler said Pause; nothing else is started until they got through."""
+        self.holds: set[Hold] = set()
 
     def start(self, offset: int) -> Watermark:
         """Note where this epoch begins: what lies below was done by others."""
@@ -99,6 +119,20 @@ class Partition:
         counts = [(self.held_records, self.held_bytes), *(batch.in_flight for batch in self.batches)]
         return sum(records for records, _ in counts), sum(size for _, size in counts)
 
+    @property
+    def held(self) -> list[Hold]:
+        """Holds without a limit: the partition waits for something outside of it, for as long as it takes."""
+        return [hold for hold in self.holds if hold.kind in ("retry", "pause", "dead_letter")]
+
+    @contextmanager
+    def holding(self, hold: Hold) -> Iterator[None]:
+        """Show a hold for as long as it lasts."""
+        self.holds.add(hold)
+        try:
+            yield
+        finally:
+            self.holds.discard(hold)
+
     def hold(self, offset: int, raw: Any) -> None:
         """Count a record as in flight, with everything from ``offset`` on not done until it is released."""
         assert self.watermark is not None
@@ -116,4 +150,8 @@ class Partition:
 
 def size_of(raw: Any) -> int:
     """Bytes of a raw record's key and value."""
-    return (len(raw.key) if raw.key is not None else 0) + (len(raw.value) if raw.value is not None else 0)
+    try:
+        value = raw.value
+    except DecodeError as error:  # its headers cannot be read
+        value = error.record.value
+    return (len(raw.key) if raw.key is not None else 0) + (len(value) if value is not None else 0)

@@ -17,6 +17,17 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}-{self.partition}"
 
 
+class Position(NamedTuple):
+    """Where one record is, or once was."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}@{self.offset}"
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """What Kafka delivered: raw bytes and where they came from. A handler with a second parameter gets it."""
 
@@ -28,3 +39,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    letter_of: Position | None = None
+    """Where it was first consumed, when this is a dead letter that is run again."""
+
+    @property
+    def origin(self) -> Position:
+        """Where the event was first consumed: the identity to write it under, and to order it by."""
+        return self.letter_of or Position(self.topic, self.partition, self.offset)

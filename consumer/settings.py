@@ -7,6 +7,7 @@ its meaning in the README's table, which a test holds to this file. Seconds are 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -37,6 +38,7 @@ class Kafka(msgspec.Struct, frozen=True):
     isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
     fetch_bytes: int = 1_048_576
     fetch_path: Literal["auto", "raw", "plain"] = "auto"
+    max_batch_bytes: int = 67_108_864
     start_timeout_seconds: float = 60.0
     session_timeout_seconds: float = 45.0
     heartbeat_interval_seconds: float = 3.0
@@ -54,6 +56,25 @@ class Delivery(msgspec.Struct, frozen=True):
     commit_interval_seconds: float = 1.0
     drain_seconds: float = 25.0
     on_halt: Literal["wait", "exit"] = "wait"
+
+
+class RetrySettings(msgspec.Struct, frozen=True):
+    attempts: int = 5
+    initial_seconds: float = 0.2
+    maximum_seconds: float = 30.0
+    multiplier: float = 2.0
+    jitter: float = 0.2
+
+
+class DeadLetterSettings(msgspec.Struct, frozen=True):
+    topic: str = "{topic}.dlq"
+    headers: Literal["connect", "spring"] = "connect"
+    limit_ratio: float = 0.5
+    limit_window_records: int = 1000
+
+    def topic_for(self, topic: str) -> str:
+        """Where dead letters of a topic go; empty: nowhere."""
+        return self.topic.replace("{topic}", topic)
 
 
 class Http(msgspec.Struct, frozen=True):
@@ -89,6 +110,8 @@ class Settings(msgspec.Struct, frozen=True):
     path: list[str] = []
     kafka: Kafka = Kafka()
     delivery: Delivery = Delivery()
+    retry: RetrySettings = RetrySettings()
+    dead_letter: DeadLetterSettings = DeadLetterSettings()
     http: Http = Http()
     log: Log = Log()
     routes: list[RouteSettings] = []
@@ -107,6 +130,7 @@ MEANINGS = {
     "kafka.out_of_range": "at an offset that the broker no longer has: halt, earliest or latest",
     "kafka.isolation_level": "read_committed or read_uncommitted",
     "kafka.fetch_bytes": "bytes per partition and fetch; one larger batch still arrives whole",
+    "kafka.max_batch_bytes": "of one batch when it is unpacked; a larger one halts its partition",
     "kafka.start_timeout_seconds": "how long the brokers may be away at start before exit 69",
     "kafka.session_timeout_seconds": "silence after which the group takes this member's partitions away",
     "kafka.heartbeat_interval_seconds": "between two signs of life to the group",
@@ -123,10 +147,19 @@ MEANINGS = {
     "delivery.concurrency": "calls running at once per partition, for key and unordered",
     "delivery.max_in_flight_records": "records per partition that were delivered and are not done",
     "delivery.max_in_flight_bytes": "the same in bytes of key and value",
-    "delivery.max_record_bytes": "a larger value is not decoded",
+    "delivery.max_record_bytes": "a larger value is dead-lettered undecoded",
     "delivery.commit_interval_seconds": "between two commits of what is done",
     "delivery.drain_seconds": "how long started calls may take to end when partitions are revoked or the daemon stops",
     "delivery.on_halt": "when a partition halts: wait (the others go on) or exit (with 74)",
+    "retry.attempts": "calls, the first included, before a dead letter; per record and route, counted in memory",
+    "retry.initial_seconds": "wait before the second call",
+    "retry.maximum_seconds": "the longest wait between two calls",
+    "retry.multiplier": "each wait is this much longer than the one before",
+    "retry.jitter": "share of each wait by which it is made longer or shorter at random",
+    "dead_letter.topic": "where records go that no handler may get again; empty: the first one halts its partition",
+    "dead_letter.headers": "how a letter says why: connect (`__connect.errors.*`) or spring (`kafka_dlt-*`)",
+    "dead_letter.limit_ratio": "when more than this share of a full window is dead-lettered, all partitions halt",
+    "dead_letter.limit_window_records": "the window, in records of all partitions",
     "http.host": "address of /metrics, /healthz and /readyz",
     "http.port": "its port; 0 takes a free one and logs it",
     "log.level": "debug, info, warning or error",
@@ -146,8 +179,10 @@ MEANINGS = {
 
 HIDDEN = {"kafka.fetch_path": "for diagnosis: auto, raw or plain"}
 
+TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 MAX_INT32 = 2**31 - 1
 MAX_SECONDS = MAX_INT32 // 1000
+MAY_BE_ZERO = ("http.port", "retry.jitter")
 SECRETS = frozenset({"kafka.security.password"})
 
 
@@ -155,7 +190,7 @@ def check_relations(settings: Settings) -> None:
     """Raise SettingsError for values that are each of the right type and cannot work together."""
     kafka, delivery = settings.kafka, settings.delivery
     for name, number in _numbers(settings):
-        if not (0 < number < math.inf) and name != "http.port":
+        if not (0 < number < math.inf) and name not in MAY_BE_ZERO:
             raise SettingsError(f"{name} = {number} must be above 0, and finite")
         limit = MAX_SECONDS if name.endswith("_seconds") else MAX_INT32
         _require(number <= limit, f"{name} = {number} is over {limit:_}, more than Kafka's protocol can say")
@@ -186,7 +221,28 @@ def check_relations(settings: Settings) -> None:
         f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or a slow join never succeeds",
     )
     _check_security(kafka.security)
+    _check_failures(settings.retry, settings.dead_letter, kafka.topics)
     _check_routes(settings.routes)
+
+
+def _check_failures(retry: RetrySettings, dead_letter: DeadLetterSettings, topics: list[str]) -> None:
+    _require(retry.multiplier >= 1, f"retry.multiplier = {retry.multiplier} must be at least 1")
+    _require(0 <= retry.jitter <= 1, f"retry.jitter = {retry.jitter} must be from 0 to 1")
+    _require(
+        retry.initial_seconds <= retry.maximum_seconds,
+        f"retry.initial_seconds = {retry.initial_seconds} is above retry.maximum_seconds = {retry.maximum_seconds}",
+    )
+    _require(dead_letter.limit_ratio <= 1, f"dead_letter.limit_ratio = {dead_letter.limit_ratio} must be at most 1")
+    for topic in topics:
+        target = dead_letter.topic_for(topic)
+        _require(
+            TOPIC_NAME.fullmatch(target) is not None or not dead_letter.topic,
+            f"dead_letter.topic: {target!r} is no topic's name; `{{topic}}` stands for the record's topic",
+        )
+        _require(
+            target not in topics,
+            f"dead_letter.topic: {target!r} is one of kafka.topics, so its dead letters would come back for ever",
+        )
 
 
 def _check_security(security: Security) -> None:
@@ -215,7 +271,7 @@ def _check_routes(routes: list[RouteSettings]) -> None:
 
 def _numbers(settings: Settings) -> list[tuple[str, float]]:
     found: list[tuple[str, float]] = []
-    for section in ("kafka", "delivery", "http"):
+    for section in ("kafka", "delivery", "retry", "dead_letter", "http"):
         for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 found.append((f"{section}.{name}", value))

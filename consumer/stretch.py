@@ -61,10 +61,12 @@ class Stretch(NamedTuple):
     records: int
     position: int | None
     exhausted: bool
-    waits: tuple[Any, Awaitable[Any]] | None = None
-    """A raw record, and what a plain function returned for it to be awaited: it is done when that is."""
+    raw: Any = None
+    """The record at ``position`` when it is not done: it failed, or it is done when ``rest`` is."""
+    rest: Awaitable[Any] | None = None
+    """What a plain function returned to be awaited."""
     failed: Exception | None = None
-    """Why the record at ``position`` has no outcome."""
+    """Why it failed; without ``raw`` the next record cannot be read."""
 
 
 Run = Callable[[Iterator[Any], Turns], Stretch]
@@ -93,7 +95,7 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
         count = handled = skipped = refused = 0
         look_at, looked = step, monotonic()
         raw: Any = None
-        waits: tuple[Any, Awaitable[Any]] | None = None
+        rest: Awaitable[Any] | None = None
         failed: Any = None
         calling = False
         if batch is not None:
@@ -138,7 +140,7 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
                             result = handle(event)
                         calling = False
                     if result is not None and needs_awaiting(result, route):
-                        waits = raw, result
+                        rest = result
                         break
                     handled += 1
                 else:
@@ -162,11 +164,10 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
                 batch.size = size
             else:
                 counts.handled += handled
-        if raw is None:
-            return Stretch(count, None, exhausted=False, failed=failed)
         # An error between two records is the batch's; one within a record leaves that one undone, whoever's it is.
         done = handled + skipped == count
-        return Stretch(count, raw.offset + (1 if done else 0), exhausted=False, waits=waits, failed=failed)
+        position = raw.offset + done if raw is not None else None
+        return Stretch(count, position, exhausted=False, raw=None if done else raw, rest=rest, failed=failed)
 
     return run
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import product
 
+from consumer.letter import REASONS
 from consumer.outcome import Outcome
 
 
 class RouteTally:
     """Counts of one route: an attribute is a third of the price of a dict's item on the hot path."""
 
-    __slots__ = ("abandoned", "handled", "waiting")
+    __slots__ = ("abandoned", "dead_lettered", "handled", "retries", "waiting")
 
     def __init__(self) -> None:
         self.handled = 0
+        self.dead_lettered = 0
+        self.retries = 0
         self.abandoned = 0
         self.waiting = 0
         """Calls under way that are awaited."""
@@ -30,24 +33,34 @@ class Tally:
     def __init__(self, topics: Iterable[str], routes: Iterable[str]) -> None:
         topics, routes = list(topics), list(routes)
         self.routes = {name: RouteTally() for name in routes}
+        self.no_route = RouteTally()
+        """What came to no route: records that are no events."""
         self.skipped = 0
         self.records_consumed = dict.fromkeys(topics, 0)
         self.bytes_consumed = dict.fromkeys(topics, 0)
-        self.decode_errors = dict.fromkeys(product(topics, ["undecodable", "too_large"]), 0)
-        self.handler_errors = dict.fromkeys(product(routes, ["error", "timeout"]), 0)
+        self.decode_errors = dict.fromkeys(product(topics, ["undecodable", "too_large", "bad_header"]), 0)
+        self.handler_errors = dict.fromkeys(product(routes, ["reject", "retry", "pause", "error", "timeout"]), 0)
+        self.dead_letters = dict.fromkeys(product(topics, REASONS), 0)
         self.commits = dict.fromkeys(["ok", "failed", "fenced"], 0)
         self.rebalances = dict.fromkeys(["assigned", "revoked", "lost"], 0)
         self.offset_resets = dict.fromkeys(product(topics, ["no_offset", "out_of_range"]), 0)
         self.last_poll_timestamp = 0.0
         self.last_commit_timestamp = 0.0
 
+    def of(self, route: str) -> RouteTally:
+        """Return the counts of one route, or of ``none``."""
+        return self.routes.get(route, self.no_route)
+
     @property
     def outcomes(self) -> dict[tuple[str, Outcome], int]:
         """Outcomes by route; what no route wanted is skipped under the route ``none``."""
-        handled = {(name, Outcome.HANDLED): counts.handled for name, counts in self.routes.items()}
-        return handled | {("none", Outcome.SKIPPED): self.skipped}
+        found = {("none", Outcome.SKIPPED): self.skipped, ("none", Outcome.DEAD_LETTERED): self.no_route.dead_lettered}
+        for name, counts in self.routes.items():
+            found[name, Outcome.HANDLED] = counts.handled
+            found[name, Outcome.DEAD_LETTERED] = counts.dead_lettered
+        return found
 
     @property
     def abandoned(self) -> dict[str, int]:
-        """Calls left undone when a drain's time was up, by route."""
-        return {name: counts.abandoned for name, counts in self.routes.items()}
+        """Records left undone at a stop or a rebalance, by route: their time was up, or they waited."""
+        return {name: counts.abandoned for name, counts in (self.routes | {"none": self.no_route}).items()}

@@ -10,7 +10,8 @@ from typing import Any
 
 import aiokafka
 
-from consumer.kafka.client import position_of
+from consumer.errors import CorruptBatchError, KafkaError
+from consumer.kafka.client import ClientError, position_of
 from consumer.partition import Chunk
 from consumer.record import TopicPartition
 
@@ -53,9 +54,15 @@ class PlainFetch:
         missing = [aiokafka.TopicPartition(*key) for key in wanted if key not in self._chunks]
         assigned = len(self._consumer.assignment())
         wait_seconds = seconds if len(missing) == assigned else BUSY_SECONDS
-        found = await self._consumer.getmany(
-            *(missing or [NOWHERE]), timeout_ms=int(wait_seconds * 1000), max_records=MAX_RECORDS
-        )
+        try:
+            found = await self._consumer.getmany(
+                *(missing or [NOWHERE]), timeout_ms=int(wait_seconds * 1000), max_records=MAX_RECORDS
+            )
+        except ClientError:
+            raise
+        except Exception as error:  # of a codec's library, of our limit, of a header key that is not UTF-8
+            why = f"a batch cannot be unpacked ({type(error).__name__}); only the raw fetch path can go on without it"
+            raise KafkaError(why) from error
         for key in wanted:
             position = position_of(self._consumer, key)
             if position is not None and (found.get(key) or position != self._positions.get(key)):
@@ -74,3 +81,12 @@ class PlainFetch:
     def take(self, key: TopicPartition) -> Chunk | None:
         """Return what was fetched for a partition, once."""
         return self._chunks.pop(key, None)
+
+    def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
+        """Raise CorruptBatchError for the record at ``position``.
+
+        It never comes to that: ``getmany`` has unpacked the records of a chunk before it is taken, and where it could
+        not, ``wait`` has raised. But whoever pulls asks whichever path there is.
+        """
+        explanation = f"the record at offset {position} of {key} cannot be read: {type(error).__name__}"
+        raise CorruptBatchError(position, explanation, position + 1) from error

@@ -4,35 +4,42 @@
 partition, the bytes of its last fetch behind a compiled parser; this takes them there, and keeps aiokafka's own books
 (position, aborted transactions, buffer) as ``getmany`` would. It reads private attributes of the pinned version:
 ``supported`` looks whether they are as expected, and the daemon falls back to ``fetch_plain.py`` when they are not.
+
+A batch is unpacked when its first record is pulled, long after it was taken. What the parser then gives up on comes
+back to ``salvage``, which parses the batch once more (``plain_batch.py``) or says what is wrong with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import struct
 import time
 from collections import deque
-from collections.abc import Collection
-from itertools import chain, dropwhile
+from collections.abc import Collection, Iterator
+from itertools import chain, dropwhile, islice
 from typing import Any
 
 import aiokafka
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
-from consumer.errors import CorruptBatchError
+from consumer.errors import BatchTooLargeError, CorruptBatchError
 from consumer.kafka.client import position_of
+from consumer.kafka.codecs import TooLargeError
+from consumer.kafka.plain_batch import parse_batch
 from consumer.partition import Chunk
 from consumer.record import TopicPartition
 
 MADE_FOR = "0.14.0"
-FETCHER_ATTRIBUTES = ("_records", "_create_fetch_waiter", "_notify", "_wait_consume_future")
+FETCHER_ATTRIBUTES = ("_records", "_create_fetch_waiter", "_notify", "_wait_consume_future", "MemoryRecords(")
 RECORDS_ATTRIBUTES = ("_consume_aborted_up_to", "_contains_abort_marker")
 
 
 def supported() -> bool:
     """Whether this aiokafka has the private surface that ``RawFetch`` was written for, compiled parser included."""
-    parts = [(aiokafka_fetcher, name) for name in ("FetchResult", "FetchError", "PartitionRecords")]
+    parts = [(aiokafka_fetcher, name) for name in ("FetchResult", "FetchError", "PartitionRecords", "MemoryRecords")]
     if aiokafka.__version__ != MADE_FOR or not all(hasattr(where, name) for where, name in parts):
         return False
     source = inspect.getsource(aiokafka_fetcher.Fetcher)
@@ -41,6 +48,23 @@ def supported() -> bool:
         and all(hasattr(aiokafka_fetcher.PartitionRecords, name) for name in RECORDS_ATTRIBUTES)
         and "_crecords" in MemoryRecords.__module__
     )
+
+
+class _KeptRecords(MemoryRecords):  # type: ignore[misc, valid-type]
+    """A fetch that shows its bytes; the fetcher makes one of each answer, and they live as long as its batches do."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(raw)
+        self.raw = raw
+        self._unreadable = bool(raw) and not super().has_next()
+
+    def has_next(self) -> bool:
+        """Whether there is a batch, or a first one that cannot be told from what follows.
+
+        Kafka sends the first batch whole: where it is not, its length is wrong. The fetcher would step over one offset
+        and end the client with an error; so it goes to ``take``, as everything else.
+        """
+        return self._unreadable or super().has_next()
 
 
 class RawFetch:
@@ -58,6 +82,10 @@ class RawFetch:
         self._bytes_consumed = bytes_consumed
         self._begun: dict[TopicPartition, _Fetch] = {}
         self._positions: set[TopicPartition] = set()
+        aiokafka_fetcher.MemoryRecords = _KeptRecords  # type: ignore[attr-defined]
+        for key, found in list(self._fetcher._records.items()):
+            if type(found) is aiokafka_fetcher.FetchResult:
+                self._drop(key)  # it was not kept; it comes again
 
     def clear(self) -> None:
         """Forget what was begun: its partitions are revoked."""
@@ -97,12 +125,16 @@ class RawFetch:
         """Whether ``take`` would return something."""
         if self._consumer._subscription.reassignment_in_progress:
             return False
-        return key in self._fetcher._records or key in self._begun or self._starts(key) is not None
+        begun = self._begun.get(key)
+        if begun is not None and begun.batches:
+            return True
+        return key in self._fetcher._records or self._starts(key) is not None
 
     def take(self, key: TopicPartition) -> Chunk | None:
         """Return the next batch with records, or only the position where batches without any moved it; None: nothing.
 
-        Raises CorruptBatchError when a checksum is wrong; nothing of another partition is touched.
+        Raises CorruptBatchError when a length or a checksum is wrong; nothing of another partition is touched. Pulling
+        from the chunk may raise anything, which is to be given to ``salvage``.
         """
         subscription = self._consumer._subscription
         if subscription.reassignment_in_progress:
@@ -111,20 +143,43 @@ class RawFetch:
         if start is not None:
             self._positions.add(key)
             return Chunk(start, iter(()), start)
-        fetch = self._begun.get(key) or self._begin(key)
-        if fetch is None:
-            return None
+        fetch = self._begun.get(key)
+        if fetch is None or not fetch.batches:
+            fetch = self._begin(key)
+            if fetch is None:
+                return None
         start = fetch.position
         batch = fetch.next_batch()
-        if not fetch.batches:
-            del self._begun[key]
         if batch is None:
+            del self._begun[key]
             return Chunk(start, iter(()), fetch.position)
-        if batch.base_offset < start:  # a commit, or a seek, into the middle of a batch
-            return Chunk(start, dropwhile(lambda record: record.offset < start, batch), fetch.position)
         # Several runners pull from the same chunk in turn, each with a loop of its own, and the compiled batch refuses
-        # to be asked for an iterator twice: `chain` asks once.
-        return Chunk(start, chain(batch), fetch.position)
+        # to be asked for an iterator twice: `chain` asks once. It asks when the first record is pulled: a batch is
+        # unpacked when it is asked, and what that raises must not be raised here.
+        records: Iterator[Any] = chain(batch, () if fetch.batches else self._let_go(key, fetch))
+        if _base_of(batch) < start:  # a commit, or a seek, into the middle of a batch
+            records = dropwhile(lambda record: record.offset < start, records)
+        return Chunk(start, records, fetch.position)
+
+    def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
+        """Return what can be had of the batch taken last, when pulling from it raised ``error``.
+
+        ``position`` is the next offset that was not delivered; the chunk starts there and replaces the one that failed.
+        For a header key that is not UTF-8 only the value of its record raises, DecodeError. Raises BatchTooLargeError
+        for a batch over the limit, and CorruptBatchError for any other: the partition is not to be read on from here.
+        """
+        fetch = self._begun.get(key)
+        if fetch is None:
+            raise CorruptBatchError(position, f"nothing is known of the batch at offset {position}", position + 1)
+        records = fetch.salvage(position, error)
+        behind = () if fetch.batches else self._let_go(key, fetch)
+        return Chunk(position, chain(records, behind), fetch.position)
+
+    def _let_go(self, key: TopicPartition, fetch: _Fetch) -> Iterator[Any]:
+        """Run behind the last record of a fetch: its bytes are not held while the partition is idle."""
+        if self._begun.get(key) is fetch:
+            del self._begun[key]
+        yield from ()
 
     def _starts(self, key: TopicPartition) -> int | None:
         """Where a partition starts, if it has not been said yet and is known."""
@@ -139,11 +194,14 @@ class RawFetch:
         if not found.check_assignment(partition):
             self._drop(key)
             return None
-        fetch = self._begun[key] = _Fetch(found._partition_records)
+        state = self._consumer._subscription.subscription.assignment.state_value(partition)
+        fetch = _Fetch(found._partition_records)
+        fetch.require_batch()
+        fetch.end_within(state.highwater)
+        self._begun[key] = fetch
         self._bytes_consumed[key.topic] += fetch.size
         # From here the client fetches on behind this fetch, while this one is worked on.
-        assignment = self._consumer._subscription.subscription.assignment
-        assignment.state_value(partition).consumed_to(fetch.end)
+        state.consumed_to(fetch.end)
         self._drop(key)
         return fetch
 
@@ -159,12 +217,30 @@ class _Fetch:
         self._records = records
         self._committed_only = records._isolation_level == aiokafka_fetcher.READ_COMMITTED
         memory = records._records
-        self.size = memory.size_in_bytes()
+        self._raw: bytes = memory.raw
+        self.size = len(self._raw)
         self.position: int = records.next_fetch_offset
         self.batches: deque[Any] = deque()
-        while memory.has_next():
-            self.batches.append(memory.next_batch())
+        # As far as they can be told apart: the broker cuts off the last one anywhere. That a length is wrong, or that
+        # another format begins, is rarer; what is behind is fetched again, and comes first then.
+        with contextlib.suppress(Exception):
+            self.batches.extend(iter(memory.next_batch, None))
+        self._count = len(self.batches)
         self.end = self.batches[-1].next_offset if self.batches else self.position
+
+    def require_batch(self) -> None:
+        """Raise CorruptBatchError when not even the first batch can be told from the next."""
+        if not self.batches:
+            where = self.position
+            raise CorruptBatchError(where, f"the length of the batch at offset {where} is wrong", where + 1)
+
+    def end_within(self, highwater: int) -> None:
+        """Bound what the last batch says of its end.
+
+        Its checksum comes with its turn. A wrong end would have the client fetch from where there is nothing, and the
+        partition would be set back to its beginning before anybody had looked at the batch.
+        """
+        self.end = max(self.position, min(self.end, highwater))
 
     def next_batch(self) -> Any:
         """Step over what holds no records for this reader, as aiokafka's generator does; None when only that is left.
@@ -174,14 +250,16 @@ class _Fetch:
         """
         records = self._records
         while self.batches:
-            batch = self.batches.popleft()
+            batch = self.batches[0]
             if records._check_crcs and not batch.validate_crc():
-                where = batch.base_offset
-                raise CorruptBatchError(where, f"the checksum of the batch at offset {where} is wrong")
-            self.position = batch.next_offset
-            if self._committed_only and batch.producer_id is not None and self._aborted(batch):
-                continue
-            if not batch.is_control_batch:
+                raise self._wrong_checksum(batch)
+            try:
+                aborted = self._committed_only and batch.producer_id is not None and self._aborted(batch)
+            except Exception as error:  # a marker that cannot be read
+                raise self._not_unpacked(max(self.position, _base_of(batch)), batch.next_offset, error) from error
+            self.batches.popleft()
+            self.position = max(self.position, batch.next_offset)
+            if not aborted and not batch.is_control_batch:
                 return batch
         return None
 
@@ -191,3 +269,57 @@ class _Fetch:
         if batch.is_control_batch and records._contains_abort_marker(batch):
             records._aborted_producers.discard(batch.producer_id)
         return batch.is_transactional and batch.producer_id in records._aborted_producers
+
+    def _wrong_checksum(self, batch: Any) -> CorruptBatchError:
+        """Make the error; what the batch says of its own end is believed as far as the next batch, which says more."""
+        where = max(self.position, _base_of(batch))
+        behind = _base_of(self.batches[1]) if len(self.batches) > 1 else self.end
+        next_offset = max(where + 1, min(batch.next_offset, behind))
+        return CorruptBatchError(where, f"the checksum of the batch at offset {where} is wrong", next_offset)
+
+    def salvage(self, position: int, error: Exception) -> Iterator[Any]:
+        """Return the records of the batch handed out last, from ``position`` on; raises as ``RawFetch.salvage``."""
+        raw = self._last_handed_out()
+        if isinstance(error, UnicodeDecodeError):
+            try:
+                records = parse_batch(raw)
+            except (ValueError, TooLargeError) as worse:
+                error = worse
+            else:
+                return (record for record in records if record.offset >= position)
+        base = int.from_bytes(raw[:8], "big", signed=True) if raw[16] >= 2 else -1
+        where = max(position, base)
+        if isinstance(error, TooLargeError):
+            raise self._too_large(where, error) from error
+        raise self._not_unpacked(where, self.position, error) from error
+
+    def _too_large(self, where: int, error: TooLargeError) -> BatchTooLargeError:
+        explanation = (
+            f"the batch at offset {where} is larger than kafka.max_batch_bytes ({error.max_bytes}) when it is unpacked;"
+            " set it higher, or go on behind the batch"
+        )
+        return BatchTooLargeError(where, explanation, self.position)
+
+    @staticmethod
+    def _not_unpacked(where: int, next_offset: int, error: Exception) -> CorruptBatchError:
+        explanation = f"the batch at offset {where} cannot be unpacked: {type(error).__name__}"
+        return CorruptBatchError(where, explanation, next_offset)
+
+    def _last_handed_out(self) -> memoryview:
+        """Find a batch in the fetch's bytes, by how many are before it."""
+        before = self._count - len(self.batches) - 1
+        return next(islice(_slices_of(self._raw), before, None))
+
+
+def _slices_of(raw: bytes) -> Iterator[memoryview]:
+    """Yield each batch's bytes: eight of its offset, four of the length of what follows."""
+    view, at = memoryview(raw), 0
+    while at < len(raw):
+        end = at + 12 + struct.unpack_from(">i", raw, at + 8)[0]
+        yield view[at:end]
+        at = end
+
+
+def _base_of(batch: Any) -> int:
+    """Return a batch's first offset; -1 for the oldest formats, which say only their last."""
+    return getattr(batch, "base_offset", -1)

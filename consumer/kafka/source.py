@@ -15,6 +15,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPar
 
 from consumer.errors import ConsumerError, KafkaError
 from consumer.kafka.client import ClientError, described, make_admin, make_consumer, require_topics, unreachable
+from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
 from consumer.outcome import HaltReason
@@ -68,6 +69,7 @@ class KafkaSource:
         self._listener = listener
         await self._until_reachable(self._check_topics)
         self.heard_at = time.monotonic()
+        limit_decompression(self._kafka.max_batch_bytes)
         fetch = self._choose_fetch()
         self._consumer = make_consumer(self._kafka, fetch.fetches_per_partition)
         self._consumer.subscribe(self._kafka.topics, listener=_Rebalances(self))
@@ -169,6 +171,14 @@ class KafkaSource:
     def take(self, key: TopicPartition) -> Chunk | None:
         """Return what comes next in a partition, or None when nothing is there yet; raises CorruptBatchError."""
         return self._fetch.take(key) if self._fetch is not None else None
+
+    def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
+        """Return what can be read of the chunk taken last, from ``position`` on, when pulling from it raised ``error``.
+
+        Raises CorruptBatchError, or BatchTooLargeError, when that is nothing.
+        """
+        assert self._fetch is not None
+        return self._fetch.salvage(key, position, error)
 
     async def _resolve(self, key: TopicPartition, why: str, rule: str, gone: int = -1) -> None:
         """Decide where to go on in a partition that has no usable offset.

@@ -12,6 +12,7 @@ import aiokafka
 import msgspec
 import pytest
 from aiokafka.admin import NewTopic, RecordsToDelete
+from aiokafka.codec import zstd_encode
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.record.util import calc_crc32c
 from structlog.testing import capture_logs
@@ -20,7 +21,7 @@ from consumer import Record
 from consumer.decoding import Decoder
 from consumer.dispatch import Route
 from consumer.engine import Engine
-from consumer.errors import CorruptBatchError, KafkaError
+from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, KafkaError
 from consumer.handler import bind_handler
 from consumer.kafka import fetch_raw
 from consumer.kafka.client import make_consumer
@@ -95,6 +96,27 @@ async def produce_batches(
             await produce_batch(producer, cluster.topic, batch, partition)
 
 
+async def produce_with_a_bad_key(
+    producer: aiokafka.AIOKafkaProducer, topic: str, records: Iterable[Given], bad: int, *, zstd: bool = False
+) -> None:
+    """Put records on partition 0 as one batch; brokers let pass that the header key of the one at ``bad`` is no UTF-8.
+
+    The producer must not be idempotent, or it would change the batch again, nor compress what is compressed here.
+    """
+    batch = producer.create_batch()
+    for each in records:
+        batch.append(timestamp=each.timestamp, key=each.key, value=each.value, headers=[("bad-key", b"")])
+    built = bytearray(batch._build())
+    built[built.index(b"bad-key", built.index(b"%d:v" % bad))] = 0xFF
+    if zstd:
+        built[61:] = zstd_encode(bytes(built[61:]))
+        built[22] |= 4
+        built[8:12] = (len(built) - 12).to_bytes(4, "big")
+    built[17:21] = calc_crc32c(bytes(built[21:])).to_bytes(4, "big")
+    batch._buffer = built
+    await (await producer.send_batch(batch, topic, partition=0))
+
+
 async def commit_for_the_group(cluster: Cluster, offsets: dict[int, int]) -> None:
     """Say where the group goes on, as another member would have."""
     client = make_consumer(cluster.kafka)
@@ -135,6 +157,7 @@ class Reader:
         """(partition, first offset) of each ownership."""
         self.owned: set[TopicPartition] = set()
         self.halts: list[tuple[int, HaltReason, int]] = []
+        self.undecodable: list[DecodeError] = []
         self.epochs = 0
         self._chunks: dict[TopicPartition, Chunk] = {}
 
@@ -182,14 +205,21 @@ class Reader:
 
     def _pull(self, key: TopicPartition, chunk: Chunk, left: int) -> int:
         while left:
-            raw = next(chunk.records, None)
+            try:
+                raw = next(chunk.records, None)
+            except Exception as error:
+                chunk = self._chunks[key] = self.source.salvage(key, self.positions[key], error)
+                continue
             if raw is None:
                 del self._chunks[key]
                 self.positions[key] = chunk.next_offset
                 break
             assert self.positions[key] <= raw.offset < chunk.next_offset
             self.positions[key] = raw.offset + 1
-            self.taken.setdefault(key.partition, []).append(arrived(raw))
+            try:
+                self.taken.setdefault(key.partition, []).append(arrived(raw))
+            except DecodeError as error:
+                self.undecodable.append(error)
             left -= 1
         return left
 
@@ -594,27 +624,78 @@ def flip(monkeypatch: pytest.MonkeyPatch, partition: int, offset: int) -> None:
     monkeypatch.setattr(fetch_raw._Fetch, "__init__", flipping)
 
 
+async def corrupt_at_take(reader: Reader, partition: int = 0) -> CorruptBatchError:
+    """Take from a partition until that raises."""
+    found: list[CorruptBatchError] = []
+
+    async def raised() -> bool:
+        try:
+            await reader.take(partition)
+        except CorruptBatchError as error:
+            found.append(error)
+        return bool(found)
+
+    await eventually(raised)
+    return found[0]
+
+
 async def test_a_wrong_checksum_stops_its_partition_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Taking from the partition raises with the batch's offset, after all before it; the other partition is whole."""
     await cluster.create(partitions=2)
     for partition in range(2):
         await produce_batches(cluster, some(0, 50), some(50, 50), some(100, 50), partition=partition)
     flip(monkeypatch, partition=0, offset=50)
-    corrupt: list[CorruptBatchError] = []
     async with a_reader(cluster, "raw") as reader:
-
-        async def found() -> bool:
-            try:
-                await reader.take(0)
-            except CorruptBatchError as error:
-                corrupt.append(error)
-            return bool(corrupt)
-
-        await eventually(found)
-        assert corrupt[0].offset == 50
+        error = await corrupt_at_take(reader)
+        assert (error.offset, error.next_offset) == (50, 100)
         assert reader.taken[0] == some(0, 50)
         await reader.take_until(150, partition=1)
     assert reader.taken[1] == some(0, 150)
+
+
+@pytest.mark.parametrize(("zstd", "start"), [(False, 0), (True, 0), (True, 15)])
+async def test_a_bad_header_is_one_records_trouble(cluster: Cluster, zstd: bool, start: int) -> None:
+    """All records but the one with the key that is no UTF-8 arrive, compressed or not, from wherever the group is."""
+    await cluster.create()
+    async with cluster.producer(compression_type=None, max_batch_size=1 << 20, enable_idempotence=False) as producer:
+        await produce_batch(producer, cluster.topic, some(0, 10))
+        await produce_with_a_bad_key(producer, cluster.topic, some(10, 10), bad=13, zstd=zstd)
+        await produce_batch(producer, cluster.topic, some(20, 10))
+    await commit_for_the_group(cluster, {0: start})
+    async with a_reader(cluster, "raw") as reader:
+        await reader.take_until(30)
+    there = [record for record in some(0, 30) if record.offset >= start]
+    assert reader.offsets() == [record.offset for record in there if record.offset != 13]
+    assert [record.value for record in reader.taken[0]] == [record.value for record in there if record.offset != 13]
+    assert [error.reason for error in reader.undecodable] == ["bad_header"] * (start <= 13)
+    for error in reader.undecodable:
+        headers = (("%FFad-key", b""), ("session-consumer.escaped", b"%FFad-key"))
+        assert arrived(error.record) == some(13, 1)[0]._replace(headers=headers)
+
+
+@pytest.mark.parametrize("codec", CODECS[1:])
+async def test_a_batch_over_the_limit_stops_its_partition_alone(cluster: Cluster, codec: str) -> None:
+    """Pulling from it raises, with where it begins and ends, after all before it; the other partition is whole."""
+    await cluster.create(partitions=2)
+    large = [Given(offset, None, bytes(1_500_000), (), 1_700_000_000_000) for offset in (50, 51)]
+    async with cluster.producer(compression_type=codec, max_batch_size=1 << 22, max_request_size=1 << 23) as producer:
+        for partition in range(2):
+            await produce_batch(producer, cluster.topic, some(0, 50), partition)
+        await produce_batch(producer, cluster.topic, large)
+        await produce_batch(producer, cluster.topic, some(52, 8))
+    async with a_reader(cluster, "raw", max_batch_bytes=1_000_000) as reader:
+        error = await corrupt_at_take(reader)
+        assert (type(error), error.offset, error.next_offset) == (BatchTooLargeError, 50, 52)
+        assert "kafka.max_batch_bytes (1000000)" in str(error)
+        assert reader.taken[0] == some(0, 50)
+        await reader.take_until(50, partition=1)
+    assert reader.taken[1] == some(0, 50)
+    async with a_reader(cluster, "plain", max_batch_bytes=1_000_000) as reader:
+        with pytest.raises(KafkaError, match="a batch cannot be unpacked"):
+            await reader.take_until(60)
+    async with a_reader(cluster, "raw", max_batch_bytes=4_000_000) as reader:
+        await reader.take_until(60)
+    assert reader.taken[0] == [*some(0, 50), *large, *some(52, 8)]
 
 
 # -- with the engine ---------------------------------------------------------------------------------------------------
@@ -713,20 +794,12 @@ async def test_a_wrong_checksum_halts_its_partition_alone(
 
 @pytest.mark.parametrize("codec", [None, "lz4"])
 async def test_a_header_that_is_not_text_halts_its_partition_alone(cluster: Cluster, codec: str | None) -> None:
-    """A header key that is no UTF-8, which brokers let pass, halts at its record; what came before is committed."""
+    """A record with a header key that is no UTF-8, and without a place to go, halts its partition; the rest goes on."""
     await cluster.create(partitions=2)
     async with cluster.producer(compression_type=None, max_batch_size=1 << 20, enable_idempotence=False) as producer:
         for partition in range(2):
             await produce_batch(producer, cluster.topic, some(0, 10), partition)
-        batch = producer.create_batch()
-        for each in some(10, 10):
-            batch.append(timestamp=each.timestamp, key=each.key, value=each.value, headers=[("bad-key", b"")])
-        built = bytearray(batch._build())
-        at = built.index(b"bad-key", built.index(b"13:vvv"))
-        built[at] = 0xFF
-        built[17:21] = calc_crc32c(bytes(built[21:])).to_bytes(4, "big")
-        batch._buffer = built
-        await (await producer.send_batch(batch, cluster.topic, partition=0))
+        await produce_with_a_bad_key(producer, cluster.topic, some(10, 10), bad=13)
         await produce_batch(producer, cluster.topic, some(10, 10), partition=1)
     handled = Handled()
     async with an_engine(cluster, "raw", handled) as engine:
@@ -737,7 +810,7 @@ async def test_a_header_that_is_not_text_halts_its_partition_alone(cluster: Clus
         await eventually(committed)
         halt = engine.partitions[TopicPartition(cluster.topic, 0)].halt
         assert halt is not None
-        assert (halt.reason, halt.offset) == (HaltReason.CORRUPT_BATCH, 13)
+        assert (halt.reason, halt.offset) == (HaltReason.NO_DEAD_LETTER, 13)
     assert handled.offsets == {0: list(range(13)), 1: list(range(20))}
 
 

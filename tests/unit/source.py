@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
+from consumer.errors import CorruptBatchError
 from consumer.partition import Chunk
 from consumer.record import TopicPartition
 
@@ -28,7 +29,7 @@ def a_record(offset: int, value: bytes | None = b"x") -> RawRecord:
 
 def a_chunk(first: int, count: int, next_offset: int | None = None) -> Chunk:
     records = [a_record(offset) for offset in range(first, first + count)]
-    return Chunk(first, iter(records), first + count if next_offset is None else next_offset)
+    return Chunk(first, iter(records), first + count if next_offset is None else next_offset, lambda: records)
 
 
 class MemorySource:
@@ -53,6 +54,11 @@ class MemorySource:
 
     def take(self, key: TopicPartition) -> Chunk | None:
         return self.chunks[key].pop(0) if self.ready(key) else None
+
+    def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
+        raise CorruptBatchError(
+            position, f"the batch at offset {position} is broken: {type(error).__name__}", position + 1
+        )
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
         self.commits_under_way += 1

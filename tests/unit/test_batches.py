@@ -17,12 +17,11 @@ from consumer.calling import in_thread
 from consumer.dispatch import Route
 from consumer.handler import bind_handler
 from consumer.outcome import HaltReason
+from tests.unit.engines import a_route, an_engine_on
 from tests.unit.source import KEY
 from tests.unit.test_lanes import (
     Gate,
     LogSource,
-    a_route,
-    an_engine_on,
     check_commits_never_fall,
     keyed,
     rounds,
@@ -226,7 +225,7 @@ async def test_a_batch_whose_time_comes_during_a_call_is_called_after_it() -> No
 
 
 @pytest.mark.parametrize("limit", [{"max_in_flight_records": 5}, {"max_in_flight_bytes": 50}])
-async def test_a_batch_larger_than_room_does_not_stall(limit: dict[str, int]) -> None:
+async def test_a_batch_larger_than_room_does_not_stall(limit: dict[str, Any]) -> None:
     """A batch that cannot fill because room is used up is called as it is, not after its hour."""
     source = LogSource(keyed([b"k"] * 20, value=b"v" * 9))
     batches = Batches(source.done)
@@ -259,8 +258,8 @@ async def test_the_watermark_waits_for_the_batch() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_failed_batch_halts_at_its_first_record(kind: str) -> None:
-    """Nothing of a batch whose handler raises is committed, and its route is not called again."""
+async def test_a_failed_batch_without_dead_letters_halts(kind: str) -> None:
+    """Nothing of a batch is committed when one of its records can have no outcome, and the halt names that record."""
     source = LogSource(some(20))
     batches = Batches(source.done, failing=6)
     async with an_engine_on(source, batches.route(kind)) as bench:
@@ -270,27 +269,11 @@ async def test_a_failed_batch_halts_at_its_first_record(kind: str) -> None:
         await rounds()
         halt = bench.engine.partitions[KEY].halt
         assert halt is not None
-        assert (halt.reason, halt.offset) == (HaltReason.NO_DEAD_LETTER, 4)
-        assert bench.tally.handler_errors["r0", "error"] == 1
-        assert bench.tally.routes["r0"].handled == 4
-    assert batches.calls == [[0, 1, 2, 3], [4, 5, 6, 7]]
+        assert (halt.reason, halt.offset) == (HaltReason.NO_DEAD_LETTER, 6)
+        assert bench.tally.handler_errors["r0", "error"] == 2
+    assert batches.calls == [[0, 1, 2, 3], [4, 5, 6, 7], [4], [5], [6]]
     assert source.committed == 4
     assert not source.ahead
-
-
-async def test_nothing_is_started_behind_a_failed_batch() -> None:
-    """A batch that fails inline ends the pull with it: the other routes get no record more."""
-    beside: list[int] = []
-    source = LogSource(some(100))
-    batches = Batches(source.done, failing=6)
-    async with an_engine_on(
-        source, batches.route("sync"), a_route(lambda _event, record: beside.append(record.offset), "r1")
-    ) as bench:
-        bench.engine.assign([KEY])
-        await until(lambda: bench.engine.partitions[KEY].halt)
-        await until(lambda: source.committed == 4)
-        await rounds()
-    assert beside in (list(range(7)), list(range(8)))
 
 
 async def test_a_full_batch_behind_one_that_fails_is_not_called() -> None:
@@ -302,7 +285,7 @@ async def test_a_full_batch_behind_one_that_fails_is_not_called() -> None:
         await until(lambda: bench.engine.partitions[KEY].blocked)
         batches.gate.set()
         await until(lambda: bench.engine.partitions[KEY].halt)
-    assert (batches.calls, source.commits) == ([[0, 1, 2, 3]], [])
+    assert (batches.calls, source.commits) == ([[0, 1, 2, 3], [0], [1]], [])
 
 
 # -- several routes ----------------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from consumer.handler import bind_handler
 from consumer.partition import Partition
 from consumer.record import TopicPartition
 from consumer.tally import Tally
+from tests.unit.engines import a_route, an_engine_on
 from tests.unit.source import KEY, MemorySource, a_chunk
-from tests.unit.test_lanes import a_route, an_engine_on, rounds, until
+from tests.unit.test_lanes import rounds, until
 
 LONG = 3600.0
 Flush = Callable[[], Awaitable[None]]

@@ -8,55 +8,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
 import pytest
 
 from consumer import Record
-from consumer.decoding import Decoder
-from consumer.dispatch import Route
-from consumer.engine import Engine
 from consumer.errors import PartitionHaltedError
-from consumer.handler import bind_handler
 from consumer.outcome import Outcome
 from consumer.record import TopicPartition
-from consumer.settings import Delivery
-from consumer.tally import Tally
 from tests.cluster import eventually
+from tests.unit.engines import Bench, a_route, an_engine_on
 from tests.unit.source import KEY, MemorySource, a_chunk
 
 Handle = Callable[..., Any]
 
 
-class Bench(msgspec.Struct):
-    """An engine and what surrounds it."""
-
-    engine: Engine
-    source: MemorySource
-    tally: Tally
-    failures: list[Exception]
-
-
 @asynccontextmanager
 async def an_engine(*handlers: Handle, **delivery: Any) -> AsyncIterator[Bench]:
-    source = MemorySource()
-    failures: list[Exception] = []
-    routes = [Route(f"r{index}", None, bind_handler(handler, "test")) for index, handler in enumerate(handlers)]
-    tally = Tally(["t"], [route.name for route in routes])
-    async with asyncio.TaskGroup() as tasks:
-        engine = Engine(
-            source=source,
-            decoder=Decoder(lambda value: value, lambda value: value, 1_000_000),
-            routes=routes,
-            delivery=Delivery(**{"drain_seconds": 0.2, "commit_interval_seconds": 0.01} | delivery),
-            tally=tally,
-            tasks=tasks,
-            fail=failures.append,
-        )
-        loops = [tasks.create_task(engine.poll_forever()), tasks.create_task(engine.commit_forever())]
-        yield Bench(engine, source, tally, failures)
-        await engine.stop()
-        for loop in loops:
-            loop.cancel()
+    routes = [a_route(handler, f"r{index}") for index, handler in enumerate(handlers)]
+    delivery = {"drain_seconds": 0.2, "commit_interval_seconds": 0.01} | delivery
+    async with an_engine_on(MemorySource(), *routes, **delivery) as bench:
+        yield bench
 
 
 def handled(bench: Bench, route: str = "r0") -> int:

@@ -6,8 +6,7 @@ import asyncio
 import gc
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from operator import contains, eq
 from types import SimpleNamespace
@@ -19,50 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer import Record
-from consumer.decoding import Decoder
 from consumer.dispatch import Route
-from consumer.engine import Engine
 from consumer.handler import bind_handler
 from consumer.outcome import HaltReason
 from consumer.partition import Chunk, Partition
 from consumer.record import TopicPartition
-from consumer.settings import Delivery
-from consumer.tally import Tally
+from tests.unit.engines import a_route, an_engine_on
 from tests.unit.source import KEY, MemorySource, RawRecord
-from tests.unit.test_engine import Bench
 
 OVERLAPPING = ("key", "unordered")
 
 
 # -- what these tests, and those of batches and calls, are made of ---------------------------------------------------
-
-
-def a_route(handler: Callable[..., Any], name: str = "r0") -> Route:
-    return Route(name, None, bind_handler(handler, "test"))
-
-
-@asynccontextmanager
-async def an_engine_on(source: MemorySource, *routes: Route, **delivery: Any) -> AsyncIterator[Bench]:
-    """Run an engine on a source; it is stopped at the end of the block."""
-    failures: list[Exception] = []
-    tally = Tally(["t"], [route.name for route in routes])
-    async with asyncio.TaskGroup() as tasks:
-        engine = Engine(
-            source=source,
-            decoder=Decoder(lambda value: value, lambda value: value, 1_000_000),
-            routes=routes,
-            delivery=Delivery(**{"drain_seconds": 5.0, "commit_interval_seconds": 0.001} | delivery),
-            tally=tally,
-            tasks=tasks,
-            fail=failures.append,
-        )
-        loops = [tasks.create_task(engine.poll_forever()), tasks.create_task(engine.commit_forever())]
-        try:
-            yield Bench(engine, source, tally, failures)
-            await engine.stop()
-        finally:
-            for loop in loops:
-                loop.cancel()
 
 
 async def until(holds: Callable[[], Any], seconds: float = 10.0) -> None:
@@ -140,7 +107,7 @@ class LogSource(MemorySource):
         left = [record for record in self.records if record.offset >= self.position]
         taken, rest = left[: self._chunk_records], left[self._chunk_records :]
         first, self.position = self.position, rest[0].offset if rest else self.end
-        return Chunk(first, iter(taken), self.position)
+        return Chunk(first, iter(taken), self.position, lambda: taken)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
         undone = [each.offset for each in self.records if each.offset < offsets[KEY] and each.offset not in self.done]
@@ -298,7 +265,7 @@ async def test_a_slow_key_holds_back_nobody_while_there_is_room() -> None:
     [({"max_in_flight_records": 4}, 4), ({"max_in_flight_bytes": 250, "max_in_flight_records": 50}, 3)],
 )
 @pytest.mark.parametrize("ordering", OVERLAPPING)
-async def test_intake_stops_without_room_and_resumes(ordering: str, limits: dict[str, int], most: int) -> None:
+async def test_intake_stops_without_room_and_resumes(ordering: str, limits: dict[str, Any], most: int) -> None:
     """What is in flight, in records and in bytes, bounds what is taken in; what is done makes room again."""
     gate = Gate()
     source = LogSource(keyed([b"a"] * 20, value=b"v" * 99), gate=gate)
@@ -444,7 +411,7 @@ async def test_calls_that_will_not_end_are_cancelled_and_not_committed() -> None
         bench.engine.assign([KEY])
         await until(lambda: sorted(gate.ended) == [0, 2])
         await bench.engine.revoke(lost=False)
-        assert (source.committed, source.ahead, bench.tally.abandoned) == (1, [], {"r0": 1})
+        assert (source.committed, source.ahead, bench.tally.routes["r0"].abandoned) == (1, [], 1)
         assert gate.running == []
 
 

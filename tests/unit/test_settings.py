@@ -35,6 +35,7 @@ out_of_range = "halt"
 isolation_level = "read_committed"
 fetch_bytes = 1_048_576
 fetch_path = "auto"
+max_batch_bytes = 67_108_864
 start_timeout_seconds = 60.0
 session_timeout_seconds = 45.0
 heartbeat_interval_seconds = 3.0
@@ -57,6 +58,17 @@ max_record_bytes = 1_048_576
 commit_interval_seconds = 1.0
 drain_seconds = 25.0
 on_halt = "wait"
+[retry]
+attempts = 5
+initial_seconds = 0.2
+maximum_seconds = 30.0
+multiplier = 2.0
+jitter = 0.2
+[dead_letter]
+topic = "{topic}.dlq"
+headers = "connect"
+limit_ratio = 0.5
+limit_window_records = 1000
 [http]
 host = "127.0.0.1"
 port = 8000

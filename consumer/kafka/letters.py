@@ -1,0 +1,150 @@
+"""Dead letters on their way to Kafka: idempotent, acknowledged by all replicas; refusals told from delays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiokafka
+import structlog
+from aiokafka import errors
+
+from consumer.errors import ConsumerError, LetterDelayedError, LetterRefusedError
+from consumer.kafka.client import ClientError, connection_options, described
+from consumer.kafka.probe import connected_admin
+from consumer.letter import Cause, Letter, Writer
+from consumer.record import TopicPartition
+from consumer.settings import Kafka
+
+log = structlog.get_logger("consumer.kafka")
+
+CONNECT_SECONDS = 10.0
+STOP_SECONDS = 3.0
+LARGEST = 2**31 - 1
+REFUSALS = (
+    errors.TopicAuthorizationFailedError,
+    errors.ClusterAuthorizationFailedError,
+    errors.MessageSizeTooLargeError,
+    errors.RecordListTooLargeError,
+    errors.InvalidTopicError,
+    errors.InvalidTimestampError,
+    errors.PolicyViolationError,
+    errors.UnsupportedForMessageFormatError,
+)
+"""What the brokers would say again, however often they are asked."""
+
+
+class _Client:
+    """A connected producer and how many writes are under way on it."""
+
+    def __init__(self, producer: aiokafka.AIOKafkaProducer) -> None:
+        self.producer = producer
+        self.writes = 0
+
+
+class LetterBox:
+    """Writes dead letters, each acknowledged before ``write`` returns; owned by the daemon, closed after its drain.
+
+    It connects at the first letter. After any error the next letter gets another client: a batch that the broker
+    refused leaves a gap in the sequence numbers of its partition, and all that this client sent there from then on
+    would be refused too.
+    """
+
+    def __init__(self, kafka: Kafka, writer: Writer) -> None:
+        self._kafka = kafka
+        self._writer = writer
+        self._client: _Client | None = None
+        self._connecting = asyncio.Lock()
+        self._known: set[str] = set()
+
+    async def write(self, key: TopicPartition, raw: Any, cause: Cause) -> None:
+        """Write one letter; it takes as long as the brokers are away, so the caller may cancel it.
+
+        Raises LetterRefusedError when it can never be written as things are, LetterDelayedError when it may be later.
+        """
+        letter = self._writer.letter(key, raw, cause)
+        try:
+            if letter.topic not in self._known:
+                await self._require(letter.topic)
+            async with self._connected() as producer:
+                await _send(producer, letter)
+        except (ClientError, OSError, TimeoutError) as error:
+            why = f"its dead letter for topic {letter.topic!r} was refused: {described(error)}"
+            for each in (error, error.__cause__):
+                if isinstance(each, REFUSALS):
+                    raise LetterRefusedError(why) from error
+            raise LetterDelayedError(described(error)) from error
+
+    async def close(self) -> None:
+        """Close the client; what is still on its way is given up."""
+        if self._client is not None:
+            await _stop(self._client.producer)
+
+    async def _require(self, topic: str) -> None:
+        """Refuse a topic that does not exist: the client would ask for it until its time is up, or create it."""
+        async with connected_admin(self._kafka) as admin:
+            found = {each["topic"] for each in await admin.describe_topics()}
+        if topic not in found:
+            raise LetterRefusedError(f"the topic for dead letters, {topic!r}, does not exist, or may not be used")
+        self._known.add(topic)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[aiokafka.AIOKafkaProducer]:
+        async with self._connecting:
+            if self._client is None:
+                self._client = _Client(await self._connect())
+            client = self._client
+        client.writes += 1
+        try:
+            yield client.producer
+        except Exception:
+            if self._client is client:
+                self._client = None
+            raise
+        finally:
+            client.writes -= 1
+            if self._client is not client and not client.writes:
+                await _stop(client.producer)
+
+    async def _connect(self) -> aiokafka.AIOKafkaProducer:
+        producer = aiokafka.AIOKafkaProducer(
+            **connection_options(self._kafka), enable_idempotence=True, acks="all", max_request_size=LARGEST
+        )
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await producer.start()
+        except BaseException:
+            await _stop(producer)
+            raise
+        return producer
+
+
+async def _send(producer: aiokafka.AIOKafkaProducer, letter: Letter) -> None:
+    timestamp = letter.timestamp_ms
+    if letter.key is None and letter.value is None:  # `send` refuses what Kafka takes
+        batch = producer.create_batch()
+        batch.append(timestamp=timestamp, key=None, value=None, headers=letter.headers)
+        partition = random.choice(list(await producer.partitions_for(letter.topic)))  # noqa: S311
+        sent = await producer.send_batch(batch, letter.topic, partition=partition)
+    else:
+        sent = await producer.send(
+            letter.topic, letter.value, letter.key, timestamp_ms=timestamp, headers=letter.headers
+        )
+    # The future is the batch's: other letters wait for the same one.
+    await asyncio.shield(sent)
+
+
+async def _stop(producer: aiokafka.AIOKafkaProducer) -> None:
+    """Stop a client; bounded, as it would wait for brokers that are away to take what it holds."""
+    with contextlib.suppress(TimeoutError, ClientError, OSError, ConsumerError):
+        async with asyncio.timeout(STOP_SECONDS):
+            await producer.stop()
+            return
+    with contextlib.suppress(TimeoutError, ClientError, OSError):
+        async with asyncio.timeout(1.0):
+            await producer._sender.close()
+            await producer.client.close()

@@ -1,0 +1,170 @@
+"""Dead letters as plain values: the record as it was, byte for byte, and behind its headers a block that says why.
+
+The block speaks one of two dialects that other tools read (Kafka Connect's, Spring's) and always ours. Its first header
+is ``session-consumer.reason``: everything before it is the record's own. Pure: no client, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from consumer.record import Position, TopicPartition
+from consumer.settings import DeadLetterSettings
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+OURS = "session-consumer."
+CONNECT = "__connect.errors."
+SPRING = "kafka_dlt-"
+REASONS = ("undecodable", "too_large", "bad_header", "rejected", "exhausted")
+STAGES = {"undecodable": "VALUE_CONVERTER", "too_large": "VALUE_CONVERTER", "bad_header": "HEADER_CONVERTER"}
+"""Kafka Connect's names for where it went wrong; what a handler refused is a TASK_PUT."""
+NO_ROUTE = "none"
+INTEGER_BYTES = {"partition": 4, "offset": 8, "timestamp": 8}
+
+
+class Cause(NamedTuple):
+    """Why a record becomes a dead letter; holds nothing of the record."""
+
+    reason: str
+    route: str
+    """``none`` when it came to no route."""
+    attempts: int
+    """Calls that counted; 0 when it came to no call."""
+    error_class: str
+    message: str
+    """Our own sentence: class and place in the code, never the exception's text, which may quote the event."""
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A record to be written to a dead-letter topic."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    timestamp_ms: int
+
+
+class Writer(NamedTuple):
+    """How letters are written: where to, in which dialect, for which group."""
+
+    settings: DeadLetterSettings
+    group: str
+    of_letters: bool = False
+    """Whether what failed are letters that were run again: a new one speaks of the same original record."""
+
+    def letter(self, key: TopicPartition, raw: Any, cause: Cause) -> Letter:
+        """Make the letter of a raw record that was consumed from ``key``."""
+        origin, redrives, own = Position(*key, raw.offset), 0, list(raw.headers)
+        before = read_context(own) if self.of_letters else None
+        if before is not None:
+            origin, redrives, own = before.origin, before.redrives + 1, list(split_headers(own)[0])
+        block = write_context(self.settings.headers, origin, raw.timestamp, self.group, cause, redrives)
+        return Letter(self.settings.topic_for(origin.topic), raw.key, raw.value, [*own, *block], raw.timestamp)
+
+
+class Context(NamedTuple):
+    """What a letter's headers say of it; empty and 0 where they do not."""
+
+    origin: Position
+    reason: str
+    route: str
+    attempts: int = 0
+    redrives: int = 0
+    error_class: str = ""
+    message: str = ""
+
+
+def class_name(error: BaseException) -> str:
+    """Name an exception's class with its module."""
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def write_context(
+    dialect: Literal["connect", "spring"], origin: Position, timestamp_ms: int, group: str, cause: Cause, redrives: int
+) -> list[tuple[str, bytes | None]]:
+    """Make the block of headers for one letter."""
+    block = [
+        (f"{OURS}reason", cause.reason.encode()),
+        (f"{OURS}route", cause.route.encode()),
+        (f"{OURS}attempts", b"%d" % cause.attempts),
+        (f"{OURS}redrives", b"%d" % redrives),
+    ]
+    if dialect == "connect":
+        texts = {
+            "topic": origin.topic,
+            "partition": str(origin.partition),
+            "offset": str(origin.offset),
+            "stage": STAGES.get(cause.reason, "TASK_PUT"),
+            "exception.class.name": cause.error_class,
+            "exception.message": cause.message,
+        }
+        return [*block, *((f"{CONNECT}{name}", _ascii(text)) for name, text in texts.items())]
+    return [
+        *block,
+        (f"{SPRING}original-topic", origin.topic.encode()),
+        (f"{SPRING}original-partition", origin.partition.to_bytes(4, "big", signed=True)),
+        (f"{SPRING}original-offset", origin.offset.to_bytes(8, "big", signed=True)),
+        (f"{SPRING}original-timestamp", (timestamp_ms or 0).to_bytes(8, "big", signed=True)),
+        (f"{SPRING}original-consumer-group", group.encode()),
+        (f"{SPRING}exception-fqcn", _ascii(cause.error_class)),
+        (f"{SPRING}exception-message", _ascii(cause.message)),
+    ]
+
+
+def split_headers(headers: Headers) -> tuple[Headers, Headers]:
+    """Part a letter's headers into the record's own and the block behind them.
+
+    A letter that another tool wrote has no header of ours to begin the block: there it is what has its dialect's names.
+    """
+    begins = [index for index, (name, _) in enumerate(headers) if name == f"{OURS}reason"]
+    if begins:
+        return headers[: begins[-1]], headers[begins[-1] :]
+    own = [each for each in headers if not each[0].startswith((CONNECT, SPRING))]
+    return own, [each for each in headers if each[0].startswith((CONNECT, SPRING))]
+
+
+def read_context(headers: Headers) -> Context | None:
+    """Read what a letter says of itself, in either dialect; None when it does not say which record it was."""
+    said = {name: value for name, value in split_headers(headers)[1] if value is not None}
+    try:
+        if f"{CONNECT}offset" in said:
+            names, read = (f"{CONNECT}{{}}", f"{CONNECT}exception.class.name", f"{CONNECT}exception.message"), _decimal
+        else:
+            names = (f"{SPRING}original-{{}}", f"{SPRING}exception-fqcn", f"{SPRING}exception-message")
+            read = _big_endian
+        place, error_class, message = names
+        return Context(
+            Position(_text(said[place.format("topic")]), read(said, place, "partition"), read(said, place, "offset")),
+            _text(said.get(f"{OURS}reason", b"")),
+            _text(said.get(f"{OURS}route", b"")) or NO_ROUTE,
+            int(said.get(f"{OURS}attempts", b"0")),
+            int(said.get(f"{OURS}redrives", b"0")),
+            _text(said.get(error_class, b"")),
+            _text(said.get(message, b"")),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def _decimal(said: dict[str, bytes], place: str, name: str) -> int:
+    return int(said[place.format(name)])
+
+
+def _big_endian(said: dict[str, bytes], place: str, name: str) -> int:
+    value = said[place.format(name)]
+    if len(value) != INTEGER_BYTES[name]:
+        raise ValueError(f"{name} has {len(value)} bytes")
+    return int.from_bytes(value, "big", signed=True)
+
+
+def _ascii(text: str) -> bytes:
+    return text.encode("ascii", "backslashreplace")
+
+
+def _text(value: Any) -> str:
+    return bytes(value).decode("utf-8", "replace")

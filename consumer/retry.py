@@ -1,0 +1,68 @@
+"""When a failed call is tried again, and when no more: counted per record and route, in memory. Pure: no clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from consumer.errors import CallTimeoutError
+from consumer.instructions import Pause, Reject, Retry
+from consumer.settings import RetrySettings
+
+MINIMUM_SECONDS = 0.01
+"""Between two calls, whatever the handler says: ``Retry(after=0)`` must not keep the event loop busy."""
+
+
+class Step(NamedTuple):
+    """What follows a failed call."""
+
+    kind: Literal["reject", "retry", "pause", "error", "timeout"]
+    """The label of ``handler_errors``."""
+    wait: float | None
+    """Seconds until the next call; None when there is none: a dead letter."""
+
+    @property
+    def reason(self) -> str:
+        """Why it becomes a dead letter."""
+        return "rejected" if self.kind == "reject" else "exhausted"
+
+
+class Attempts:
+    """Calls of one route with one record or batch; lives until that has an outcome."""
+
+    def __init__(self, policy: RetrySettings, chance: Callable[[], float] = random.random) -> None:
+        self.calls = 1
+        """Calls that count, the first included."""
+        self._held = 0
+        self._policy = policy
+        self._chance = chance
+
+    def after(self, error: BaseException) -> Step:
+        """Say what follows a call that raised ``error``."""
+        match error:
+            case Reject():
+                return Step("reject", None)
+            case Retry():
+                return Step("retry", self._later(error.after))
+            case Pause():
+                return Step("pause", self._later(error.after))
+            case ConnectionError():
+                return Step("pause", self._later(None))
+        kind: Literal["error", "timeout"] = "timeout" if isinstance(error, CallTimeoutError) else "error"
+        if self.calls >= self._policy.attempts:
+            return Step(kind, None)
+        self.calls += 1
+        return Step(kind, self._delay(self.calls - 1))
+
+    def _later(self, seconds: float | None) -> float:
+        self._held += 1
+        return self._delay(self._held) if seconds is None else max(seconds, MINIMUM_SECONDS)
+
+    def _delay(self, number: int) -> float:
+        policy = self._policy
+        try:
+            seconds = min(policy.maximum_seconds, policy.initial_seconds * policy.multiplier ** (number - 1))
+        except OverflowError:
+            seconds = policy.maximum_seconds
+        return max(seconds * (1 + policy.jitter * (2 * self._chance() - 1)), MINIMUM_SECONDS)

@@ -1,0 +1,236 @@
+"""What becomes of a record whose call failed: called again, held, or made a dead letter; else its partition halts.
+
+Nothing here is on the way of a record that goes well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import structlog
+
+from consumer.errors import DecodeError, HandlerFailedError, LetterDelayedError, LetterRefusedError, place_of
+from consumer.fuse import Fuse
+from consumer.letter import NO_ROUTE, Cause, class_name
+from consumer.logs import Sparingly
+from consumer.outcome import HaltReason
+from consumer.partition import Hold, Partition
+from consumer.record import Position, TopicPartition
+from consumer.retry import Attempts
+from consumer.settings import RetrySettings
+from consumer.tally import Tally
+
+log = Sparingly(structlog.get_logger("consumer.settle"))
+
+SLOW_LETTER_SECONDS = 2.0
+"""A letter that takes longer shows as a hold, and is given up at a stop."""
+
+
+class Lane(Protocol):
+    """The lanes of a partition, as seen from a record that waits in them."""
+
+    async def wait(self, seconds: float, *, own_pause: bool, place: bool) -> bool:
+        """Wait, and then until no other record pauses the partition; False at once when the partition has ended."""
+
+    async def ended_before(self, task: asyncio.Task[None]) -> bool:
+        """Wait for a task or the partition's end; whether that came first."""
+
+    def unpaused(self) -> None:
+        """Say that a pause is over."""
+
+
+class Letters(Protocol):
+    """Where dead letters are written."""
+
+    async def write(self, key: TopicPartition, raw: Any, cause: Cause) -> None:
+        """Return when it is acknowledged; raises LetterRefusedError or LetterDelayedError."""
+
+
+class Failures(NamedTuple):
+    """What the engine lends to all partitions."""
+
+    retry: RetrySettings
+    letters: Letters | None
+    """None: there is nowhere for dead letters to go."""
+    fuse: Fuse
+    halt: Callable[[Partition, HaltReason, int, str, int], None]
+    """Halts one partition: why, the offset, a sentence, and the offset with which it could go on."""
+    halt_all: Callable[[HaltReason, str], None]
+
+
+class Verdict(Enum):
+    """What follows a failed call."""
+
+    CALL_AGAIN = "its wait is over"
+    DEAD_LETTER = "it is not called again"
+    ENDED = "the partition has ended: the record stays undone"
+
+
+class Settler:
+    """Settles what failed in one partition; as long-lived as its lanes."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        lane: Lane,
+        failures: Failures,
+        tally: Tally,
+        again: Callable[[Any, str, bool], Coroutine[Any, Any, None]],
+    ) -> None:
+        """``again`` calls a record's route once more and those behind it, or only those (``dispatch.py``)."""
+        self.partition = partition
+        self.lane = lane
+        self.tally = tally
+        self.retry = failures.retry
+        self._failures = failures
+        self._again = again
+
+    async def settle(self, raw: Any, failed: DecodeError | HandlerFailedError) -> bool:
+        """Bring a record to its outcome on all its routes; False when the partition ended first."""
+        trouble: Trouble | None = None
+        try:
+            while isinstance(failed, HandlerFailedError):
+                if trouble is None or trouble.route != failed.route:
+                    trouble = trouble.followed_by(failed.route) if trouble else Trouble(self, failed.route, raw.offset)
+                verdict = await trouble.meet(failed.error)
+                over = verdict is Verdict.DEAD_LETTER
+                if verdict is Verdict.ENDED or (over and not await self.bury(raw, trouble.cause(failed))):
+                    return False
+                try:
+                    await self._again(raw, trouble.route, over)
+                except (DecodeError, HandlerFailedError) as following:
+                    failed = following
+                else:
+                    return True
+        finally:
+            if trouble is not None:
+                trouble.end()
+        self.tally.decode_errors[self.partition.key.topic, failed.reason] += 1
+        cause = Cause(failed.reason, NO_ROUTE, 0, class_name(failed), str(failed))
+        return await self.bury(failed.record or raw, cause)
+
+    async def bury(self, raw: Any, cause: Cause) -> bool:
+        """Make one record a dead letter; False when it could not be: the partition has ended."""
+        key, failures = self.partition.key, self._failures
+        if failures.letters is None:
+            self._halt_at(raw, f"{cause.message}; dead_letter.topic is empty, so there is nowhere for it to go")
+            return False
+        if failures.fuse.blows(Position(*key, raw.offset), sum(self.tally.records_consumed.values())):
+            failures.halt_all(HaltReason.FUSE, f"too many records become dead letters; the last: {cause.message}")
+            return False
+        try:
+            if not await self._write(failures.letters, raw, cause):
+                self.tally.of(cause.route).abandoned += 1
+                return False
+        except LetterRefusedError as refused:
+            self._halt_at(raw, f"{cause.message}; {refused}")
+            return False
+        self.tally.of(cause.route).dead_lettered += 1
+        self.tally.dead_letters[key.topic, cause.reason] += 1
+        log.warning("dead-lettered", **self._where(raw), **cause._asdict())
+        return True
+
+    async def _write(self, letters: Letters, raw: Any, cause: Cause) -> bool:
+        """Write a letter, for as long as it takes; False when the partition ended before it was taken."""
+        attempts, hold = Attempts(self.retry), Hold("dead_letter", cause.route, raw.offset, time.time())
+        while True:
+            writing = asyncio.ensure_future(letters.write(self.partition.key, raw, cause))
+            try:
+                await asyncio.wait([writing], timeout=SLOW_LETTER_SECONDS)
+                if not writing.done():
+                    log.warning("a dead letter waits for Kafka", **self._where(raw))
+                    with self.partition.holding(hold):
+                        if await self.lane.ended_before(writing):
+                            return False
+                writing.result()
+            except LetterDelayedError as delayed:
+                log.warning("a dead letter was not taken; trying again", **self._where(raw), why=str(delayed))
+                with self.partition.holding(hold):
+                    if not await self.lane.wait(
+                        attempts.after(ConnectionError()).wait or 0.0, own_pause=False, place=False
+                    ):
+                        return False
+            else:
+                return True
+            finally:
+                writing.cancel()
+
+    def _halt_at(self, raw: Any, why: str) -> None:
+        self._failures.halt(self.partition, HaltReason.NO_DEAD_LETTER, raw.offset, why, raw.offset + 1)
+
+    def _where(self, raw: Any) -> dict[str, Any]:
+        key = self.partition.key
+        return {"topic": key.topic, "partition": key.partition, "offset": raw.offset}
+
+
+class Trouble:
+    """One route's trouble with one record or batch, from its first failed call to its outcome.
+
+    While a handler says Pause, everything else of the partition waits for the same record to get through.
+    """
+
+    def __init__(
+        self, settler: Settler, route: str, offset: int, *, of_batch: bool = False, attempts: int | None = None
+    ) -> None:
+        """Begin; ``attempts`` replaces the setting's, and a batch has no runner's place to leave while it waits."""
+        self.route = route
+        policy = settler.retry
+        self._attempts = Attempts(policy if attempts is None else msgspec.structs.replace(policy, attempts=attempts))
+        self._settler = settler
+        self._place = not of_batch
+        self._hold = Hold("error", route, offset, time.time())
+        self._pausing = False
+        self._reason = ""
+        settler.partition.holds.add(self._hold)
+
+    def end(self) -> None:
+        """Hold nothing up any more."""
+        self._settler.partition.holds.discard(self._hold)
+        self._pause(on=False)
+
+    def followed_by(self, route: str) -> Trouble:
+        """End, and begin the same record's trouble with the next route."""
+        self.end()
+        return Trouble(self._settler, route, self._hold.offset)
+
+    async def meet(self, error: BaseException) -> Verdict:
+        """Count a failed call, and wait as long as it asks for."""
+        settler, attempt = self._settler, self._attempts.calls
+        step = self._attempts.after(error)
+        settler.tally.handler_errors[self.route, step.kind] += 1
+        self._hold.kind, self._reason = step.kind, step.reason
+        self._pause(on=step.kind == "pause")
+        if step.wait is None:
+            return Verdict.DEAD_LETTER
+        log.info(
+            "a call failed; it is tried again",
+            partition=str(settler.partition.key),
+            offset=self._hold.offset,
+            route=self.route,
+            attempt=attempt,
+            kind=step.kind,
+            error=place_of(error),
+            seconds=round(step.wait, 3),
+        )
+        if not await settler.lane.wait(step.wait, own_pause=self._pausing, place=self._place):
+            settler.tally.of(self.route).abandoned += 1
+            return Verdict.ENDED
+        settler.tally.of(self.route).retries += 1
+        return Verdict.CALL_AGAIN
+
+    def cause(self, failed: HandlerFailedError, reason: str | None = None) -> Cause:
+        """Say why the record becomes a dead letter; ``reason`` when it is another than that of the last failed call."""
+        calls = self._attempts.calls
+        return Cause(reason or self._reason, self.route, calls, class_name(failed.error), str(failed))
+
+    def _pause(self, *, on: bool) -> None:
+        if on != self._pausing:
+            self._pausing = on
+            self._settler.partition.pausing += 1 if on else -1
+            if not on:
+                self._settler.lane.unpaused()

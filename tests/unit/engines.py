@@ -1,0 +1,72 @@
+"""An engine on a source in memory, as all its unit tests make it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from consumer.decoding import Decoder
+from consumer.dispatch import Choose, Route
+from consumer.engine import Engine
+from consumer.handler import bind_handler
+from consumer.settings import DeadLetterSettings, Delivery, RetrySettings
+from consumer.settle import Letters
+from consumer.tally import Tally
+from tests.unit.source import MemorySource
+
+ONE_CALL = RetrySettings(attempts=1)
+QUICK = RetrySettings(attempts=3, initial_seconds=0.001, maximum_seconds=0.01)
+
+
+class Bench(msgspec.Struct):
+    """An engine and what surrounds it."""
+
+    engine: Engine
+    source: MemorySource
+    tally: Tally
+    failures: list[Exception]
+
+
+def a_route(handler: Callable[..., Any], name: str = "r0") -> Route:
+    return Route(name, None, bind_handler(handler, "test"))
+
+
+@asynccontextmanager
+async def an_engine_on(
+    source: MemorySource,
+    *routes: Route,
+    decoder: Decoder | None = None,
+    retry: RetrySettings = ONE_CALL,
+    letters: Letters | None = None,
+    dead_letter: DeadLetterSettings | None = None,
+    choose: Choose | None = None,
+    **delivery: Any,
+) -> AsyncIterator[Bench]:
+    """Run an engine on a source, whose events are the values as they are; it is stopped at the end of the block."""
+    failures: list[Exception] = []
+    tally = Tally(["t"], [route.name for route in routes])
+    async with asyncio.TaskGroup() as tasks:
+        engine = Engine(
+            source=source,
+            decoder=decoder or Decoder(lambda value: value, lambda value: value, 1_000_000),
+            routes=routes,
+            delivery=Delivery(**{"drain_seconds": 5.0, "commit_interval_seconds": 0.001} | delivery),
+            tally=tally,
+            tasks=tasks,
+            fail=failures.append,
+            retry=retry,
+            dead_letter=dead_letter or DeadLetterSettings(),
+            letters=letters,
+            choose=choose,
+        )
+        loops = [tasks.create_task(engine.poll_forever()), tasks.create_task(engine.commit_forever())]
+        try:
+            yield Bench(engine, source, tally, failures)
+            await engine.stop()
+        finally:
+            for loop in loops:
+                loop.cancel()

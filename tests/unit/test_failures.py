@@ -1,0 +1,327 @@
+"""What a handler raises is an instruction: retried, held, rejected, paused; in every ordering, alone and in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from consumer import Pause, Record, Reject, Retry
+from consumer.decoding import Decoder
+from consumer.errors import LetterDelayedError, LetterRefusedError
+from consumer.letter import Cause
+from consumer.outcome import HaltReason, Outcome
+from consumer.record import TopicPartition
+from consumer.settings import DeadLetterSettings
+from tests.unit.engines import QUICK, Bench, a_route, an_engine_on
+from tests.unit.source import KEY
+from tests.unit.test_batches import a_batch_route
+from tests.unit.test_lanes import LogSource, keyed, until
+
+ORDERINGS = ("partition", "key", "unordered")
+Script = dict[int, list[BaseException | None]]
+"""For each offset what its calls raise, one after the other; the last one for ever."""
+
+
+class Letters:
+    """Takes dead letters, unless told what to raise."""
+
+    def __init__(self, done: set[int] | None = None, answers: list[Exception | None] | None = None) -> None:
+        self.done = done if done is not None else set()
+        self.written: list[tuple[int, Cause]] = []
+        self.values: list[bytes | None] = []
+        self.answers = answers or []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def write(self, _key: TopicPartition, raw: Any, cause: Cause) -> None:
+        await self.gate.wait()
+        answer = self.answers.pop(0) if self.answers else None
+        if answer is not None:
+            raise answer
+        self.written.append((raw.offset, cause))
+        self.values.append(raw.value)
+        self.done.add(raw.offset)
+
+    @property
+    def causes(self) -> list[tuple[int, str, str, int]]:
+        return [(offset, cause.reason, cause.route, cause.attempts) for offset, cause in self.written]
+
+
+class Scripted:
+    """A handler that raises by script, and notes its calls and what came to its end."""
+
+    def __init__(self, script: Script, done: set[int] | None = None) -> None:
+        self.script = {offset: list(answers) for offset, answers in script.items()}
+        self.calls: list[int] = []
+        self.done = done if done is not None else set()
+        self.handled: list[int] = []
+
+    def answer(self, record: Record) -> None:
+        self.calls.append(record.offset)
+        answers = self.script.get(record.offset, [None])
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if answer is not None:
+            raise answer
+        self.handled.append(record.offset)
+        self.done.add(record.offset)
+
+    def plain(self, _event: bytes, record: Record) -> None:
+        self.answer(record)
+
+    async def at_once(self, _event: bytes, record: Record) -> None:
+        self.answer(record)
+
+    async def later(self, _event: bytes, record: Record) -> None:
+        await asyncio.sleep(0)
+        self.answer(record)
+
+    def kind(self, name: str) -> Callable[..., Any]:
+        return {"plain": self.plain, "at_once": self.at_once, "later": self.later}[name]
+
+
+KINDS = ("plain", "at_once", "later")
+
+
+def count(bench: Bench, outcome: Outcome, route: str = "r0") -> int:
+    return bench.tally.outcomes[route, outcome]
+
+
+def errors(bench: Bench, route: str = "r0") -> dict[str, int]:
+    return {kind: count for (name, kind), count in bench.tally.handler_errors.items() if count and name == route}
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_that_fails_is_called_again(kind: str, ordering: str) -> None:
+    """What fails twice and then works is handled once, and all is committed."""
+    source = LogSource(keyed([b"a", b"b", b"a", b"c", b"a"]))
+    handler = Scripted({1: [ValueError(), OSError(), None], 2: [KeyError(), None]}, source.done)
+    async with an_engine_on(source, a_route(handler.kind(kind)), retry=QUICK, ordering=ordering) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == source.end)
+        assert Counter(handler.calls) == {0: 1, 1: 3, 2: 2, 3: 1, 4: 1}
+        assert (count(bench, Outcome.HANDLED), errors(bench), bench.tally.routes["r0"].retries) == (5, {"error": 3}, 3)
+        assert bench.engine.partitions[KEY].holds == set()
+    assert [offset for offset in handler.handled if offset in (0, 2, 4)] == [0, 2, 4] or ordering == "unordered"
+    if ordering == "partition":
+        assert handler.handled == [0, 1, 2, 3, 4]
+    assert not source.ahead
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_never_works_becomes_a_dead_letter(kind: str, ordering: str) -> None:
+    """After so many attempts, or at once when rejected, a letter is written and only then the watermark moves."""
+    source = LogSource(keyed([b"a", b"b", b"a", b"c"]))
+    handler = Scripted({1: [ValueError()], 2: [Reject("private")]}, source.done)
+    letters = Letters(source.done)
+    letters.gate.clear()
+    async with an_engine_on(
+        source, a_route(handler.kind(kind)), retry=QUICK, ordering=ordering, letters=letters
+    ) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == 1)
+        letters.gate.set()
+        await until(lambda: source.committed == source.end)
+        assert sorted(letters.causes) == [(1, "exhausted", "r0", 3), (2, "rejected", "r0", 1)]
+        assert (count(bench, Outcome.HANDLED), count(bench, Outcome.DEAD_LETTERED)) == (2, 2)
+        assert bench.tally.dead_letters["t", "exhausted"] == bench.tally.dead_letters["t", "rejected"] == 1
+    assert not any("private" in cause.message for _, cause in letters.written)
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("error", [Retry(after=0.001), Pause(after=0.001), ConnectionResetError()])
+async def test_instructions_without_a_limit(error: Exception, kind: str, ordering: str) -> None:
+    """Retry, Pause and a lost connection count no attempt: the record is called until it gets through."""
+    source = LogSource(keyed([b"a", b"b", b"a", b"c"]))
+    handler = Scripted({1: [error] * 10 + [None]}, source.done)
+    async with an_engine_on(
+        source, a_route(handler.kind(kind)), retry=QUICK, ordering=ordering, letters=Letters()
+    ) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == source.end)
+        assert Counter(handler.calls) == {0: 1, 1: 11, 2: 1, 3: 1}
+        assert sum(errors(bench).values()) == 10
+        assert bench.engine.partitions[KEY].pausing == 0
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_pause_starts_nothing_until_the_same_record_gets_through(kind: str, ordering: str) -> None:
+    """While what the handler needs is down, no other record of the partition is begun."""
+    source = LogSource(keyed([b"%d" % number for number in range(20)]))
+    down = True
+
+    async def handle(_event: bytes, record: Record) -> None:
+        if kind == "later":
+            await asyncio.sleep(0)
+        calls.append(record.offset)
+        if record.offset >= 3 and down:
+            raise Pause(after=0.002)
+        source.done.add(record.offset)
+
+    def plain(_event: bytes, record: Record) -> None:
+        calls.append(record.offset)
+        if record.offset >= 3 and down:
+            raise Pause(after=0.002)
+        source.done.add(record.offset)
+
+    calls: list[int] = []
+    async with an_engine_on(
+        source, a_route(plain if kind == "plain" else handle), retry=QUICK, ordering=ordering, concurrency=4
+    ) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: calls.count(3) > 3)
+        assert max(calls) < 3 + 4
+        begun = set(calls)
+        await until(lambda: calls.count(3) > 6)
+        assert set(calls) == begun
+        assert [hold.kind for hold in bench.engine.partitions[KEY].held] == ["pause"] * len(begun - {0, 1, 2})
+        down = False
+        await until(lambda: source.committed == source.end)
+    assert not source.ahead
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+async def test_what_cannot_be_decoded_becomes_a_dead_letter(ordering: str) -> None:
+    """Its bytes are kept as they are, under the route none; the others go on, also behind a busy key."""
+
+    def decode(value: bytes) -> bytes:
+        if value == b"bad":
+            raise ValueError
+        return value
+
+    records = keyed([b"a", b"a", b"b", b"a"])
+    records[1] = records[1]._replace(value=b"bad")
+    source = LogSource(records)
+    handler, letters = Scripted({0: [ValueError(), None]}, source.done), Letters(source.done)
+    async with an_engine_on(
+        source,
+        a_route(handler.later),
+        decoder=Decoder(decode, decode, 1000),
+        retry=QUICK,
+        ordering=ordering,
+        letters=letters,
+    ) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == source.end)
+        assert letters.causes == [(1, "undecodable", "none", 0)]
+        assert letters.values == [b"bad"]
+        assert bench.tally.outcomes["none", Outcome.DEAD_LETTERED] == bench.tally.decode_errors["t", "undecodable"] == 1
+
+
+async def test_letters_that_are_not_taken() -> None:
+    """A delay holds the partition and the letter is written again; a refusal halts it there."""
+    source = LogSource(keyed([b"a"] * 4))
+    handler = Scripted({1: [Reject()], 2: [Reject()]}, source.done)
+    letters = Letters(
+        source.done, [LetterDelayedError("x"), LetterDelayedError("x"), None, LetterRefusedError("no topic")]
+    )
+    async with an_engine_on(source, a_route(handler.plain), retry=QUICK, letters=letters) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].halt)
+        halt = bench.engine.partitions[KEY].halt
+        assert halt is not None
+        assert (halt.reason, halt.offset) == (HaltReason.NO_DEAD_LETTER, 2)
+        assert "no topic" in halt.explanation
+        await until(lambda: source.committed == 2)
+
+
+async def test_the_fuse_halts_all() -> None:
+    """When most of a full window fails, nothing more becomes a dead letter and every partition halts."""
+    source = LogSource(keyed([b"a"] * 100))
+    handler = Scripted({offset: [Reject()] for offset in range(20, 100)}, source.done)
+    letters = Letters(source.done)
+    limits = DeadLetterSettings(limit_ratio=0.5, limit_window_records=20)
+    async with an_engine_on(source, a_route(handler.plain), letters=letters, dead_letter=limits) as bench:
+        bench.engine.assign([KEY, TopicPartition("t", 1)])
+        await until(lambda: bench.engine.partitions[KEY].halt)
+        halts = [partition.halt for partition in bench.engine.partitions.values()]
+        assert [halt.reason for halt in halts if halt is not None] == [HaltReason.FUSE] * 2
+        assert len(letters.written) == 10
+
+
+async def test_several_routes_only_the_one_that_failed_is_called_again() -> None:
+    """Routes run in file order; each is retried alone, its letter names it, and those behind it get the record too."""
+    source = LogSource(keyed([b"a"] * 3))
+    first, second, third = Scripted({}), Scripted({1: [ValueError()]}), Scripted({1: [ValueError(), None]}, source.done)
+    letters = Letters(source.done)
+    routes = [a_route(first.plain, "r0"), a_route(second.later, "r1"), a_route(third.plain, "r2")]
+    async with an_engine_on(source, *routes, retry=QUICK, letters=letters) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == source.end)
+        assert (first.calls, second.calls) == ([0, 1, 2], [0, 1, 1, 1, 2])
+        assert third.calls == [0, 1, 1, 2]
+        assert letters.causes == [(1, "exhausted", "r1", 3)]
+        assert count(bench, Outcome.DEAD_LETTERED, "r1") == 1
+
+
+@pytest.mark.parametrize("with_records", [True, False])
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_batches(asynchronous: bool, with_records: bool) -> None:
+    """Indexes are dead-lettered and the rest called again; after its attempts a batch's records are called singly."""
+    calls: list[list[bytes]] = []
+    records = [record._replace(value=b"%d" % record.offset) for record in keyed([b"a"] * 12)]
+    source = LogSource(records)
+
+    def answer(events: list[bytes]) -> None:
+        calls.append(list(events))
+        if b"1" in events:
+            raise Reject(indexes=[events.index(b"1"), 99])
+        if b"5" in events:
+            raise ValueError
+        if b"9" in events and len(calls) < 14:
+            raise Retry(after=0.001)
+        source.done.update(int(event) for event in events)
+        events.clear()
+
+    def plain(events: list[bytes]) -> None:
+        answer(events)
+
+    async def waiting(events: list[bytes]) -> None:
+        await asyncio.sleep(0)
+        answer(events)
+
+    def plain_records(events: list[bytes], _records: list[Record]) -> None:
+        answer(events)
+
+    async def waiting_records(events: list[bytes], _records: list[Record]) -> None:
+        await asyncio.sleep(0)
+        answer(events)
+
+    handler: Any = {(False, False): plain, (True, False): waiting, (False, True): plain_records}.get(
+        (asynchronous, with_records), waiting_records
+    )
+    letters = Letters(source.done)
+    async with an_engine_on(source, a_batch_route(handler), retry=QUICK, letters=letters) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == source.end)
+        assert letters.causes == [(1, "rejected", "r0", 1), (5, "exhausted", "r0", 1)]
+        assert letters.values == [b"1", b"5"]
+        assert (count(bench, Outcome.HANDLED), count(bench, Outcome.DEAD_LETTERED)) == (10, 2)
+        assert calls[1] == [b"0", b"2", b"3"]
+        assert calls[2:9] == [[b"4", b"5", b"6", b"7"]] * 3 + [[b"4"], [b"5"], [b"6"], [b"7"]]
+    assert not source.ahead
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("error", [Retry(after=100), Pause(after=100), ConnectionError()])
+async def test_waits_are_given_up_at_a_stop(error: Exception, kind: str, ordering: str) -> None:
+    """A stop does not wait for what waits: it stays uncommitted, and is counted."""
+    source = LogSource(keyed([b"a", b"b", b"c"]))
+    handler = Scripted({1: [error]}, source.done)
+    slow = QUICK.__class__(initial_seconds=100, maximum_seconds=100)
+    async with an_engine_on(source, a_route(handler.kind(kind)), retry=slow, ordering=ordering) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].held)
+        async with asyncio.timeout(1):
+            await bench.engine.revoke(lost=False)
+        assert bench.tally.routes["r0"].abandoned == 1
+    assert source.committed == 1
+    assert not source.ahead
