@@ -67,6 +67,8 @@ class RouteBatch:
         self.raws: list[Any] = []
         self.size = 0
         self._readers: list[Reader] = []
+        self._reading: list[Reader] = []
+        """Reads the chunk that is in work."""
         self._first = -1
         self._calling = False
         self._full = False
@@ -74,10 +76,14 @@ class RouteBatch:
 
     def reads_from(self, chunk: Chunk) -> None:
         """Note where the next records come from: a batch that fails reads them again, as nothing is kept of them."""
+        self._reading = [chunk.again] if chunk.again is not None else []
+        self._readers = [*self._readers, *self._reading] if self.events else self._reading
+
+    def chunk_ended(self) -> None:
+        """Keep nothing of a chunk of which nothing is in the making."""
+        self._reading = []
         if not self.events:
             self._readers = []
-        if chunk.again is not None:
-            self._readers.append(chunk.again)
 
     def add(self, event: Any, raw: Any) -> None:
         """Take one event; when it fills the batch the handler is called, or waits for the call under way.
@@ -123,7 +129,7 @@ class RouteBatch:
             self._timer.cancel()
         events = self.events
         made = Made(len(events), self.raws, self._first, self._readers)
-        self.events, self.raws, self._readers = [], [], self._readers[-1:]
+        self.events, self.raws, self._readers = [], [], self._reading
         self.records, self.bytes, self.size = made.length, self.size, 0
         if self._full:
             self._full = False

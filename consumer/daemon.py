@@ -46,6 +46,12 @@ def make_routes(settings: Settings, environment: Mapping[str, str]) -> list[Rout
     return routes
 
 
+def make_decoder(settings: Settings) -> Decoder:
+    """Make the decoder of session events."""
+    spellings = TwoSpellings(Session)
+    return Decoder(spellings.first, spellings.both, settings.delivery.max_record_bytes)
+
+
 async def enter_handlers(routes: Sequence[Route], opened: contextlib.AsyncExitStack) -> None:
     """Enter every handler that is a context manager; raise SettingsError naming the route of the first that fails."""
     for route in routes:
@@ -112,12 +118,11 @@ class Daemon:
         self._stopping.set()
 
     async def _consume(self) -> None:
-        spellings = TwoSpellings(Session)
         letters = self._letters
         async with asyncio.TaskGroup() as tasks:
             self.engine = engine = Engine(
                 source=self._source,
-                decoder=Decoder(spellings.first, spellings.both, self._settings.delivery.max_record_bytes),
+                decoder=make_decoder(self._settings),
                 routes=self._routes,
                 delivery=self._settings.delivery,
                 tally=self.tally,

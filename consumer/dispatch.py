@@ -50,8 +50,8 @@ class Batch(Protocol):
 Call = Callable[[Any, Any], Awaitable[Any] | None]
 Unmatched = Callable[[int], None]
 """Told the offset of an event that no route wanted."""
-Choose = Callable[[Any, Any], Sequence[Route]]
-"""Takes a raw record and its event (None for a tombstone); returns the routes that get it."""
+Choose = Callable[[TopicPartition, Any, Any], Sequence[Route]]
+"""Takes a partition, a raw record of it and its event (None for a tombstone); returns the routes that get it."""
 
 
 class Calls(NamedTuple):
@@ -88,11 +88,7 @@ def make_dispatch(  # noqa: C901 - closures over the same names
 
     def chosen(raw: Any) -> tuple[Any, Sequence[Route]]:
         event = None if raw.value is None else decoder.decode(raw.value)
-        if choose is not None:
-            return event, choose(raw, event)
-        if event is None:
-            return None, [route for route in routes if route.tombstones]
-        return event, [route for route in routes if route.matches is None or route.matches(event)]
+        return event, matching(routes, event) if choose is None else choose(key, raw, event)
 
     def early(raw: Any) -> Callable[[], Awaitable[Any] | None]:
         event, found = chosen(raw)
@@ -129,6 +125,13 @@ def make_dispatch(  # noqa: C901 - closures over the same names
         later = early if routes[0].handler.takes_batches else lambda raw: lambda: dispatch(raw)
         return Calls(dispatch, later, again, chosen)
     return Calls(lambda raw: early(raw)(), early, again, chosen)
+
+
+def matching(routes: Sequence[Route], event: Any) -> list[Route]:
+    """Return the routes that want an event; None is a tombstone."""
+    if event is None:
+        return [route for route in routes if route.tombstones]
+    return [route for route in routes if route.matches is None or route.matches(event)]
 
 
 def is_single(routes: Sequence[Route]) -> bool:

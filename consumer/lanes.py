@@ -197,6 +197,13 @@ class Lanes:
         for batch in self._batches:
             batch.reads_from(chunk)
 
+    def _end_chunk(self, chunk: Chunk) -> None:
+        assert self.partition.watermark is not None
+        self._chunk = None
+        self.partition.watermark.position = chunk.next_offset
+        for batch in self._batches:
+            batch.chunk_ended()
+
     async def _pull_stretches(self, chunk: Chunk, run: Run) -> bool:
         """Handle a chunk's records by the flat loop, a turn at a time; False when pulling is over."""
         partition, turns = self.partition, self._turns
@@ -222,8 +229,7 @@ class Lanes:
             elif done.failed is not None:
                 return self._salvage(done.failed)
             elif done.exhausted:
-                self._chunk = None
-                watermark.position = chunk.next_offset
+                self._end_chunk(chunk)
                 return True
             if self._crowded() and not await self._room():
                 return False
@@ -303,8 +309,7 @@ class Lanes:
             self._count(count)
             if self._puller is me:
                 self._current = None
-        self._chunk = None
-        watermark.position = chunk.next_offset
+        self._end_chunk(chunk)
         return True
 
     def _crowded(self) -> bool:

@@ -14,6 +14,7 @@ import click
 import schemas
 from consumer.cli.check import check
 from consumer.cli.demo import demo
+from consumer.cli.dlq import dlq
 from consumer.cli.kafka import kafka
 from consumer.cli.produce import produce
 from consumer.cli.run import run
@@ -41,7 +42,7 @@ def cli(*, debug: bool) -> None:
     _ = debug
 
 
-for command in (run, demo, check, kafka, produce):
+for command in (run, demo, check, kafka, produce, dlq):
     cli.add_command(command)
 
 

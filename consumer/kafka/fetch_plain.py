@@ -71,7 +71,7 @@ class PlainFetch:
     def _keep(self, key: TopicPartition, records: Any, position: int) -> None:
         start = self._positions.get(key, records[0].offset if records else position)
         self._positions[key] = position
-        self._chunks[key] = Chunk(start, iter(records), position)
+        self._chunks[key] = Chunk(start, iter(records), position, lambda: records)
         self._bytes_consumed[key.topic] += sum(len(r.key or b"") + len(r.value or b"") for r in records)
 
     def ready(self, key: TopicPartition) -> bool:

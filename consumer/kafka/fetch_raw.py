@@ -18,6 +18,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Collection, Iterator
+from functools import partial
 from itertools import chain, dropwhile, islice
 from typing import Any
 
@@ -159,7 +160,7 @@ class RawFetch:
         records: Iterator[Any] = chain(batch, () if fetch.batches else self._let_go(key, fetch))
         if _base_of(batch) < start:  # a commit, or a seek, into the middle of a batch
             records = dropwhile(lambda record: record.offset < start, records)
-        return Chunk(start, records, fetch.position)
+        return Chunk(start, records, fetch.position, partial(fetch.read_again, fetch.handed_out()))
 
     def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
         """Return what can be had of the batch taken last, when pulling from it raised ``error``.
@@ -171,9 +172,10 @@ class RawFetch:
         fetch = self._begun.get(key)
         if fetch is None:
             raise CorruptBatchError(position, f"nothing is known of the batch at offset {position}", position + 1)
-        records = fetch.salvage(position, error)
+        salvage = partial(fetch.salvage, fetch.handed_out(), position, error)
+        records = salvage()
         behind = () if fetch.batches else self._let_go(key, fetch)
-        return Chunk(position, chain(records, behind), fetch.position)
+        return Chunk(position, chain(records, behind), fetch.position, salvage)
 
     def _let_go(self, key: TopicPartition, fetch: _Fetch) -> Iterator[Any]:
         """Run behind the last record of a fetch: its bytes are not held while the partition is idle."""
@@ -277,9 +279,18 @@ class _Fetch:
         next_offset = max(where + 1, min(batch.next_offset, behind))
         return CorruptBatchError(where, f"the checksum of the batch at offset {where} is wrong", next_offset)
 
-    def salvage(self, position: int, error: Exception) -> Iterator[Any]:
-        """Return the records of the batch handed out last, from ``position`` on; raises as ``RawFetch.salvage``."""
-        raw = self._last_handed_out()
+    def handed_out(self) -> int:
+        """Say which batch was handed out last, by how many are before it."""
+        return self._count - len(self.batches) - 1
+
+    def read_again(self, index: int) -> Iterator[Any]:
+        """Return the records of a batch that was handed out, parsed once more."""
+        batch: Any = MemoryRecords(bytes(self._bytes_of(index))).next_batch()
+        return iter(batch)
+
+    def salvage(self, index: int, position: int, error: Exception) -> Iterator[Any]:
+        """Return the records of a batch that was handed out, from ``position`` on; raises as ``RawFetch.salvage``."""
+        raw = self._bytes_of(index)
         if isinstance(error, UnicodeDecodeError):
             try:
                 records = parse_batch(raw)
@@ -305,10 +316,8 @@ class _Fetch:
         explanation = f"the batch at offset {where} cannot be unpacked: {type(error).__name__}"
         return CorruptBatchError(where, explanation, next_offset)
 
-    def _last_handed_out(self) -> memoryview:
-        """Find a batch in the fetch's bytes, by how many are before it."""
-        before = self._count - len(self.batches) - 1
-        return next(islice(_slices_of(self._raw), before, None))
+    def _bytes_of(self, index: int) -> memoryview:
+        return next(islice(_slices_of(self._raw), index, None))
 
 
 def _slices_of(raw: bytes) -> Iterator[memoryview]:

@@ -66,14 +66,17 @@ class LetterBox:
 
         Raises LetterRefusedError when it can never be written as things are, LetterDelayedError when it may be later.
         """
-        letter = self._writer.letter(key, raw, cause)
+        await self.send(self._writer.letter(key, raw, cause))
+
+    async def send(self, letter: Letter) -> None:
+        """Write one record; raises as ``write``."""
         try:
             if letter.topic not in self._known:
                 await self._require(letter.topic)
             async with self._connected() as producer:
                 await _send(producer, letter)
         except (ClientError, OSError, TimeoutError) as error:
-            why = f"its dead letter for topic {letter.topic!r} was refused: {described(error)}"
+            why = f"topic {letter.topic!r} does not take it: {described(error)}"
             for each in (error, error.__cause__):
                 if isinstance(each, REFUSALS):
                     raise LetterRefusedError(why) from error
@@ -89,7 +92,7 @@ class LetterBox:
         async with connected_admin(self._kafka) as admin:
             found = {each["topic"] for each in await admin.describe_topics()}
         if topic not in found:
-            raise LetterRefusedError(f"the topic for dead letters, {topic!r}, does not exist, or may not be used")
+            raise LetterRefusedError(f"there is no topic {topic!r} for it that this client may use")
         self._known.add(topic)
 
     @asynccontextmanager

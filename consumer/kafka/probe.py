@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import aiokafka
@@ -44,13 +45,13 @@ async def connected_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
 async def probe_topics(kafka: Kafka, way_out: str = CORRECT) -> dict[str, int]:
     """Return each topic's number of partitions; raise for brokers that are away and topics that are missing."""
     async with connected_admin(kafka) as admin:
-        return await _answered(kafka, lambda: require_topics(admin, kafka.topics, way_out))
+        return await answered(kafka, lambda: require_topics(admin, kafka.topics, way_out))
 
 
 async def probe_group(kafka: Kafka) -> str:
     """Say how far the group is; raise KafkaError when this client may not use it."""
     async with connected_admin(kafka) as admin:
-        offsets = await _answered(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id))
+        offsets = await answered(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id))
     committed = [key for key, value in offsets.items() if key.topic in kafka.topics and value.offset >= 0]
     if not committed:
         return f"{kafka.group_id}: no committed offsets; starts at {kafka.offset_reset}"
@@ -64,18 +65,18 @@ async def group_offsets(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, 
     )
     async with connected_admin(kafka) as admin:
         try:
-            await _answered(kafka, reader.start)
-            topics = {each["topic"]: each["partitions"] for each in await _answered(kafka, admin.describe_topics)}
+            await answered(kafka, reader.start)
+            topics = {each["topic"]: each["partitions"] for each in await answered(kafka, admin.describe_topics)}
             keys = [aiokafka.TopicPartition(t, p["partition"]) for t in kafka.topics for p in topics.get(t, ())]
-            committed = await _answered(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id, None, keys))
-            ends = await _answered(kafka, lambda: reader.end_offsets(keys))
+            committed = await answered(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id, None, keys))
+            ends = await answered(kafka, lambda: reader.end_offsets(keys))
         finally:
             await reader.stop()
     offsets = {key: committed[key].offset if key in committed else -1 for key in keys}
     return {TopicPartition(*key): (offsets[key] if offsets[key] >= 0 else None, ends[key]) for key in keys}
 
 
-async def _answered(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> Answer:
+async def answered(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> Answer:
     """Ask again while the answer is "not yet": the first use of a group finds no coordinator for a moment."""
     try:
         async with asyncio.timeout(kafka.start_timeout_seconds):
@@ -88,3 +89,14 @@ async def _answered(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> 
                 await asyncio.sleep(0.2)
     except (ClientError, TimeoutError) as error:
         raise KafkaError(f"group {kafka.group_id!r}, topics {kafka.topics}: {described(error)}") from error
+
+
+async def groups_offsets(kafka: Kafka, prefix: str) -> dict[str, dict[TopicPartition, tuple[int, str]]]:
+    """Return what each group whose name begins with ``prefix`` committed: offsets and their metadata, by partition."""
+    async with connected_admin(kafka) as admin:
+        groups = [name for name, *_ in await answered(kafka, admin.list_consumer_groups) if name.startswith(prefix)]
+        found = {}
+        for name in groups:
+            offsets = await answered(kafka, partial(admin.list_consumer_group_offsets, name))
+            found[name] = {TopicPartition(*key): (each.offset, each.metadata) for key, each in offsets.items()}
+    return found

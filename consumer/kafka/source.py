@@ -46,7 +46,8 @@ class KafkaSource:
     two paths behind the same three calls (``fetch_raw.py``, ``fetch_plain.py``), chosen at start.
     """
 
-    def __init__(self, kafka: Kafka, tally: Tally, fail: Callable[[Exception], None]) -> None:
+    def __init__(self, kafka: Kafka, tally: Tally, fail: Callable[[Exception], None], metadata: str = "") -> None:
+        """``metadata`` stands beside every offset that is committed."""
         self.joined = False
         self.heard_at = float("-inf")
         """Monotonic time at which a broker last answered."""
@@ -54,6 +55,7 @@ class KafkaSource:
         self._kafka = kafka
         self._tally = tally
         self._fail = fail
+        self._metadata = metadata
         self._consumer: Any = None
         self._listener: Listener | None = None
         self._fetch: RawFetch | PlainFetch | None = None
@@ -222,7 +224,9 @@ class KafkaSource:
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
         """Commit offsets to read next; it waits for brokers that are away, so the caller bounds it."""
         try:
-            await self._consumer.commit({aiokafka.TopicPartition(*key): offset for key, offset in offsets.items()})
+            await self._consumer.commit(
+                {aiokafka.TopicPartition(*key): (offset, self._metadata) for key, offset in offsets.items()}
+            )
         except (CommitFailedError, IllegalStateError) as error:
             log.warning("commit refused: the group has moved on", why=described(error))
             return "fenced"
