@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -50,8 +51,10 @@ class Batch(Protocol):
 Call = Callable[[Any, Any], Awaitable[Any] | None]
 Unmatched = Callable[[int], None]
 """Told the offset of an event that no route wanted."""
-Choose = Callable[[TopicPartition, Any, Any], Sequence[Route]]
-"""Takes a partition, a raw record of it and its event (None for a tombstone); returns the routes that get it."""
+Choice = Callable[[Any], Sequence[Route]]
+"""Takes an event, None for a tombstone; returns the routes that get it."""
+Choose = Callable[[TopicPartition, Any], Choice | None]
+"""Takes a partition and a raw record of it; returns how its routes are chosen, or None when it is not even decoded."""
 
 
 class Calls(NamedTuple):
@@ -87,8 +90,11 @@ def make_dispatch(  # noqa: C901 - closures over the same names
             unmatched(raw.offset)
 
     def chosen(raw: Any) -> tuple[Any, Sequence[Route]]:
+        choice = partial(matching, routes) if choose is None else choose(key, raw)
+        if choice is None:
+            return None, ()
         event = None if raw.value is None else decoder.decode(raw.value)
-        return event, matching(routes, event) if choose is None else choose(key, raw, event)
+        return event, choice(event)
 
     def early(raw: Any) -> Callable[[], Awaitable[Any] | None]:
         event, found = chosen(raw)

@@ -248,7 +248,7 @@ class Engine:
 
     def _unmatched(self, key: TopicPartition) -> Callable[[int], None]:
         def warn(offset: int) -> None:
-            if time.monotonic() - self._warned_unmatched_at >= WARN_UNMATCHED_SECONDS:
+            if self._choose is None and time.monotonic() - self._warned_unmatched_at >= WARN_UNMATCHED_SECONDS:
                 self._warned_unmatched_at = time.monotonic()
                 log.warning("no route matched an event; it is skipped", partition=str(key), offset=offset)
 

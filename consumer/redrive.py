@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from consumer.decoding import Decoder
-from consumer.dispatch import Route, matching
+from consumer.dispatch import Choice, Route, matching
 from consumer.engine import Engine
 from consumer.errors import SettingsError
 from consumer.handler import Handler
@@ -203,14 +203,12 @@ class Redrive:
 
     # -- letters -------------------------------------------------------------------------------------------------
 
-    def _choose(self, key: TopicPartition, raw: Any, event: Any) -> Sequence[Route]:
-        """Return the routes of one letter: the one that failed, or all that match when it came to none."""
+    def _choose(self, key: TopicPartition, raw: Any) -> Choice | None:
+        """Choose the route of one letter: the one that failed, or all that match when it came to none."""
         name = self.to_run.get(Position(*key, raw.offset))
         if name is None:
-            return ()
-        if name != NO_ROUTE:
-            return (self._routes[name],)
-        return matching(list(self._routes.values()), event)
+            return None
+        return partial(matching, list(self._routes.values())) if name == NO_ROUTE else lambda _: [self._routes[name]]
 
 
 def republishing(letters: LetterBox, topic: str) -> Route:
