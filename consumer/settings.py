@@ -117,6 +117,11 @@ class Settings(msgspec.Struct, frozen=True):
     routes: list[RouteSettings] = []
 
 
+def dead_letter_topics(settings: Settings) -> list[str]:
+    """Return the topics that dead letters of this daemon's topics go to."""
+    return sorted({settings.dead_letter.topic_for(topic) for topic in settings.kafka.topics})
+
+
 LOG_EVERYTHING = RouteSettings(name="log", handler="consumer.handlers.log:Log")
 """The route of a daemon that was given none: it says what it gets."""
 

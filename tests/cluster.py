@@ -50,8 +50,11 @@ class Cluster:
             bootstrap_servers=bootstrap_servers.split(","), topics=[self.topic], group_id=f"group-{self.topic}"
         )
 
-    async def create(self, partitions: int = 1) -> None:
+    async def create(self, partitions: int = 1, *, dead_letters: int = 0) -> None:
+        """Create the topic, and one for its dead letters with so many partitions."""
         await create_topic(self.kafka, self.topic, partitions)
+        if dead_letters:
+            await create_topic(self.kafka, f"{self.topic}.dlq", dead_letters)
 
     async def produce(self, values: Iterable[bytes | None], partition: int | None = 0, **options: Any) -> None:
         async with self.producer(**options) as producer:

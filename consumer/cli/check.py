@@ -20,7 +20,7 @@ from consumer.errors import ConsumerError, KafkaUnreachableError
 from consumer.kafka.client import connection_options
 from consumer.kafka.probe import probe_group, probe_topics
 from consumer.logs import configure_logging
-from consumer.settings import LOG_EVERYTHING, Settings
+from consumer.settings import LOG_EVERYTHING, Settings, dead_letter_topics
 
 
 @click.command()
@@ -47,7 +47,13 @@ async def _check(config: Path | None, overrides: tuple[str, ...]) -> ConsumerErr
     configure_logging(msgspec.structs.replace(read.settings.log, level="error"))
     changed = ", ".join(sorted(read.origins))
     rows.append(("settings", "ok", f"{len(read.origins)} set: {changed}" if changed else "all defaults"))
-    for name, step in (("handlers", _handlers), ("http port", _port), ("topics", _topics), ("group", _group)):
+    for name, step in (
+        ("handlers", _handlers),
+        ("http port", _port),
+        ("topics", _topics),
+        ("dead letters", _dead_letters),
+        ("group", _group),
+    ):
         try:
             rows.append((name, "ok", await step(read.settings)))
         except ConsumerError as error:
@@ -79,6 +85,19 @@ async def _port(settings: Settings) -> str:
 
 async def _topics(settings: Settings) -> str:
     counts = await probe_topics(settings.kafka)
+    return ", ".join(f"{topic} ({count} partitions)" for topic, count in counts.items())
+
+
+async def _dead_letters(settings: Settings) -> str:
+    """Look whether there is somewhere for them to go: without it the first one halts its partition."""
+    if not settings.dead_letter.topic:
+        return "none: the first one halts its partition"
+    topics = dead_letter_topics(settings)
+    counts = await probe_topics(
+        msgspec.structs.replace(settings.kafka, topics=topics),
+        'create it, or the first dead letter halts its partition (dead_letter.topic = "" if that is meant)',
+        "dead_letter.topic",
+    )
     return ", ".join(f"{topic} ({count} partitions)" for topic, count in counts.items())
 
 

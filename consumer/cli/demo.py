@@ -28,7 +28,7 @@ from consumer.kafka.producer import Outgoing, Producer, create_topic, open_produ
 from consumer.logs import configure_logging
 from consumer.outcome import Outcome
 from consumer.record import Record, TopicPartition
-from consumer.settings import Delivery, Http, Kafka, Log, RouteSettings, Settings
+from consumer.settings import Delivery, Http, Kafka, Log, RouteSettings, Settings, dead_letter_topics
 
 TOPIC = "session-events"
 PARTITIONS = 4
@@ -85,7 +85,8 @@ def demo(*, events: int, as_json: bool, stay: bool | None) -> None:
 async def _demo(events: int, folder: Path, stays: bool, as_json: bool, progress: Progress) -> Summary:
     async with LocalKafka(report=progress.say) as kafka:
         settings = _settings(kafka.bootstrap_servers, folder)
-        await create_topic(settings.kafka, TOPIC, PARTITIONS)
+        for topic in (TOPIC, *dead_letter_topics(settings)):
+            await create_topic(settings.kafka, topic, PARTITIONS)
         async with open_producer(settings.kafka, TOPIC) as producer:
             await _produce(producer, events, progress)
             ledger = Ledger()

@@ -29,7 +29,7 @@ from consumer.letter import REASONS, Writer, read_context, split_headers
 from consumer.logs import configure_logging
 from consumer.record import Position, TopicPartition
 from consumer.redrive import Redrive, republishing
-from consumer.settings import Settings
+from consumer.settings import Settings, dead_letter_topics
 from consumer.signals import Signals
 from consumer.survey import MAX_REDRIVES, Filter, Survey, read_passed, sha256
 
@@ -162,7 +162,7 @@ def show(*, position: str, payload: bool, config: Path | None, overrides: tuple[
 
 
 async def _show(settings: Settings, place: Position, progress: Progress, *, payload: bool) -> int:
-    kafka = msgspec.structs.replace(settings.kafka, topics=_topics(settings))
+    kafka = msgspec.structs.replace(settings.kafka, topics=dead_letter_topics(settings))
     key = TopicPartition(place.topic, place.partition)
     only = {key: place.offset} if place.topic in kafka.topics else None
     count = 0
@@ -295,15 +295,11 @@ def _settings(config: Path | None, overrides: tuple[str, ...]) -> Settings:
     return settings
 
 
-def _topics(settings: Settings) -> list[str]:
-    return sorted({settings.dead_letter.topic_for(topic) for topic in settings.kafka.topics})
-
-
 async def _survey(
     settings: Settings, chosen: Filter, progress: Progress
 ) -> tuple[Survey, Mapping[TopicPartition, int]]:
     """Read all dead letters and how far redrives came; return them with where the topics ended."""
-    kafka = msgspec.structs.replace(settings.kafka, topics=_topics(settings))
+    kafka = msgspec.structs.replace(settings.kafka, topics=dead_letter_topics(settings))
     passed = []
     for offsets in (await groups_offsets(kafka, f"{kafka.group_id}.redrive")).values():
         for text in {metadata for _, metadata in offsets.values()}:

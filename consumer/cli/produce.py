@@ -38,7 +38,11 @@ Counts = dict[TopicPartition, list[int]]
 )
 @click.option("--topic", help="The topic; without it, the first of kafka.topics.")
 @click.option(
-    "--create-topic", "partitions", type=click.IntRange(1), metavar="PARTITIONS", help="Create it when missing."
+    "--create-topic",
+    "partitions",
+    type=click.IntRange(1),
+    metavar="PARTITIONS",
+    help="Create it, and the one for its dead letters, when missing.",
 )
 @settings_options
 def produce(
@@ -72,7 +76,8 @@ async def _produce(
     with _opened(what) as stream:
         kafka = msgspec.structs.replace(settings.kafka, topics=[topic])
         if partitions:
-            await create_topic(kafka, topic, partitions)
+            for name in filter(None, (topic, settings.dead_letter.topic_for(topic))):
+                await create_topic(kafka, name, partitions)
         else:
             await probe_topics(kafka, "name another with --topic, or create it with --create-topic N")
         async with open_producer(kafka, topic, acknowledged) as producer:

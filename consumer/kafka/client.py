@@ -70,7 +70,9 @@ def make_admin(kafka: Kafka) -> AIOKafkaAdminClient:
     return AIOKafkaAdminClient(**connection_options(kafka))
 
 
-async def require_topics(admin: AIOKafkaAdminClient, topics: Collection[str], way_out: str = CORRECT) -> dict[str, int]:
+async def require_topics(
+    admin: AIOKafkaAdminClient, topics: Collection[str], way_out: str = CORRECT, setting: str = "kafka.topics"
+) -> dict[str, int]:
     """Return the number of partitions of each topic; raise KafkaError naming those that do not exist.
 
     It asks for all topics: asking for one by name may create it, and a typing error would become a topic.
@@ -79,7 +81,7 @@ async def require_topics(admin: AIOKafkaAdminClient, topics: Collection[str], wa
     missing = [topic for topic in topics if topic not in found]
     if missing:
         names = ", ".join(repr(topic) for topic in missing)
-        raise KafkaError(f"kafka.topics: no topic {names} that this client may read; {way_out}")
+        raise KafkaError(f"{setting}: no topic {names} that this client may read; {way_out}")
     return {topic: found[topic] for topic in topics}
 
 

@@ -7,15 +7,13 @@ import signal
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
-from consumer.kafka.producer import create_topic
 from tests.chaos import failing
 from tests.chaos.failing import BAD, CALLER, MAX_RECORD_BYTES, PARTITIONS, Place, Sent
 from tests.cluster import Cluster, a_route, eventually
-from tests.process import RunningConsumer, command
+from tests.process import RunningConsumer, command, started
 
 EVENTS = 20_000
 QUICK_RETRIES = (
@@ -35,8 +33,7 @@ def folder(cluster: Cluster) -> Path:
 
 
 async def prepared(cluster: Cluster, events: int) -> dict[Place, Sent]:
-    await cluster.create(PARTITIONS)
-    await create_topic(cluster.kafka, f"{cluster.topic}.dlq", PARTITIONS)
+    await cluster.create(PARTITIONS, dead_letters=PARTITIONS)
     return await failing.produce(cluster, events)
 
 
@@ -123,8 +120,7 @@ async def test_kills_lose_no_record_and_no_letter(cluster: Cluster, folder: Path
     (folder / "mended").touch()
     arguments = ("redrive", "--reason", "exhausted", "--rate", "30", *short_session_options(short_session))
     for _ in range(3):
-        redrive = asyncio.ensure_future(killed_after(cluster, random.uniform(3.0, 7.0), *arguments))
-        await redrive
+        await killed_after(cluster, random.uniform(3.0, 7.0), *arguments)
     code, out, err = await dlq(cluster, "redrive", "--reason", "exhausted")
     assert code == 0, (out, err)
     home = {each.place for each in failing.handled(folder) if each.redriven}
@@ -135,8 +131,7 @@ async def test_kills_lose_no_record_and_no_letter(cluster: Cluster, folder: Path
 
 async def test_a_dependency_that_is_down_dead_letters_nothing(cluster: Cluster, folder: Path) -> None:
     """While what the handler needs is away for 20 s its partitions hold, and go on by themselves."""
-    await cluster.create(PARTITIONS)
-    await create_topic(cluster.kafka, f"{cluster.topic}.dlq", 1)
+    await cluster.create(PARTITIONS, dead_letters=1)
     (folder / "down").touch()
     async with cluster.producer() as producer:
         for number in range(400):
@@ -161,9 +156,7 @@ def short_session_options(overrides: tuple[str, ...]) -> list[str]:
 
 async def killed_after(cluster: Cluster, seconds: float, *arguments: str) -> None:
     """Run a ``dlq`` command and kill it after so many seconds, unless it ended before."""
-    from tests.process import started
-
-    daemon: Any = a_daemon(cluster, cluster.folder / "done", "delivery.max_record_bytes=1000000")
+    daemon = a_daemon(cluster, cluster.folder / "done", "delivery.max_record_bytes=1000000")
     async with started("dlq", *arguments, *daemon.arguments[2:]) as process:
         try:
             async with asyncio.timeout(seconds):

@@ -101,16 +101,27 @@ async def test_taken_port(cluster: Cluster) -> None:
 
 async def test_check_says_the_daemon_would_run(cluster: Cluster) -> None:
     """``check`` exits 0 and lists what it found when the daemon would run."""
-    await cluster.create(partitions=3)
+    await cluster.create(partitions=3, dead_letters=2)
     code, out, _ = await command("check", *reach(cluster), "--set", "http.port=0", COLUMNS="300")
     assert code == 0
     for text in (
         "settings",
         "log → consumer.handlers.log:Log",
         f"{cluster.topic} (3 partitions)",
+        f"{cluster.topic}.dlq (2 partitions)",
         "no committed offsets",
     ):
         assert text in out
+
+
+async def test_check_misses_the_topic_for_dead_letters(cluster: Cluster) -> None:
+    """Without it the first bad record would halt its partition: ``check`` says so, unless that is what is set."""
+    await cluster.create()
+    code, out, _ = await command("check", *reach(cluster), "--set", "http.port=0", COLUMNS="300")
+    assert (code, f"dead_letter.topic: no topic '{cluster.topic}.dlq'" in out) == (1, True)
+    none = ("--set", "dead_letter.topic=")
+    code, out, _ = await command("check", *reach(cluster), "--set", "http.port=0", *none, COLUMNS="300")
+    assert (code, "none: the first one halts its partition" in out) == (0, True)
 
 
 async def test_a_printed_line_reaches_file_and_metrics(cluster: Cluster, tmp_path: Path) -> None:
@@ -164,7 +175,7 @@ async def test_demo_accounts_for_every_event() -> None:
     assert (code, summary["events"], summary["lost"], summary["lag"]) == (0, 5000, 0, 0), err
     assert set(summary) == {"events", "lost", "lag", "seconds", "events_per_second", "routes"}
     routes = summary["routes"]
-    assert routes["count"] == {"handled": 5000}
+    assert routes["count"] == {"handled": 5000, "dead_lettered": 0}
     assert 0 < routes["chat"]["handled"] < routes["voice"]["handled"] < 5000
 
 
@@ -219,7 +230,7 @@ async def test_a_dead_fetcher_is_not_alive(cluster: Cluster) -> None:
 
 async def test_closed_streams(cluster: Cluster) -> None:
     """A command whose output or input is closed, or cannot say every character, still works."""
-    await cluster.create()
+    await cluster.create(dead_letters=1)
     check = shlex.join([sys.executable, "-P", "-m", "consumer", "check", *reach(cluster), "--set", "http.port=0"])
     for redirected in ("<&-", ">&-", "2>&-", "| head -1"):
         shell = await asyncio.create_subprocess_shell(f"{check} {redirected}", stdout=asyncio.subprocess.PIPE)

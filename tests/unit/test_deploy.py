@@ -17,7 +17,7 @@ import yaml
 from consumer.daemon import make_routes
 from consumer.handler import extend_path, load_handler
 from consumer.metrics.definitions import METRICS, PREFIX
-from consumer.settings import RouteSettings, Settings
+from consumer.settings import RouteSettings, Settings, dead_letter_topics
 from consumer.settings_sources import PREFIX as ENVIRONMENT_PREFIX
 from consumer.settings_sources import load_settings
 from schemas.session import Session
@@ -158,9 +158,10 @@ def test_the_daemon_writes_only_where_a_volume_is() -> None:
 
 
 def test_the_topics_that_are_consumed_are_created() -> None:
-    """The one-shot service creates the topic that the daemon consumes."""
-    (topic,) = daemon_settings().kafka.topics
-    assert f"--topic {topic} " in SERVICES["topics"]["command"][0]
+    """The one-shot service creates the topic that the daemon consumes, and the one for its dead letters."""
+    settings = daemon_settings()
+    topics = " ".join([*settings.kafka.topics, *dead_letter_topics(settings)])
+    assert f"for topic in {topics}; do" in SERVICES["topics"]["command"][0]
 
 
 def test_prometheus_scrapes_the_daemon() -> None:

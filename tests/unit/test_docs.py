@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 from consumer.cli.main import cli
@@ -70,7 +71,10 @@ def test_shell_blocks_name_real_targets() -> None:
             if words[:1] == ["make"]:
                 assert words[1] in targets
             if words[:1] == ["session-consumer"]:
-                known = {option for each in cli.commands[words[1]].params for option in each.opts}
+                command = cli.commands[words[1]]
+                if isinstance(command, click.Group):
+                    command = command.commands[words[2]]
+                known = {option for each in command.params for option in each.opts}
                 assert {word for word in words if word.startswith("-")} <= known
 
 
