@@ -199,14 +199,15 @@ class RouteBatch:
         left = made.raws or self._read_again(made)
         trouble = self._trouble(made.first)
         try:
-            while failed is not None:
+            while failed is not None and not self._partition.over:
                 rejected = _rejected(failed, len(left))
                 if rejected:
-                    self._settler.tally.handler_errors[self._route.name, "reject"] += 1
+                    trouble.rejects()
                     for index in sorted(rejected):
                         if not await self._settler.bury(left[index], trouble.cause(failed, "rejected")):
                             return False
                     left = [raw for index, raw in enumerate(left) if index not in rejected]
+                    await self._others_unpaused()
                 else:
                     verdict = await trouble.meet(failed.error)
                     if verdict is Verdict.ENDED:
@@ -216,13 +217,14 @@ class RouteBatch:
                 failed = await self._call_again(left) if left else None
         finally:
             trouble.end()
-        return True
+        return failed is None
 
     async def _settle_singly(self, raws: list[Any]) -> bool:
         """Call the handler with each record alone; only those that fail alone become dead letters."""
         for raw in raws:
             trouble = self._trouble(raw.offset, attempts=1)
             try:
+                await self._others_unpaused()
                 while (failed := await self._call_again([raw])) is not None:
                     verdict = await trouble.meet(failed.error)
                     if verdict is Verdict.CALL_AGAIN:
@@ -233,6 +235,11 @@ class RouteBatch:
             finally:
                 trouble.end()
         return True
+
+    async def _others_unpaused(self) -> None:
+        """Wait for what others say Pause for, before a call that has not waited."""
+        if self._partition.pausing:
+            await self._settler.lane.wait(0.0, own_pause=False, place=False)
 
     async def _call_again(self, raws: list[Any]) -> HandlerFailedError | None:
         """Call the handler with records decoded anew, as it may have changed the events; return how it failed."""
@@ -267,7 +274,7 @@ def _rejected(failed: HandlerFailedError, count: int) -> set[int]:
         return set()
     if failed.error.indexes is None:
         return set(range(count))
-    return {index for index in failed.error.indexes if index in range(count)}
+    return {int(index) for index in failed.error.indexes if index in range(count)}
 
 
 def _readable(reader: Reader) -> Iterator[Any]:

@@ -50,6 +50,7 @@ class Committer:
         self._tasks = tasks
         self._under_way: asyncio.Task[None] | None = None
         self._flushing: str | None = None
+        self._flush_failed = False
         self._epoch = 0
         self._warned_at = float("-inf")
 
@@ -76,6 +77,11 @@ class Committer:
         if time.monotonic() - self._warned_at > WARN_SECONDS:
             self._warned_at = time.monotonic()
             log.warning("a commit takes long; no other is sent until it has ended", flushing=self._flushing)
+
+    @property
+    def flushing(self) -> bool:
+        """Whether a flush is under way, or the last one failed: what is not committed then is the handler's matter."""
+        return self._flushing is not None or self._flush_failed
 
     async def end(self) -> str | None:
         """Leave no commit behind an epoch: the client would send it again under the next one's generation.
@@ -114,7 +120,9 @@ class Committer:
                     raise  # ours; any other is the flush's own
                 log.warning("flush failed; nothing is committed until it works", route=route, why=place_of(error))
                 self._tally.commits["failed"] += 1
+                self._flush_failed = True
                 return False
             finally:
                 self._flushing = None
+        self._flush_failed = False
         return True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
@@ -15,7 +17,7 @@ import structlog
 from consumer.decoding import Decoder
 from consumer.dispatch import Route
 from consumer.engine import Engine
-from consumer.errors import ConsumerError, SettingsError, StuckCallError, place_of
+from consumer.errors import ClientLostError, ConsumerError, SettingsError, StalledError, StuckCallError, place_of
 from consumer.handler import extend_path, load_handler
 from consumer.http.server import HttpServer
 from consumer.kafka.client import connection_options
@@ -25,7 +27,9 @@ from consumer.letter import Writer
 from consumer.metrics.collector import DaemonCollector, exposition
 from consumer.routing import compile_match
 from consumer.settings import LOG_EVERYTHING, Settings
+from consumer.supervisor import Supervisor
 from consumer.tally import Tally
+from consumer.watchdog import Limits, Stall, Vitals, Watchdog
 from consumer.way_out import way_out
 from schemas.session import Session
 from schemas.wire import TwoSpellings
@@ -33,6 +37,10 @@ from schemas.wire import TwoSpellings
 log = structlog.get_logger("consumer.daemon")
 
 HEARD_SECONDS = 30.0
+LISTEN_SECONDS = 5.0
+BEAT_SECONDS = 0.25
+REQUEST_MARGIN_SECONDS = 10.0
+LONGEST_BACKOFF_SECONDS = 30.0
 
 
 def make_routes(settings: Settings, environment: Mapping[str, str]) -> list[Route]:
@@ -90,6 +98,19 @@ class Daemon:
             lambda: self.state,
             settings.delivery.max_in_flight_records,
         )
+        watchdog = settings.watchdog
+        limits = Limits(
+            watchdog.stalled_seconds,
+            max(watchdog.stalled_seconds, settings.kafka.request_timeout_seconds + REQUEST_MARGIN_SECONDS),
+            watchdog.stalled_seconds + settings.kafka.rebalance_timeout_seconds,
+        )
+        self._supervisor = Supervisor(
+            self.http, Watchdog(limits, self._vitals, time.monotonic), self._cure, watchdog.window_seconds
+        )
+        self._beat = time.monotonic()
+        self._lost: ClientLostError | None = None
+        self._lost_now = asyncio.Event()
+        self._rebuilt = Rebuilds(watchdog.rebuilds, watchdog.window_seconds)
         self._stopping = asyncio.Event()
         self._failure: Exception | None = None
 
@@ -99,7 +120,8 @@ class Daemon:
         """Consume until ``stop``; raise what ended it otherwise, after draining and committing what was done."""
         connection_options(self._settings.kafka)  # TLS files are looked at before anything is begun
         async with contextlib.AsyncExitStack() as opened:
-            await opened.enter_async_context(self.http)
+            self._beat = time.monotonic()
+            await opened.enter_async_context(self._supervisor)
             await enter_handlers(self._routes, opened)
             log.info("started", http=f"http://{self._settings.http.host}:{self.http.port}")
             await self._consume()
@@ -135,7 +157,7 @@ class Daemon:
             )
             loops = [
                 tasks.create_task(self._guard(loop))
-                for loop in (self._poll, engine.commit_forever, engine.measure_forever)
+                for loop in (self._poll, engine.commit_forever, engine.measure_forever, self._listen, self._be_alive)
             ]
             await self._stopping.wait()
             self.state = "draining"
@@ -148,12 +170,6 @@ class Daemon:
             for loop in loops:
                 loop.cancel()
             self._exit_if_stuck()
-
-    async def _poll(self) -> None:
-        assert self.engine is not None
-        await self._source.start(self.engine)
-        self.state = "running"
-        await self.engine.poll_forever()
 
     async def _guard(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Run one of the daemon's loops; if it raises, everything drains and the daemon ends with that error."""
@@ -170,13 +186,86 @@ class Daemon:
             sys.stderr.flush()
             os._exit(StuckCallError.exit_code)
 
-    # -- what others may ask -------------------------------------------------------------------------------------
+    # -- the client, and the next one ----------------------------------------------------------------------------
+
+    async def _poll(self) -> None:
+        """Consume through one client after the other: one that cannot go on is replaced, a few times at the most."""
+        assert self.engine is not None
+        engine = self.engine
+        await self._source.start(engine)
+        while not self._stopping.is_set():
+            self.state = "running"
+            lost = await self._poll_until_lost(engine)
+            if lost is None:
+                return
+            self.state = "rebuilding"
+            log.error("this Kafka client cannot go on; making another", reason=lost.reason, why=str(lost))
+            await asyncio.sleep(self._rebuilt.begin(time.monotonic(), lost))
+            try:
+                await self._source.rebuild(lost.reason)
+            except ClientLostError as again:
+                self._lose(again)
+
+    async def _poll_until_lost(self, engine: Engine) -> ClientLostError | None:
+        """Poll until the client is lost, or found to be; None at the daemon's end."""
+        polling = asyncio.ensure_future(engine.poll_forever())
+        told = asyncio.ensure_future(self._lost_now.wait())
+        try:
+            await asyncio.wait([polling, told], return_when=asyncio.FIRST_COMPLETED)
+            if self._lost is not None:
+                lost, self._lost = self._lost, None
+                self._lost_now.clear()
+                return lost
+            polling.result()
+        except ClientLostError as lost:
+            return lost
+        finally:
+            for task in (polling, told):
+                task.cancel()
+            await asyncio.wait([polling, told])
+        return None
+
+    def _lose(self, lost: ClientLostError) -> None:
+        self._lost = lost
+        self._lost_now.set()
+
+    def _cure(self, stall: Stall) -> None:
+        """Take up what the watchdog found."""
+        if not self._stopping.is_set():
+            self._lose(ClientLostError(stall.kind, str(stall)))
+
+    async def _listen(self) -> None:
+        """Find out when brokers answer others and not this client: they may all have moved."""
+        while True:
+            await asyncio.sleep(LISTEN_SECONDS)
+            silent = time.monotonic() - self._source.heard_at
+            keys = list(self.engine.partitions) if self.engine is not None else []
+            if self.state == "running" and silent > HEARD_SECONDS and await self._source.deaf(keys):
+                self._lose(ClientLostError("deaf", f"for {silent:.0f} s brokers answer a new client and not this one"))
+
+    async def _be_alive(self) -> None:
+        """Show that the event loop goes round."""
+        while True:
+            self._beat = time.monotonic()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    # -- what others may ask, from another thread ----------------------------------------------------------------
+
+    def _vitals(self) -> Vitals:
+        joined, engine = self._source.joined and self.state != "rebuilding", self.engine
+        return Vitals(
+            beat=self._beat,
+            heard_at=self._source.heard_at if joined else -math.inf,
+            rebalancing=self._source.rebalancing,
+            flushing=engine is not None and engine.flushing,
+            partitions=engine.vitals() if engine is not None and joined else (),
+        )
 
     def _scrape(self, accept: str) -> tuple[bytes, str]:
         return exposition(self._collector, accept)
 
     def _unhealthy(self) -> str | None:
-        return None
+        return self._supervisor.unhealthy
 
     def _unready(self) -> str | None:
         if self._stopping.is_set():
@@ -185,5 +274,34 @@ class Daemon:
             return "not joined yet"
         if time.monotonic() - self._source.heard_at > HEARD_SECONDS:
             return f"no broker heard for {HEARD_SECONDS:g} s"
+        if self._supervisor.unhealthy is not None:
+            return self._supervisor.unhealthy
+        rebalancing = self._source.rebalancing_for(time.monotonic())
+        if rebalancing > self._settings.kafka.rebalance_timeout_seconds:
+            return f"rebalancing for {rebalancing:.0f} s"
         halted = [str(p.key) for p in self.engine.partitions.values() if p.halt is not None]
         return f"halted: {', '.join(halted)}" if halted else None
+
+
+class Rebuilds:
+    """Counts new clients: each waits longer than the one before, and one too many ends the process."""
+
+    def __init__(self, most: int, window_seconds: float) -> None:
+        self._most = most
+        self._window = window_seconds
+        self._times: deque[float] = deque()
+
+    def begin(self, now: float, lost: ClientLostError) -> float:
+        """Note one, and return how many seconds to wait first; raises StalledError when there were too many.
+
+        Those that wait for brokers to come back begin once and end when they are back: an outage is one at the most.
+        """
+        while self._times and self._times[0] < now - self._window:
+            self._times.popleft()
+        if len(self._times) >= self._most:
+            raise StalledError(
+                f"{self._most} new Kafka clients within {self._window:g} s (watchdog.rebuilds) did not help; the last"
+                f" one was lost as {lost}"
+            )
+        self._times.append(now)
+        return float(min(2 ** (len(self._times) - 1) - 1, LONGEST_BACKOFF_SECONDS))

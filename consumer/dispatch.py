@@ -115,6 +115,8 @@ def make_dispatch(  # noqa: C901 - closures over the same names
 
     async def in_turn(rest: Awaitable[Any], name: str, others: Sequence[str], event: Any, raw: Any) -> None:
         await awaited(rest, name, tally.routes[name], partition)
+        if partition.over and others:  # it would not be cancelled: the record is its next owner's by now
+            raise asyncio.CancelledError
         following = begin(others, event, raw)
         if following is not None:
             await following

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -14,7 +15,7 @@ from consumer.batch import RouteBatch
 from consumer.committer import Commits, Committer
 from consumer.decoding import Decoder
 from consumer.dispatch import Choose, Route, is_single, make_dispatch
-from consumer.errors import PartitionHaltedError, StuckCallError, place_of
+from consumer.errors import ConsumerError, PartitionHaltedError, StuckCallError, place_of
 from consumer.fuse import Fuse
 from consumer.lanes import Intake, Lanes
 from consumer.outcome import HaltReason
@@ -25,6 +26,7 @@ from consumer.settle import Failures, Letters
 from consumer.stretch import Run, Way, make_stretch
 from consumer.tally import Tally
 from consumer.turns import Turns
+from consumer.watchdog import Vital
 
 log = structlog.get_logger("consumer.engine")
 
@@ -32,6 +34,8 @@ CANCEL_GRACE_SECONDS = 1.0
 """How long a cancelled call may take to end before it counts as stuck."""
 COMMIT_BUDGET_SECONDS = 4.0
 MEASURE_SECONDS = 3.0
+MEASURED_WITHIN_SECONDS = 15.0
+"""An end that was learnt longer ago is no reason to expect anything: the partition's leader does not answer."""
 WARN_UNMATCHED_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
@@ -105,6 +109,28 @@ class Engine:
         """What is owned now."""
         return {key: lanes.partition for key, lanes in self._lanes.items()}
 
+    @property
+    def flushing(self) -> bool:
+        """Whether commits wait for a handler's flush, or for one that fails."""
+        return self._committer.flushing
+
+    def vitals(self) -> list[Vital]:
+        """Return what every partition is at; called by the watchdog's thread, so it only reads."""
+        now = time.monotonic()
+        return [
+            Vital(
+                key=lanes.partition.key,
+                position=lanes.partition.position or 0,
+                done=lanes.partition.done,
+                committed=lanes.partition.committed,
+                end_offset=lanes.partition.end_offset_at(now - MEASURED_WITHIN_SECONDS),
+                idle=lanes.idle,
+                excused=lanes.partition.ended or bool(lanes.partition.holds),
+            )
+            for lanes in list(self._lanes.values())
+            if lanes.partition.watermark is not None
+        ]
+
     # -- ownership -----------------------------------------------------------------------------------------------
 
     def assign(self, keys: Collection[TopicPartition]) -> None:
@@ -121,7 +147,8 @@ class Engine:
         key, tally, routes = partition.key, self._tally, self._routes
         single = is_single(routes) and self._choose is None
         only = (routes[0].name, tally.routes[routes[0].name]) if single else None
-        lanes = Lanes(partition, self._source, self._delivery, self._turns, tally, self._begin_task, self._failures)
+        begin_task = partial(self._begin_task, partition)
+        lanes = Lanes(partition, self._source, self._delivery, self._turns, tally, begin_task, self._failures)
         max_bytes = max(1, self._delivery.max_in_flight_bytes // 2)
         batches = {
             route.name: RouteBatch(
@@ -146,7 +173,7 @@ class Engine:
         way = Way(handler.call, handler.wants_record, batches.get(route.name))
         return make_stretch(route.name, key, way, route.matches, self._decoder, tally, unmatched)
 
-    def _begin_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+    def _begin_task(self, partition: Partition, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Begin a task of a partition; an error of ours in it drains the daemon, where the task group would kill it.
 
         None when the task group is already being torn down.
@@ -158,6 +185,12 @@ class Engine:
             except Exception as error:
                 log.error("a partition's work failed; this is a defect", error=place_of(error))  # noqa: TRY400
                 self._fail(error)
+            except asyncio.CancelledError:
+                # Not by us, when this is no drain and the group not torn down: a handler has cancelled its own task and
+                # left before that came through. The partition would be owned, and nothing consumed.
+                if not partition.over and self._begin_task(partition, asyncio.sleep(0)) is not None:
+                    self._fail(ConsumerError(f"{partition.key}: a handler cancelled the task that it was called in"))
+                raise
 
         guard = guarded()
         try:
@@ -280,7 +313,7 @@ class Engine:
         while True:
             for key, end_offset in (await self._source.end_offsets(list(self._lanes))).items():
                 if key in self._lanes:
-                    self._lanes[key].partition.end_offset = end_offset
+                    self._lanes[key].partition.ends_at(end_offset, time.monotonic())
             self._assigned.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(MEASURE_SECONDS):

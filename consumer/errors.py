@@ -32,6 +32,20 @@ class KafkaUnreachableError(ConsumerError):
     exit_code = 69
 
 
+class ClientLostError(ConsumerError):
+    """This Kafka client cannot go on; another one may. ``reason`` is from a closed set: a metric's label."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class StalledError(ConsumerError):
+    """Work waits, nothing moves, and what was tried did not help."""
+
+    exit_code = 70
+
+
 class StuckCallError(ConsumerError):
     """A handler's call would not end within ``delivery.drain_seconds`` of a stop."""
 

@@ -20,7 +20,9 @@ class Fuse:
 
     def blows(self, record: Position, consumed: int) -> bool:
         """Whether this letter is over the limit: of a full window, and not before there was one."""
-        self._marks.setdefault(record, consumed)
+        # Marked anew, and so last: a record may come to its second letter when its first is long out of the window.
+        self._marks.pop(record, None)
+        self._marks[record] = consumed
         while self._marks[first := next(iter(self._marks))] <= consumed - self._window:
             del self._marks[first]
         return consumed >= self._window and len(self._marks) > self._ratio * self._window

@@ -20,6 +20,8 @@ class Reject(Instruction):
     the rest. Without indexes the whole batch does.
     """
 
+    indexes: list[int] | None = None  # also of a subclass that leaves out this constructor
+
     def __init__(self, text: str = "", *, indexes: Sequence[int] | None = None) -> None:
         super().__init__(text)
         self.indexes = None if indexes is None else list(indexes)
@@ -31,6 +33,8 @@ class Retry(Instruction):
     Its lane waits: what must not overtake it does not. Without ``after`` the waits grow as the settings say.
     """
 
+    after: float | None = None
+
     def __init__(self, text: str = "", *, after: float | None = None) -> None:
         super().__init__(text)
         self.after = _seconds(after)
@@ -38,6 +42,8 @@ class Retry(Instruction):
 
 class Pause(Instruction):
     """What I need is down: nothing is started on this partition until the same record, called again, gets through."""
+
+    after: float | None = None
 
     def __init__(self, text: str = "", *, after: float | None = None) -> None:
         super().__init__(text)
@@ -47,4 +53,4 @@ class Pause(Instruction):
 def _seconds(after: float | None) -> float | None:
     if after is not None and not 0 <= after < math.inf:
         raise ValueError(f"after = {after} must be a number of seconds from 0")
-    return after
+    return None if after is None else float(after)

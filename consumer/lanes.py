@@ -25,7 +25,7 @@ from consumer.partition import Chunk, Partition
 from consumer.record import TopicPartition
 from consumer.settings import Delivery
 from consumer.settle import Failures, Settler
-from consumer.stretch import LOOK_EVERY, SLOW_SECONDS, Run
+from consumer.stretch import LOOK_EVERY, SLOW_SECONDS, Run, Stretch
 from consumer.tally import RouteTally, Tally
 from consumer.turns import Turns
 
@@ -115,6 +115,7 @@ class Lanes:
         self._calls = calls
         self._stretch = stretch
         self._batches = self.partition.batches = batches
+        self._runners += 1
         self.spawn(self._run_after(earlier))
 
     def _again(self, raw: Any, route: str, behind: bool) -> Coroutine[Any, Any, None]:
@@ -155,8 +156,10 @@ class Lanes:
         await self._run()
 
     async def _run(self) -> None:
-        """Pull while nobody else does; end when another took over, or there is nothing more to start."""
-        self._runners += 1
+        """Pull while nobody else does; end when another took over, or there is nothing more to start.
+
+        Its place is counted where it is spawned: until it runs nobody else may take that.
+        """
         try:
             while self._puller is None and not self.partition.ended:
                 me = self._puller = object()
@@ -179,15 +182,11 @@ class Lanes:
                 continue
             if self._chunk is None:
                 self._begin_chunk(chunk)
-            if self._crowded() and not await self._room():
+            if (self._crowded() or time.monotonic() >= self._turns.end) and not await self._next_turn():
                 return
-            if time.monotonic() >= self._turns.end:
-                await self._turns.next()
-                if self.partition.ended:
-                    return
             # While a key is busy the flat loop would overtake it.
             run = None if self._busy else self._stretch
-            if not (await self._pull_stretches(chunk, run) if run else await self._pull_chunk(me, chunk)):
+            if not await (self._pull_stretches(me, chunk, run) if run else self._pull_chunk(me, chunk)):
                 return
 
     def _begin_chunk(self, chunk: Chunk) -> None:
@@ -204,7 +203,7 @@ class Lanes:
         for batch in self._batches:
             batch.chunk_ended()
 
-    async def _pull_stretches(self, chunk: Chunk, run: Run) -> bool:
+    async def _pull_stretches(self, me: object, chunk: Chunk, run: Run) -> bool:
         """Handle a chunk's records by the flat loop, a turn at a time; False when pulling is over."""
         partition, turns = self.partition, self._turns
         watermark = partition.watermark
@@ -215,15 +214,7 @@ class Lanes:
             if done.position is not None:
                 watermark.position = done.position
             if done.raw is not None:
-                if self._concurrency > 1:
-                    if done.rest is not None:  # it returned a coroutine: it is no plain function after all
-                        self._stretch = None
-                    self._hold_current(done.raw)
-                    self._runners += 1
-                    self.spawn(self._finish_apart(done.raw, done.rest, done.failed))
-                    await asyncio.sleep(0)  # it may say Pause, and then nothing more is started
-                    return True
-                if not await self._outcome(done.raw, done.rest, done.failed):
+                if not await self._finish_stretch(me, done):
                     return False
                 watermark.position = done.raw.offset + 1
             elif done.failed is not None:
@@ -231,12 +222,26 @@ class Lanes:
             elif done.exhausted:
                 self._end_chunk(chunk)
                 return True
-            if self._crowded() and not await self._room():
+            if not await self._next_turn():
                 return False
-            await turns.next()
         return False
 
-    async def _pull_chunk(self, me: object, chunk: Chunk) -> bool:  # noqa: C901, PLR0911, PLR0912, PLR0915 - the hot loop
+    async def _finish_stretch(self, me: object, done: Stretch) -> bool:
+        """Bring the record at which a stretch broke off to its outcome; False when this runner pulls no more."""
+        if self._concurrency > 1:
+            if done.rest is not None:  # it returned a coroutine: it is no plain function after all
+                self._stretch = None
+            self._current = done.raw
+            self._arm()
+        if not await self._outcome(done.raw, done.rest, done.failed):
+            return False
+        if self._puller is not me:
+            await self._finish_held(done.raw)
+            return False
+        self._current = None
+        return True
+
+    async def _pull_chunk(self, me: object, chunk: Chunk) -> bool:  # noqa: C901, PLR0912, PLR0915 - the hot loop
         """Dispatch a chunk's records in place; False when pulling is over for this runner."""
         partition, busy, dispatch, turns = self.partition, self._busy, self._calls.dispatch, self._turns
         watermark, monotonic, counts = partition.watermark, time.monotonic, self._counts
@@ -266,10 +271,11 @@ class Lanes:
                             await rest
                             counts.handled += 1
                     except BaseException as error:
+                        failed = failure_of(error, self._route, partition) if waited else error
                         waited = True
                         self._count(count)
                         count, look_at = 0, 0
-                        if not await self._settle(raw, error):
+                        if not await self._settle(raw, failed):
                             return False
                     if waited:
                         must_wait = self._crowded()
@@ -294,10 +300,7 @@ class Lanes:
                 if must_wait or now >= turns.end:
                     self._current = None
                     self._count(count)
-                    if must_wait and not await self._room():
-                        return False
-                    await turns.next()
-                    if partition.ended:
+                    if not await self._next_turn():
                         return False
                     self._arm()
                     count, look_at, looked, must_wait = 0, self._step, monotonic(), False
@@ -340,7 +343,7 @@ class Lanes:
             try:
                 await rest
             except BaseException as error:
-                failed = error
+                failed = failure_of(error, self._route, self.partition)
             else:
                 self._counts.handled += 1
         return failed is None or await self._settle(raw, failed)
@@ -386,6 +389,16 @@ class Lanes:
                 return False
         return True
 
+    async def _next_turn(self) -> bool:
+        """Give the loop back, and go on when there is room too; False at the end."""
+        while not self.partition.ended:
+            if self._crowded() and not await self._room():
+                return False
+            await self._turns.next()
+            if not self._crowded():  # somebody may have said Pause while this one waited for its turn
+                return not self.partition.ended
+        return False
+
     async def _woken(self) -> None:
         self._wake.clear()
         if not self.partition.ended:
@@ -400,26 +413,38 @@ class Lanes:
         """
         if place:
             self._leave()
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._end.wait()
-            while self.partition.pausing and not own_pause and not self.partition.ended:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._end.wait()
+        return await self._come_back(own_pause=own_pause, place=place)
+
+    async def _come_back(self, *, own_pause: bool, place: bool) -> bool:
+        """Wait for the pauses of others to end, and for a runner's place; False at the end, and then without one."""
+        partition = self.partition
+        while not partition.ended:
+            if partition.pausing and not own_pause:
                 await self._woken()
-            while place and self._runners >= self._concurrency and not self.partition.ended:
+            elif not place:
+                return True
+            elif self._runners < self._concurrency:
+                self._runners += 1
+                return True
+            else:
                 mine = asyncio.get_running_loop().create_future()
                 self._places.append(mine)
                 await mine
-        finally:
-            if place:
-                self._runners += 1
-        return not self.partition.ended
+                if own_pause or not partition.pausing:
+                    return not partition.ended
+                self._leave()  # somebody said Pause while the place was on its way, and may need it to get through
+        return False
 
     async def ended_before(self, task: asyncio.Task[None]) -> bool:
         """Wait for a task or the partition's end; whether that came first."""
         end = asyncio.ensure_future(self._end.wait())
-        await asyncio.wait([task, end], return_when=asyncio.FIRST_COMPLETED)
-        end.cancel()
+        try:
+            await asyncio.wait([task, end], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            end.cancel()
         return not task.done()
 
     def unpaused(self) -> None:
@@ -429,15 +454,18 @@ class Lanes:
         self._wake.set()
 
     def _leave(self) -> None:
-        """Give a runner's place to whoever needs it: first to a record that waits to be called again."""
+        """Give a runner's place to whoever needs it: first to a record that waits to be called again.
+
+        A place that is handed over stays counted: else somebody else could take it before its new owner runs.
+        """
+        while self._places:
+            place = self._places.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
         self._runners -= 1
-        while self._places and self._places[0].done():
-            self._places.popleft()
-        if self._places:
-            self._places.popleft().set_result(None)
-        else:
-            # The puller may be waiting in a call, and had nobody to hand over to until now.
-            self._after_yield()
+        # The puller may be waiting in a call, and had nobody to hand over to until now.
+        self._after_yield()
 
     # -- calls that wait -----------------------------------------------------------------------------------------
 
@@ -458,6 +486,7 @@ class Lanes:
             return
         self._hold_current(raw)
         self._puller = self._current = None
+        self._runners += 1
         self.spawn(self._run())
 
     def _hold_current(self, raw: Any) -> None:
@@ -468,13 +497,6 @@ class Lanes:
         partition.watermark.position = raw.offset + 1
         if self._busy is not None:
             self._busy[raw.key] = deque()
-
-    async def _finish_apart(self, raw: Any, rest: Awaitable[Any] | None, failed: Exception | None) -> None:
-        try:
-            if await self._outcome(raw, rest, failed):
-                await self._finish_held(raw)
-        finally:
-            self._leave()
 
     async def _finish_held(self, raw: Any) -> None:
         """End a record that was held while its call waited, and do what came behind its key meanwhile."""
@@ -492,7 +514,7 @@ class Lanes:
             failed: Exception | None = None
             try:
                 rest = begin()
-            except (DecodeError, HandlerFailedError) as error:
+            except Exception as error:
                 failed = error
             if (rest is not None or failed is not None) and not await self._outcome(following, rest, failed):
                 return
@@ -506,6 +528,7 @@ class Lanes:
     async def _may_start(self) -> bool:
         """Wait for pauses to end; False when nothing more may be started, not even what was delivered."""
         partition = self.partition
-        while partition.pausing and not partition.ended:
-            await self._woken()
+        if partition.pausing and not partition.ended:
+            self._leave()  # the record that says Pause needs a place to get through
+            await self._come_back(own_pause=False, place=True)
         return partition.halt is None and not partition.over and not partition.pausing

@@ -23,7 +23,8 @@ REASONS = ("undecodable", "too_large", "bad_header", "rejected", "exhausted")
 STAGES = {"undecodable": "VALUE_CONVERTER", "too_large": "VALUE_CONVERTER", "bad_header": "HEADER_CONVERTER"}
 """Kafka Connect's names for where it went wrong; what a handler refused is a TASK_PUT."""
 NO_ROUTE = "none"
-INTEGER_BYTES = {"partition": 4, "offset": 8, "timestamp": 8}
+INTEGER_BYTES = {"partition": 4, "offset": 8}
+LARGEST = {"partition": 2**31 - 1, "offset": 2**63 - 1, "attempts": 2**31 - 1, "redrives": 2**31 - 1}
 
 
 class Cause(NamedTuple):
@@ -77,6 +78,8 @@ class Context(NamedTuple):
     redrives: int = 0
     error_class: str = ""
     message: str = ""
+    is_ours: bool = True
+    """Whether this software wrote it; what others say in a message may quote the event."""
 
 
 def class_name(error: BaseException) -> str:
@@ -133,33 +136,50 @@ def read_context(headers: Headers) -> Context | None:
     said = {name: value for name, value in split_headers(headers)[1] if value is not None}
     try:
         if f"{CONNECT}offset" in said:
-            names, read = (f"{CONNECT}{{}}", f"{CONNECT}exception.class.name", f"{CONNECT}exception.message"), _decimal
+            place, error_class, message = (
+                f"{CONNECT}{{}}",
+                f"{CONNECT}exception.class.name",
+                f"{CONNECT}exception.message",
+            )
+            read = _decimal
         else:
-            names = (f"{SPRING}original-{{}}", f"{SPRING}exception-fqcn", f"{SPRING}exception-message")
+            place, error_class, message = (
+                f"{SPRING}original-{{}}",
+                f"{SPRING}exception-fqcn",
+                f"{SPRING}exception-message",
+            )
             read = _big_endian
-        place, error_class, message = names
+        partition, offset = (read(said[place.format(name)], name) for name in ("partition", "offset"))
         return Context(
-            Position(_text(said[place.format("topic")]), read(said, place, "partition"), read(said, place, "offset")),
+            Position(_text(said[place.format("topic")]), partition, offset),
             _text(said.get(f"{OURS}reason", b"")),
             _text(said.get(f"{OURS}route", b"")) or NO_ROUTE,
-            int(said.get(f"{OURS}attempts", b"0")),
-            int(said.get(f"{OURS}redrives", b"0")),
+            _decimal(said.get(f"{OURS}attempts", b"0"), "attempts"),
+            _decimal(said.get(f"{OURS}redrives", b"0"), "redrives"),
             _text(said.get(error_class, b"")),
             _text(said.get(message, b"")),
+            is_ours=f"{OURS}reason" in said,
         )
     except (KeyError, ValueError):
         return None
 
 
-def _decimal(said: dict[str, bytes], place: str, name: str) -> int:
-    return int(said[place.format(name)])
+def _decimal(value: bytes, name: str) -> int:
+    if not value.isdigit():  # int() would also take signs, spaces and underscores
+        raise ValueError(f"{name} is no number")
+    return _in_range(int(value), name)
 
 
-def _big_endian(said: dict[str, bytes], place: str, name: str) -> int:
-    value = said[place.format(name)]
+def _big_endian(value: bytes, name: str) -> int:
     if len(value) != INTEGER_BYTES[name]:
         raise ValueError(f"{name} has {len(value)} bytes")
-    return int.from_bytes(value, "big", signed=True)
+    return _in_range(int.from_bytes(value, "big", signed=True), name)
+
+
+def _in_range(number: int, name: str) -> int:
+    if not 0 <= number <= LARGEST[name]:
+        raise ValueError(f"{name} is not one that Kafka has")
+    return number
 
 
 def _ascii(text: str) -> bytes:

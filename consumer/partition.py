@@ -73,6 +73,8 @@ class Partition:
         self.watermark: Watermark | None = None
         self.committed = -1
         self.end_offset: int | None = None
+        self.measured_at = 0.0
+        """Monotonic time at which that was learnt."""
         self.held_records = 0
         self.held_bytes = 0
         self.batches: Sequence[InFlight] = ()
@@ -103,6 +105,15 @@ class Partition:
     def done(self) -> int:
         """Offset below which all is done; -1 until the start is known."""
         return self.watermark.done if self.watermark is not None else -1
+
+    def ends_at(self, offset: int, now: float) -> None:
+        """Note where it ended for this reader, and when that was learnt."""
+        self.end_offset, self.measured_at = offset, now
+
+    def end_offset_at(self, since: float) -> int:
+        """Return the end if it was learnt after ``since``, else the position."""
+        known = self.end_offset if self.measured_at >= since else None
+        return known if known is not None else self.position or 0
 
     def close(self) -> None:
         """Start nothing more: the partition is revoked, or the daemon stops."""

@@ -1,31 +1,37 @@
 """Run dead letters again: the daemon's own engine on the dead-letter topics, under a group of its own.
 
 What decides which handlers get a record is the letter's route, not the matches; all else is as in ``run``: retries,
-holds, new dead letters, commits. It goes as far as the letters went when it began, so a letter that fails again, and
-is written anew behind them, waits for the next redrive.
+holds, new dead letters, commits. It goes as far as the last letter that is to be run, so a letter that fails again, and
+is written anew behind it, waits for the next redrive.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import math
+import os
+import sys
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
 import msgspec
+import structlog
 
 from consumer.decoding import Decoder
 from consumer.dispatch import Choice, Route, matching
 from consumer.engine import Engine
-from consumer.errors import SettingsError
+from consumer.errors import KafkaError, LetterDelayedError, LetterRefusedError, SettingsError, StuckCallError
 from consumer.handler import Handler
+from consumer.instructions import Pause, Retry
 from consumer.kafka.letters import LetterBox
+from consumer.kafka.probe import group_offsets
 from consumer.kafka.source import KafkaSource
 from consumer.letter import NO_ROUTE, Letter, Writer, read_context, split_headers
+from consumer.outcome import HaltReason
 from consumer.partition import Chunk
 from consumer.record import Position, Record, TopicPartition
 from consumer.settings import Settings
@@ -33,18 +39,21 @@ from consumer.survey import Filter
 from consumer.tally import Tally
 from consumer.way_out import way_out
 
+log = structlog.get_logger("consumer.redrive")
+
 LOOK_SECONDS = 0.1
+ASK_LOOKS = 10
 EMPTY_LOOKS = 100
 
 
 class Bounded:
-    """A source that ends where the dead letters ended; what came behind them is not even delivered."""
+    """A source that ends behind the last letter to run; what comes after it is not even delivered."""
 
     def __init__(self, source: KafkaSource, ends: Mapping[TopicPartition, int]) -> None:
+        """Bound a source; ``ends`` are offsets to read next, and a partition without one delivers nothing."""
         self._source = source
         self._ends = ends
         self._over: set[TopicPartition] = set()
-        self.wait = source.wait
         self.commit = source.commit
         self.end_offsets = source.end_offsets
 
@@ -57,6 +66,10 @@ class Bounded:
         """Begin again in every partition."""
         self._over.clear()
         self._assign(keys)
+
+    async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
+        """Wait for what is below the ends only: what lies behind is ready for ever, and no wait would end by it."""
+        await self._source.wait([key for key in wanted if key not in self._over], seconds)
 
     def ready(self, key: TopicPartition) -> bool:
         """Whether ``take`` would return something."""
@@ -76,8 +89,16 @@ class Bounded:
         if chunk.next_offset < end:
             return chunk
         self._over.add(key)
-        below = takewhile(lambda raw: raw.offset < end, chunk.records)
-        return Chunk(chunk.first_offset, below, max(chunk.first_offset, end), chunk.again)
+        return Chunk(chunk.first_offset, _below(end, chunk.records), max(chunk.first_offset, end), chunk.again)
+
+
+def _below(end: int, records: Iterable[Any]) -> Iterator[Any]:
+    """Yield what lies below an offset, and do not even look at what is behind: it might be unreadable."""
+    for raw in records:
+        if raw.offset < end:
+            yield raw
+        if raw.offset + 1 >= end:
+            return
 
 
 class Redrive:
@@ -90,26 +111,26 @@ class Redrive:
         decoder: Decoder,
         chosen: Filter,
         to_run: Mapping[Position, str],
-        ends: Mapping[TopicPartition, int],
         rate: float = 0.0,
     ) -> None:
         """``to_run`` are the letters by their place, with their route; ``rate`` is in letters a second, 0 for no limit.
 
-        Raises SettingsError when there are letters of routes that the settings do not have.
+        Raises SettingsError when there are letters of routes that ``routes`` does not have.
         """
+        require_routes(to_run, [route.name for route in routes])
         self.to_run = to_run
-        self._ends = ends
+        self.unwanted: set[Position] = set()
+        """Letters that no route matches, though they are events now."""
+        self.complete = False
+        """Whether it came to its end by itself."""
+        self._ends = ends_of(to_run)
         self._settings = settings
         self._decoder = decoder
-        pace = Pace(rate) if rate else None
+        self._stopping = asyncio.Event()
+        self._failure: Exception | None = None
+        pace = Pace(rate, self._stopping) if rate else None
         self._routes = {route.name: _prepared(route, pace) for route in routes}
-        unknown = sorted(set(to_run.values()) - {*self._routes, NO_ROUTE})
-        if unknown:
-            raise SettingsError(
-                f"routes: there are dead letters of {', '.join(map(repr, unknown))}, and no such route; add it, or"
-                " choose others with --route"
-            )
-        topics = sorted({key.topic for key in ends})
+        topics = sorted({key.topic for key in self._ends})
         self.tally = Tally(topics, self._routes)
         self._letters = LetterBox(
             settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id, of_letters=True)
@@ -121,14 +142,18 @@ class Redrive:
             offset_reset="earliest",
             out_of_range="earliest",
         )
-        self._source = KafkaSource(self._kafka, self.tally, self._fail, chosen.as_text())
-        # Those that wait for their turn end a stop late: no more of them than go in a second.
-        most = min(settings.delivery.concurrency, math.ceil(rate)) if rate else settings.delivery.concurrency
-        self._delivery = msgspec.structs.replace(
-            settings.delivery, ordering="unordered", concurrency=most, on_halt="exit"
-        )
-        self._stopping = asyncio.Event()
-        self._failure: Exception | None = None
+        self._source = KafkaSource(self._kafka, self.tally, self.fail, chosen.as_text())
+        self._delivery = msgspec.structs.replace(settings.delivery, ordering="unordered", on_halt="exit")
+
+    @property
+    def group(self) -> str:
+        """The group that its offsets are kept under."""
+        return self._kafka.group_id
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has let it in."""
+        return self._source.joined
 
     @property
     def done(self) -> int:
@@ -145,7 +170,8 @@ class Redrive:
         """Drain and end; the next redrive goes on from there."""
         self._stopping.set()
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """Drain and end with this error; the first one counts."""
         self._failure = self._failure or error
         self._stopping.set()
 
@@ -160,11 +186,11 @@ class Redrive:
                 delivery=self._delivery,
                 tally=self.tally,
                 tasks=tasks,
-                fail=self._fail,
+                fail=self.fail,
                 retry=self._settings.retry,
                 dead_letter=self._settings.dead_letter,
                 letters=self._letters,
-                way_out=partial(way_out, self._kafka),
+                way_out=self._way_out,
                 choose=self._choose,
             )
             loops = [
@@ -177,6 +203,10 @@ class Redrive:
             await self._letters.close()
             for loop in loops:
                 loop.cancel()
+            if engine.stuck_calls:  # no task group could ever be left
+                log.error("a handler's call would not end; leaving without it", calls=engine.stuck_calls)
+                sys.stderr.flush()
+                os._exit(StuckCallError.exit_code)
         if self._failure is not None:
             raise self._failure
 
@@ -185,53 +215,121 @@ class Redrive:
         await engine.poll_forever()
 
     async def _until_done(self, engine: Engine) -> None:
-        """End when every partition is at its end; one without partitions waits first: it may be between two epochs."""
-        empty_looks = 0
-        while not self._source.joined or empty_looks < EMPTY_LOOKS:
+        """End when all that is owned is done; what another redrive of the same group owns is left to that one.
+
+        Where nothing arrives, another may have done it all: the group's offsets say so. Without partitions it waits
+        before it ends, as it may be between two epochs.
+        """
+        looks = 0
+        while True:
             await asyncio.sleep(LOOK_SECONDS)
             owned = engine.partitions
-            if owned and all(each.done >= self._ends.get(key, 0) for key, each in owned.items()):
+            left = [key for key, each in owned.items() if each.done < self._ends.get(key, -1)]
+            if owned and not left:
                 break
-            empty_looks = 0 if owned or not self._source.joined else empty_looks + 1
+            if not self.joined or any(owned[key].position is not None for key in left):
+                looks = 0
+                continue
+            looks += 1
+            if not owned and looks >= EMPTY_LOOKS:
+                break
+            if owned and looks % ASK_LOOKS == 0 and await self._is_passed(left):
+                break
+        self.complete = not self._stopping.is_set()
         self._stopping.set()
+
+    async def _is_passed(self, keys: Collection[TopicPartition]) -> bool:
+        committed = await group_offsets(self._kafka)
+        return all((committed.get(key, (0, 0))[0] or 0) >= self._ends[key] for key in keys)
+
+    def _way_out(self, key: TopicPartition, reason: HaltReason, next_offset: int) -> str:
+        if reason is HaltReason.FUSE:
+            return (
+                "most letters fail again: find out why before the rest is run; or choose others, or set a higher"
+                " dead_letter.limit_ratio (1: no limit)"
+            )
+        return way_out(self._kafka, key, reason, next_offset)
 
     async def _guard(self, loop: Coroutine[Any, Any, None]) -> None:
         try:
             await loop
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     # -- letters -------------------------------------------------------------------------------------------------
 
     def _choose(self, key: TopicPartition, raw: Any) -> Choice | None:
         """Choose the route of one letter: the one that failed, or all that match when it came to none."""
-        name = self.to_run.get(Position(*key, raw.offset))
+        place = Position(*key, raw.offset)
+        name = self.to_run.get(place)
         if name is None:
             return None
-        return partial(matching, list(self._routes.values())) if name == NO_ROUTE else lambda _: [self._routes[name]]
+        return partial(self._matching, place) if name == NO_ROUTE else lambda _: [self._routes[name]]
+
+    def _matching(self, place: Position, event: Any) -> list[Route]:
+        found = matching(list(self._routes.values()), event)
+        if not found:
+            self.unwanted.add(place)
+        return found
 
 
-def republishing(letters: LetterBox, topic: str) -> Route:
-    """Make a route that puts the original record on another topic, whatever its event may be."""
+def ends_of(to_run: Iterable[Position]) -> dict[TopicPartition, int]:
+    """Return for each partition the offset behind its last letter to run."""
+    ends: dict[TopicPartition, int] = {}
+    for topic, partition, offset in to_run:
+        key = TopicPartition(topic, partition)
+        ends[key] = max(ends.get(key, 0), offset + 1)
+    return ends
+
+
+def require_routes(to_run: Mapping[Position, str], names: Collection[str]) -> None:
+    """Raise SettingsError when there are letters of routes that are none of ``names``."""
+    unknown = sorted(set(to_run.values()) - {*names, NO_ROUTE})
+    if unknown:
+        raise SettingsError(
+            f"routes: there are dead letters of {', '.join(map(repr, unknown))}, and the settings have no such route;"
+            " add it, or choose others with --route"
+        )
+
+
+def republishing(letters: LetterBox, topic: str, fail: Callable[[Exception], None]) -> Route:
+    """Make a route that puts the original record on another topic, whatever its event may be.
+
+    What that topic refuses stays the letter that it is: ``fail`` is told, and the redrive ends.
+    """
 
     async def republish(_event: Any, record: Record) -> None:
-        await letters.send(Letter(topic, record.key, record.value, list(record.headers), record.timestamp_ms))
+        try:
+            await letters.send(Letter(topic, record.key, record.value, list(record.headers), record.timestamp_ms))
+        except LetterDelayedError as delayed:
+            raise Pause from delayed
+        except LetterRefusedError as refused:
+            place = Position(record.topic, record.partition, record.offset)
+            fail(KafkaError(f"{place}: {refused}; it stays a dead letter, and so do those after it"))
+            raise Retry from refused
 
     return Route("republish", None, Handler(republish, is_async=True, wants_record=True), tombstones=True)
 
 
 class Pace:
-    """Lets so many through a second, evenly."""
+    """Lets so many through a second, evenly; at a stop those that wait for their turn give it up."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, stopping: asyncio.Event) -> None:
+        self.most = math.ceil(rate)
+        """So many may go at once."""
         self._seconds = 1 / rate
+        self._stopping = stopping
         self._next = 0.0
 
     async def wait(self, count: int) -> None:
-        """Wait for one's turn with so many letters."""
+        """Wait for one's turn with so many letters; raises Retry at a stop: they are left for the next redrive."""
         turn = max(self._next, time.monotonic())
         self._next = turn + count * self._seconds
-        await asyncio.sleep(turn - time.monotonic())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(turn - time.monotonic()):
+                await self._stopping.wait()
+        if self._stopping.is_set():
+            raise Retry
 
 
 def as_consumed(record: Record) -> Record:
@@ -256,5 +354,8 @@ def _prepared(route: Route, pace: Pace | None) -> Route:
         result = call(event, *records)
         return await result if inspect.isawaitable(result) else result
 
-    prepared = msgspec.structs.replace(handler, call=paced if pace else call, is_async=handler.is_async or bool(pace))
+    prepared = msgspec.structs.replace(handler, call=call)
+    if pace is not None:
+        most = min(handler.max_records, pace.most)
+        prepared = msgspec.structs.replace(handler, call=paced, is_async=True, max_records=most)
     return msgspec.structs.replace(route, handler=prepared)

@@ -77,6 +77,12 @@ class DeadLetterSettings(msgspec.Struct, frozen=True):
         return self.topic.replace("{topic}", topic)
 
 
+class WatchdogSettings(msgspec.Struct, frozen=True):
+    stalled_seconds: float = 60.0
+    rebuilds: int = 5
+    window_seconds: float = 600.0
+
+
 class Http(msgspec.Struct, frozen=True):
     host: str = "127.0.0.1"
     port: int = 8000
@@ -112,6 +118,7 @@ class Settings(msgspec.Struct, frozen=True):
     delivery: Delivery = Delivery()
     retry: RetrySettings = RetrySettings()
     dead_letter: DeadLetterSettings = DeadLetterSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
     http: Http = Http()
     log: Log = Log()
     routes: list[RouteSettings] = []
@@ -165,6 +172,9 @@ MEANINGS = {
     "dead_letter.headers": "how a letter says why: connect (`__connect.errors.*`) or spring (`kafka_dlt-*`)",
     "dead_letter.limit_ratio": "when more than this share of a full window is dead-lettered, all partitions halt",
     "dead_letter.limit_window_records": "the window, in records of all partitions",
+    "watchdog.stalled_seconds": "work waits and nothing moves for so long: the daemon is stalled, and says so",
+    "watchdog.rebuilds": "new Kafka clients within the window before it gives up with exit 70",
+    "watchdog.window_seconds": "that window; a stall that no new client can cure is given up after as long",
     "http.host": "address of /metrics, /healthz and /readyz",
     "http.port": "its port; 0 takes a free one and logs it",
     "log.level": "debug, info, warning or error",
@@ -276,7 +286,7 @@ def _check_routes(routes: list[RouteSettings]) -> None:
 
 def _numbers(settings: Settings) -> list[tuple[str, float]]:
     found: list[tuple[str, float]] = []
-    for section in ("kafka", "delivery", "retry", "dead_letter", "http"):
+    for section in ("kafka", "delivery", "retry", "dead_letter", "watchdog", "http"):
         for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 found.append((f"{section}.{name}", value))

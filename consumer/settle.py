@@ -147,13 +147,15 @@ class Settler:
                     with self.partition.holding(hold):
                         if await self.lane.ended_before(writing):
                             return False
+                if writing.cancelled():  # not by us; taken for a cancellation of ours it would end all work in silence
+                    raise LetterDelayedError("its write was cancelled")
                 writing.result()
             except LetterDelayedError as delayed:
                 log.warning("a dead letter was not taken; trying again", **self._where(raw), why=str(delayed))
                 with self.partition.holding(hold):
-                    if not await self.lane.wait(
-                        attempts.after(ConnectionError()).wait or 0.0, own_pause=False, place=False
-                    ):
+                    # It calls nothing, so no pause concerns it; and what it waits for must not wait for it in turn.
+                    seconds = attempts.after(ConnectionError()).wait or 0.0
+                    if not await self.lane.wait(seconds, own_pause=True, place=False):
                         return False
             else:
                 return True
@@ -201,6 +203,10 @@ class Trouble:
     async def meet(self, error: BaseException) -> Verdict:
         """Count a failed call, and wait as long as it asks for."""
         settler, attempt = self._settler, self._attempts.calls
+        # A call that the drain cancelled may say so with an error of its own: that is no reason for a letter, nor may
+        # one that outlived its epoch bring others after it.
+        if settler.partition.over:
+            return Verdict.ENDED
         step = self._attempts.after(error)
         settler.tally.handler_errors[self.route, step.kind] += 1
         self._hold.kind, self._reason = step.kind, step.reason
@@ -217,11 +223,19 @@ class Trouble:
             error=place_of(error),
             seconds=round(step.wait, 3),
         )
+        # One that is raised again and again collects a longer traceback each time, and all that its frames hold.
+        BaseException.with_traceback(error, None)
         if not await settler.lane.wait(step.wait, own_pause=self._pausing, place=self._place):
             settler.tally.of(self.route).abandoned += 1
             return Verdict.ENDED
         settler.tally.of(self.route).retries += 1
         return Verdict.CALL_AGAIN
+
+    def rejects(self) -> None:
+        """Count a call that rejected some records of its batch: whatever it paused for is there again."""
+        self._settler.tally.handler_errors[self.route, "reject"] += 1
+        self._hold.kind = "reject"
+        self._pause(on=False)
 
     def cause(self, failed: HandlerFailedError, reason: str | None = None) -> Cause:
         """Say why the record becomes a dead letter; ``reason`` when it is another than that of the last failed call."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +18,7 @@ from consumer.letter import Context, read_context
 from consumer.record import Position, TopicPartition
 
 MAX_REDRIVES = 5
+NO_CAP = 2**31
 
 
 class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,12 +68,16 @@ class Passed(NamedTuple):
     offsets: Mapping[TopicPartition, int]
 
 
-def read_passed(metadata: str, offsets: Mapping[TopicPartition, int]) -> Passed | None:
-    """Make it from what a group committed; None when that is no redrive's."""
-    try:
-        return Passed(msgspec.json.decode(metadata, type=Filter), offsets)
-    except msgspec.DecodeError:
-        return None
+def read_passed(group_id: str, name: str, committed: Mapping[TopicPartition, tuple[int, str]]) -> Passed | None:
+    """Make it from what a group committed (offsets and their metadata); None when it is no redrive of ``group_id``."""
+    for metadata in {metadata for _, metadata in committed.values()}:
+        try:
+            chosen = msgspec.json.decode(metadata, type=Filter)
+        except msgspec.DecodeError:
+            continue
+        if chosen.group(group_id) == name:
+            return Passed(chosen, {key: offset for key, (offset, said) in committed.items() if said == metadata})
+    return None
 
 
 class Found(NamedTuple):
@@ -84,6 +89,8 @@ class Found(NamedTuple):
     home: bool
     meant: bool
     """Whether the filter lets it in."""
+    capped: bool
+    """Whether it would, had the letter not failed so often."""
 
 
 class Survey:
@@ -92,12 +99,17 @@ class Survey:
     Letters are written at least once, so a kill may leave two of the same. Memory grows with the number of letters.
     """
 
-    def __init__(self, chosen: Filter, passed: Sequence[Passed]) -> None:
+    def __init__(self, chosen: Filter, topics: Collection[str], passed: Sequence[Passed]) -> None:
+        """``topics`` are those whose records are meant: others may have the same topic for their dead letters."""
         self.letters = 0
         """Letters read, doubles included."""
         self.foreign = 0
         """Records that do not say which record they were."""
+        self.elsewhere = 0
+        """Letters of records of other topics."""
+        self._topics = frozenset(topics)
         self._filter = chosen
+        self._uncapped = msgspec.structs.replace(chosen, max_redrives=NO_CAP)
         self._passed = passed
         self._found: dict[tuple[Position, str], Found] = {}
 
@@ -106,6 +118,9 @@ class Survey:
         context = read_context(raw.headers)
         if context is None:
             self.foreign += 1
+            return
+        if context.origin.topic not in self._topics:
+            self.elsewhere += 1
             return
         self.letters += 1
         identity = context.origin, context.route
@@ -118,7 +133,8 @@ class Survey:
                 self._found[identity] = before._replace(home=before.home or home)
                 return
         meant = self._filter.lets_in(context, raw)
-        self._found[identity] = Found(Position(*key, raw.offset), context, home, meant)
+        capped = not meant and self._uncapped.lets_in(context, raw)
+        self._found[identity] = Found(Position(*key, raw.offset), context, home, meant, capped)
 
     @property
     def found(self) -> list[Found]:
@@ -129,6 +145,11 @@ class Survey:
     def to_run(self) -> dict[Position, str]:
         """Letters that are not home, by their place, with their route."""
         return {each.place: each.context.route for each in self.found if not each.home}
+
+    @property
+    def capped(self) -> int:
+        """How many are left alone because they failed so often."""
+        return sum(each.capped and not each.home for each in self._found.values())
 
     def table(self) -> list[tuple[str, str, str, int, int]]:
         """Count by topic, route and reason: how many are left to redrive, and how many are home."""

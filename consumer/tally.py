@@ -8,6 +8,9 @@ from itertools import product
 from consumer.letter import REASONS
 from consumer.outcome import Outcome
 
+REBUILDS = ("task_ended", "error", "deaf", "fetch", "commit", "rebalance")
+"""Why a Kafka client was replaced."""
+
 
 class RouteTally:
     """Counts of one route: an attribute is a third of the price of a dict's item on the hot path."""
@@ -44,6 +47,7 @@ class Tally:
         self.commits = dict.fromkeys(["ok", "failed", "fenced"], 0)
         self.rebalances = dict.fromkeys(["assigned", "revoked", "lost"], 0)
         self.offset_resets = dict.fromkeys(product(topics, ["no_offset", "out_of_range"]), 0)
+        self.client_rebuilds = dict.fromkeys(REBUILDS, 0)
         self.last_poll_timestamp = 0.0
         self.last_commit_timestamp = 0.0
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_SECONDS = 2.0
 
@@ -23,11 +24,11 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Say what happens now."""
-        self._errors.print(line, markup=False)
+        self._errors.print(line, markup=False, emoji=False)
 
     def print(self, line: str) -> None:
         """Print a result."""
-        self._output.print(line, markup=False, soft_wrap=True)
+        self._output.print(line, markup=False, emoji=False, soft_wrap=True)
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """Print a table whose first row is its head and whose last column is numbers."""
@@ -35,7 +36,7 @@ class Progress:
         for index, name in enumerate(rows[0]):
             table.add_column(name, justify="right" if index == len(rows[0]) - 1 else "left")
         for row in rows[1:]:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         self._output.print(table)
 
     @contextmanager

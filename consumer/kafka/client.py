@@ -65,6 +65,18 @@ def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOK
     )
 
 
+def make_reader(kafka: Kafka) -> aiokafka.AIOKafkaConsumer:
+    """Make a consumer that is in no group; not yet connected, assigned nothing."""
+    return aiokafka.AIOKafkaConsumer(
+        **connection_options(kafka),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level=kafka.isolation_level,
+        max_partition_fetch_bytes=kafka.fetch_bytes,
+    )
+
+
 def make_admin(kafka: Kafka) -> AIOKafkaAdminClient:
     """Make an admin client; not yet connected."""
     return AIOKafkaAdminClient(**connection_options(kafka))

@@ -13,7 +13,7 @@ import aiokafka
 import structlog
 from aiokafka import errors
 
-from consumer.errors import ConsumerError, LetterDelayedError, LetterRefusedError
+from consumer.errors import ConsumerError, KafkaUnreachableError, LetterDelayedError, LetterRefusedError
 from consumer.kafka.client import ClientError, connection_options, described
 from consumer.kafka.probe import connected_admin
 from consumer.letter import Cause, Letter, Writer
@@ -59,6 +59,7 @@ class LetterBox:
         self._writer = writer
         self._client: _Client | None = None
         self._connecting = asyncio.Lock()
+        self._asking = asyncio.Lock()
         self._known: set[str] = set()
 
     async def write(self, key: TopicPartition, raw: Any, cause: Cause) -> None:
@@ -71,11 +72,13 @@ class LetterBox:
     async def send(self, letter: Letter) -> None:
         """Write one record; raises as ``write``."""
         try:
-            if letter.topic not in self._known:
-                await self._require(letter.topic)
+            await self._require(letter.topic)
             async with self._connected() as producer:
                 await _send(producer, letter)
+        except KafkaUnreachableError as error:
+            raise LetterDelayedError(str(error)) from error
         except (ClientError, OSError, TimeoutError) as error:
+            self._known.discard(letter.topic)  # it may have been deleted
             why = f"topic {letter.topic!r} does not take it: {described(error)}"
             for each in (error, error.__cause__):
                 if isinstance(each, REFUSALS):
@@ -89,11 +92,14 @@ class LetterBox:
 
     async def _require(self, topic: str) -> None:
         """Refuse a topic that does not exist: the client would ask for it until its time is up, or create it."""
-        async with connected_admin(self._kafka) as admin:
-            found = {each["topic"] for each in await admin.describe_topics()}
-        if topic not in found:
-            raise LetterRefusedError(f"there is no topic {topic!r} for it that this client may use")
-        self._known.add(topic)
+        async with self._asking:
+            if topic in self._known:
+                return
+            async with connected_admin(self._kafka) as admin:
+                found = {each["topic"] for each in await admin.describe_topics() if not each["error_code"]}
+            if topic not in found:
+                raise LetterRefusedError(f"there is no topic {topic!r} for it that this client may use")
+            self._known.add(topic)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[aiokafka.AIOKafkaProducer]:

@@ -29,12 +29,17 @@ LOG_LINES = 40
 ERROR_LINES = 25
 
 
+Lines = Mapping[str, str]
+Properties = Lines | Callable[[int, Lines], Lines]
+
+
 class LocalKafka:
     """A Kafka cluster that lives as long as its ``async with`` block, and never longer than this process.
 
     ``port`` 0 takes free ports; else broker ``i`` (from 0) listens on ``port + i``. Without ``folder`` the records are
     in temporary folders that go away at the end, also when this process is killed; a given one is kept, and can be
-    used again with as many brokers. ``properties`` are lines for every broker's ``server.properties``.
+    used again with as many brokers. ``properties`` are lines for every broker's ``server.properties``, or a function of
+    the node and the usual lines that returns them.
     """
 
     def __init__(
@@ -43,7 +48,7 @@ class LocalKafka:
         brokers: int = 1,
         port: int = 0,
         folder: Path | None = None,
-        properties: Mapping[str, str] | None = None,
+        properties: Properties | None = None,
         report: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._count = brokers
@@ -119,7 +124,8 @@ class LocalKafka:
         cluster = cluster_id([broker.folder for broker in self._brokers])
         for broker in self._brokers:
             settings = layout.settings(broker.node, broker.folder / "data")
-            write_folder(broker.folder, {**settings, **self._properties}, cluster)
+            more = self._properties(broker.node, settings) if callable(self._properties) else self._properties
+            write_folder(broker.folder, {**settings, **more}, cluster)
 
     def _folder_of(self, node: int) -> Path:
         if self._folder is None:

@@ -15,9 +15,9 @@ from consumer.errors import KafkaError
 from consumer.kafka.client import (
     CORRECT,
     ClientError,
-    connection_options,
     described,
     make_admin,
+    make_reader,
     require_topics,
     unreachable,
 )
@@ -60,9 +60,7 @@ async def probe_group(kafka: Kafka) -> str:
 
 async def group_offsets(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, int]]:
     """Return for each partition what the group committed (None: nothing) and where it ends for a reader."""
-    reader = aiokafka.AIOKafkaConsumer(
-        **connection_options(kafka), group_id=None, enable_auto_commit=False, isolation_level=kafka.isolation_level
-    )
+    reader = make_reader(kafka)
     async with connected_admin(kafka) as admin:
         try:
             await answered(kafka, reader.start)

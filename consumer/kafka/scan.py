@@ -9,7 +9,7 @@ from typing import Any
 import aiokafka
 
 from consumer.errors import KafkaError
-from consumer.kafka.client import ClientError, connection_options, described, position_of
+from consumer.kafka.client import ClientError, described, make_reader, position_of
 from consumer.kafka.probe import answered, connected_admin
 from consumer.record import TopicPartition
 from consumer.settings import Kafka
@@ -32,47 +32,44 @@ class Scan:
 
     async def records(self) -> AsyncIterator[tuple[TopicPartition, Any]]:
         """Yield every record below the ends; raises KafkaError for silent brokers and for an unreadable batch."""
-        left = {key for key, end in self.ends.items() if self._begins[key] < end}
-        silent = 0
-        while left:
-            try:
-                found = await self._consumer.getmany(
-                    *(aiokafka.TopicPartition(*key) for key in left), timeout_ms=int(POLL_SECONDS * 1000)
-                )
-            except ClientError as error:
-                raise KafkaError(f"reading {', '.join(map(str, sorted(left)))} failed: {described(error)}") from error
-            except Exception as error:
-                names = ", ".join(map(str, sorted(left)))
-                raise KafkaError(f"one of {names} holds a batch that cannot be read: {type(error).__name__}") from error
-            silent = 0 if found else silent + 1
-            if silent > SILENT_POLLS:
-                raise KafkaError(
-                    f"no answer for {', '.join(map(str, sorted(left)))} within {SILENT_POLLS * POLL_SECONDS:g} s"
-                )
-            for partition, records in found.items():
-                key = TopicPartition(*partition)
+        for key, end in self.ends.items():
+            place, silent, passed = self._begins[key], 0, self.passed
+            while place < end:
+                records = await self._next(key, place)
                 for record in records:
-                    if record.offset < self.ends[key]:
+                    if record.offset < end:
                         yield key, record
-            places = {key: position_of(self._consumer, key) or self._begins[key] for key in self.ends}
-            left = {key for key in left if places[key] < self.ends[key]}
-            self.passed = sum(min(places[key], end) - self._begins[key] for key, end in self.ends.items())
+                before, place = place, self._place(key)
+                silent = silent + 1 if place == before else 0
+                if silent > SILENT_POLLS:
+                    raise KafkaError(f"no answer for {key} within {SILENT_POLLS * POLL_SECONDS:g} s")
+                self.passed = passed + min(place, end) - self._begins[key]
+
+    async def _next(self, key: TopicPartition, place: int) -> list[Any]:
+        partition = aiokafka.TopicPartition(*key)
+        try:
+            found = await self._consumer.getmany(partition, timeout_ms=int(POLL_SECONDS * 1000))
+        except ClientError as error:
+            raise KafkaError(f"reading {key} at offset {place} failed: {described(error)}") from error
+        except Exception as error:
+            raise KafkaError(
+                f"{key} holds a batch, at offset {place} or soon after it, that cannot be read: {type(error).__name__};"
+                " kafka-delete-records.sh can remove it, with all that stands before it"
+            ) from error
+        return list(found.get(partition, ()))
+
+    def _place(self, key: TopicPartition) -> int:
+        return position_of(self._consumer, key) or self._begins[key]
 
 
 @asynccontextmanager
 async def open_scan(kafka: Kafka, only: Mapping[TopicPartition, int] | None = None) -> AsyncIterator[Scan]:
     """Connect a reader to all partitions of ``kafka.topics``, at their beginnings, and yield a Scan.
 
-    ``only`` instead names single partitions and where to begin in each. Raises KafkaUnreachableError or KafkaError.
+    ``only`` instead names single partitions and where to begin in each; those that do not exist are left out. Raises
+    KafkaUnreachableError or KafkaError.
     """
-    reader = aiokafka.AIOKafkaConsumer(
-        **connection_options(kafka),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level=kafka.isolation_level,
-        max_partition_fetch_bytes=kafka.fetch_bytes,
-    )
+    reader = make_reader(kafka)
     keys: Collection[aiokafka.TopicPartition]
     try:
         async with connected_admin(kafka) as admin:
@@ -80,10 +77,14 @@ async def open_scan(kafka: Kafka, only: Mapping[TopicPartition, int] | None = No
         if only is None:
             keys = [aiokafka.TopicPartition(t, p["partition"]) for t in kafka.topics for p in topics.get(t, ())]
         else:
-            keys = [aiokafka.TopicPartition(*key) for key in only]
+            there = {(t, p["partition"]) for t, partitions in topics.items() for p in partitions}
+            keys = [aiokafka.TopicPartition(*key) for key in only if key in there]
+        if not keys:  # aiokafka would end a reader that is stopped as soon as it is started with a CancelledError
+            yield Scan(reader, {}, {})
+            return
         await answered(kafka, reader.start)
-        begins = await answered(kafka, lambda: reader.beginning_offsets(keys)) if keys else {}
-        ends = await answered(kafka, lambda: reader.end_offsets(keys)) if keys else {}
+        begins = await answered(kafka, lambda: reader.beginning_offsets(keys))
+        ends = await answered(kafka, lambda: reader.end_offsets(keys))
         reader.assign(keys)
         starts = {TopicPartition(*key): max(begins[key], (only or {}).get(TopicPartition(*key), 0)) for key in keys}
         for key, start in starts.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Literal, Protocol
@@ -13,8 +14,16 @@ import structlog
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from consumer.errors import ConsumerError, KafkaError
-from consumer.kafka.client import ClientError, described, make_admin, make_consumer, require_topics, unreachable
+from consumer.errors import ClientLostError, ConsumerError, KafkaError
+from consumer.kafka.client import (
+    ClientError,
+    described,
+    make_admin,
+    make_consumer,
+    make_reader,
+    require_topics,
+    unreachable,
+)
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
@@ -27,6 +36,7 @@ from consumer.tally import Tally
 log = structlog.get_logger("consumer.kafka")
 
 STOP_SECONDS = 3.0
+ATTEMPT_SECONDS = 20.0
 ANSWER_SECONDS = 5.0
 SAY_SECONDS = 10.0
 
@@ -52,12 +62,14 @@ class KafkaSource:
         self.heard_at = float("-inf")
         """Monotonic time at which a broker last answered."""
         self._silent = False
+        self._revoked_at = time.monotonic()
         self._kafka = kafka
         self._tally = tally
         self._fail = fail
         self._metadata = metadata
         self._consumer: Any = None
         self._listener: Listener | None = None
+        self._rebalances: _Rebalances
         self._fetch: RawFetch | PlainFetch | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -69,18 +81,39 @@ class KafkaSource:
         does not exist.
         """
         self._listener = listener
-        await self._until_reachable(self._check_topics)
-        self.heard_at = time.monotonic()
-        limit_decompression(self._kafka.max_batch_bytes)
-        fetch = self._choose_fetch()
-        self._consumer = make_consumer(self._kafka, fetch.fetches_per_partition)
-        self._consumer.subscribe(self._kafka.topics, listener=_Rebalances(self))
+        await self._until_reachable(self._check_topics, self._kafka.start_timeout_seconds)
         try:
-            await self._consumer.start()
+            await self._connect()
         except ClientError as error:
             raise KafkaError(f"joining group {self._kafka.group_id!r} failed: {described(error)}") from error
-        self._fetch = fetch(self._consumer, self._tally.bytes_consumed)
         self.joined = True
+
+    async def rebuild(self, reason: str) -> None:
+        """Leave with this client and join with a new one, however long the brokers are away.
+
+        What is in work is drained and committed as at a rebalance, as far as the old client still can. Raises
+        ClientLostError when the new one fails too.
+        """
+        self._tally.client_rebuilds[reason] += 1
+        assert self._listener is not None
+        await self._listener.revoke(lost=self._without_generation())
+        await self.stop()
+        await self._until_reachable(self._check_topics, math.inf)
+        try:
+            await self._connect()
+        except (ClientError, OSError, TimeoutError) as error:
+            raise ClientLostError("error", f"joining again failed: {described(error)}") from error
+
+    async def _connect(self) -> None:
+        """Make a client and join."""
+        self.heard_at = time.monotonic()
+        fetch = self._choose_fetch()
+        limit_decompression(self._kafka.max_batch_bytes)
+        self._consumer = make_consumer(self._kafka, fetch.fetches_per_partition)
+        self._rebalances = _Rebalances(self)
+        self._consumer.subscribe(self._kafka.topics, listener=self._rebalances)
+        await self._consumer.start()
+        self._fetch = fetch(self._consumer, self._tally.bytes_consumed)
 
     def _choose_fetch(self) -> type[RawFetch | PlainFetch]:
         if self._kafka.fetch_path == "plain":
@@ -92,13 +125,12 @@ class KafkaSource:
         log.warning("this aiokafka is not the one that the raw fetch path was written for: three times slower without")
         return PlainFetch
 
-    async def _until_reachable(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        timeout = self._kafka.start_timeout_seconds
-        deadline = time.monotonic() + timeout
+    async def _until_reachable(self, attempt: Callable[[], Awaitable[None]], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         said_at = float("-inf")
         while True:
             try:
-                async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                async with asyncio.timeout(min(ATTEMPT_SECONDS, max(0.1, deadline - time.monotonic()))):
                     return await attempt()
             except (ClientError, OSError, TimeoutError) as error:
                 now = time.monotonic()
@@ -107,7 +139,7 @@ class KafkaSource:
                 if now - said_at > SAY_SECONDS:
                     said_at = now
                     log.warning("no broker answers yet", servers=", ".join(self._kafka.bootstrap_servers))
-                await asyncio.sleep(min(2.0, timeout / 10))
+                await asyncio.sleep(min(2.0, seconds / 10))
 
     async def _check_topics(self) -> None:
         admin = make_admin(self._kafka)
@@ -124,6 +156,8 @@ class KafkaSource:
         """
         if self._consumer is None:
             return
+        self._fetch = None
+        self._rebalances.source = None
         with contextlib.suppress(TimeoutError, ClientError, OSError):
             async with asyncio.timeout(STOP_SECONDS):
                 try:
@@ -152,19 +186,59 @@ class KafkaSource:
         except OffsetOutOfRangeError as error:
             ((key, offset),) = error.args[0].items()
             await self._resolve(TopicPartition(*key), "out_of_range", self._kafka.out_of_range, offset)
-        except ClientError as error:
-            raise KafkaError(f"fetching failed: {described(error)}") from error
+        except ConsumerError:
+            raise
+        except Exception as error:  # whatever it is, this client may never be the same again
+            raise ClientLostError("error", f"fetching failed: {described(error)}") from error
 
     def _require_alive(self) -> None:
-        """Raise when one of the client's background tasks has ended: it would go on to look alive and fetch nothing."""
+        """Raise when one of the client's background tasks has ended: it would go on to look alive and fetch nothing.
+
+        A heartbeat that failed in an unknown way is never begun again, so nobody would hear of us.
+        """
+        coordinator = self._consumer._coordinator
         tasks = {
             "fetcher": self._consumer._fetcher._fetch_task,
-            "group": self._consumer._coordinator._coordination_task,
+            "group": coordinator._coordination_task,
+            "heartbeat": coordinator._heartbeat_task,
+            "metadata": self._consumer._client._sync_task,
         }
         for name, task in tasks.items():
-            if task.done() and not task.cancelled():
+            if task is None or not task.done() or task.cancelled():
+                continue
+            if task.exception() is not None or name != "heartbeat":
                 why = described(task.exception()) if task.exception() else "it returned"
-                raise KafkaError(f"the client's {name} task has ended ({why}); a restart goes on from the last commit")
+                raise ClientLostError("task_ended", f"the client's {name} task has ended ({why})")
+
+    @property
+    def rebalancing(self) -> bool:
+        """Whether this member waits for the group's decision."""
+        if self._consumer is None or self._fetch is None:
+            return True
+        return bool(self._consumer._subscription.reassignment_in_progress)
+
+    def rebalancing_for(self, now: float) -> float:
+        """Return for how many seconds this member has waited for the group's decision; 0 when it does not."""
+        return now - self._revoked_at if self.rebalancing else 0.0
+
+    async def deaf(self, keys: Collection[TopicPartition]) -> bool:
+        """Whether a new client hears what this one does not: where all the partitions end.
+
+        aiokafka knows only the addresses that it was told at its start and later; where all brokers moved it never
+        finds them again.
+        """
+        reader = make_reader(self._kafka)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await reader.start()
+                await reader.end_offsets([aiokafka.TopicPartition(*key) for key in keys])
+        except (ClientError, OSError, TimeoutError):
+            return False
+        finally:
+            with contextlib.suppress(TimeoutError, ClientError, OSError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await reader.stop()
+        return time.monotonic() - self.heard_at > ANSWER_SECONDS
 
     def ready(self, key: TopicPartition) -> bool:
         """Whether ``take`` would return something."""
@@ -237,25 +311,39 @@ class KafkaSource:
         return "ok"
 
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Ask where partitions end for this reader (the last stable offset under read_committed); {} without an answer.
+        """Ask where partitions end for this reader (the last stable offset under read_committed).
 
-        With no partition it only asks for metadata, to know that a broker is there.
+        Each broker is asked by itself: those that do not answer are missing in what is returned. With no partition it
+        only asks for metadata, to know that a broker is there.
         """
-        if not self.joined:
+        if self._fetch is None:
             return {}
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                if keys:
-                    ends = await self._consumer.end_offsets([aiokafka.TopicPartition(*key) for key in keys])
-                elif await self._consumer._client.force_metadata_update():
-                    ends = {}
-                else:
-                    return {}
-        except (ClientError, TimeoutError, OSError) as error:
-            self._heard(described(error))
-            return {}
-        self._heard(None)
+        by_leader: dict[int | None, list[aiokafka.TopicPartition]] = {}
+        for key in keys:
+            partition = aiokafka.TopicPartition(*key)
+            by_leader.setdefault(self._consumer._client.cluster.leader_for_partition(partition), []).append(partition)
+        asked = [self._ends_of(partitions) for partitions in by_leader.values()]
+        answers = await asyncio.gather(*(asked or [self._metadata_of()]), return_exceptions=True)
+        ends: dict[TopicPartition, int] = {}
+        problem: str | None = None
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                problem = described(answer)
+            else:
+                ends |= answer
+        self._heard(problem if not ends and problem else None)
+        return ends
+
+    async def _ends_of(self, partitions: Collection[aiokafka.TopicPartition]) -> dict[TopicPartition, int]:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            ends = await self._consumer.end_offsets(partitions)
         return {TopicPartition(*key): end for key, end in ends.items()}
+
+    async def _metadata_of(self) -> dict[TopicPartition, int]:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            if not await self._consumer._client.force_metadata_update():
+                raise KafkaError("no metadata")
+        return {}
 
     def _heard(self, problem: str | None) -> None:
         """Note whether a broker answered, and say so when that changes."""
@@ -272,14 +360,21 @@ class KafkaSource:
     async def revoked(self, keys: Collection[Any]) -> None:
         """Pass a revocation on; returns when the engine has drained and committed."""
         assert self._listener is not None
-        # Without a generation the group has already given the partitions away: committing could only do harm.
-        lost = self._consumer._coordinator.generation < 0  # there is no on_partitions_lost
+        lost = self._without_generation()
+        self._revoked_at = time.monotonic()
         if keys:
             self._tally.rebalances["lost" if lost else "revoked"] += 1
             log.info("partitions lost" if lost else "partitions revoked", count=len(keys))
         await self._report(self._listener.revoke(lost=lost))
         if self._fetch is not None:
             self._fetch.clear()
+
+    def _without_generation(self) -> bool:
+        """Whether the group has already given the partitions away: committing could only do harm.
+
+        There is no ``on_partitions_lost``.
+        """
+        return bool(self._consumer._coordinator.generation < 0)
 
     async def assigned(self, keys: Collection[Any]) -> None:
         """Pass an assignment on; heartbeats wait meanwhile, so this is quick."""
@@ -300,11 +395,15 @@ class KafkaSource:
 
 
 class _Rebalances(ConsumerRebalanceListener):
+    """What one client's group decides; a client that was replaced has nothing to say any more."""
+
     def __init__(self, source: KafkaSource) -> None:
-        self._source = source
+        self.source: KafkaSource | None = source
 
     async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
-        await self._source.revoked(revoked)
+        if self.source is not None:
+            await self.source.revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
-        await self._source.assigned(assigned)
+        if self.source is not None:
+            await self.source.assigned(assigned)

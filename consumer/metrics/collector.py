@@ -16,7 +16,7 @@ from consumer.metrics.definitions import METRICS, PREFIX
 from consumer.partition import Partition
 from consumer.tally import Tally
 
-STATES = ("starting", "running", "draining")
+STATES = ("starting", "running", "rebuilding", "draining")
 
 Samples = Mapping[Any, float]
 """From label values, in the order of the metric's labels, to a value."""
@@ -63,6 +63,7 @@ class DaemonCollector(Collector):
             "abandoned_total": _by_text(tally.abandoned),
             "commits_total": _by_text(tally.commits),
             "rebalances_total": _by_text(tally.rebalances),
+            "client_rebuilds_total": _by_text(tally.client_rebuilds),
             "offset_resets_total": tally.offset_resets,
         }
 

@@ -35,6 +35,7 @@ METRICS = [
     Metric("dead_letters_total", "counter", ("topic", "reason"), "Dead letters written, by the topic consumed."),
     Metric("commits_total", "counter", ("result",), "Commits by how they ended."),
     Metric("rebalances_total", "counter", ("kind",), "Assignments, revocations and losses of partitions."),
+    Metric("client_rebuilds_total", "counter", ("reason",), "Kafka clients that were replaced, by why."),
     Metric("offset_resets_total", "counter", ("topic", "reason"), "Positions that had to be chosen anew."),
     Metric("lag_records", "gauge", ("topic", "partition"), "End of the partition less the committed offset."),
     Metric("position_lag_records", "gauge", ("topic", "partition"), "End of the partition less the next to be read."),
@@ -47,6 +48,6 @@ METRICS = [
     Metric("assigned_partitions", "gauge", (), "Partitions owned now."),
     Metric("last_poll_timestamp_seconds", "gauge", (), "When the client was last asked for records."),
     Metric("last_commit_timestamp_seconds", "gauge", (), "When a commit last succeeded."),
-    Metric("state", "gauge", ("state",), "1 for what the daemon does now: starting, running or draining."),
+    Metric("state", "gauge", ("state",), "1 for what the daemon does now: starting, running, rebuilding or draining."),
     Metric("build_info", "gauge", ("version", "python", "aiokafka"), "1, with the versions as labels."),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -30,6 +31,8 @@ class Plan(NamedTuple):
     rate: float = 5_000.0
     kills: bool = False
     pause: tuple[float, float] = (0.5, 2.0)
+    overrides: tuple[str, ...] = ()
+    """Settings of every worker."""
 
 
 class Report(NamedTuple):
@@ -82,7 +85,7 @@ class Run:
         random, began = Random(self._plan.seed), time.monotonic()
         async with self._cluster.producer(enable_idempotence=True, linger_ms=5) as producer:
             futures = []
-            for number in range(self._plan.events):
+            for number in self._numbers():
                 value = b'{"timestamp":"2024-10-21T14:05:00Z","session_id":"%d"}' % number
                 key = b"k%d" % random.randrange(KEYS)
                 futures.append(await producer.send(self._cluster.topic, value, key=key))
@@ -92,6 +95,10 @@ class Run:
                 acknowledged = await future
                 self._produced.setdefault(acknowledged.partition, []).append(acknowledged.offset)
 
+    def _numbers(self) -> Iterator[int]:
+        """Yield the numbers of the events to be produced."""
+        yield from range(self._plan.events)
+
     async def _join(self, opened: AsyncExitStack) -> None:
         self._names += 1
         worker = self._cluster.run(
@@ -99,6 +106,7 @@ class Run:
             # A killed worker is missed only after this; where nobody is killed nobody must be taken for dead.
             f"kafka.session_timeout_seconds={SESSION_SECONDS if self._plan.kills else 45.0}",
             "kafka.heartbeat_interval_seconds=0.5",
+            *self._plan.overrides,
             routes=a_route("logged:Logged", folder=self._folder, delay=0.004),
             name=f"worker-{self._names}",
         )

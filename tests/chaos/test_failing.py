@@ -1,4 +1,4 @@
-"""What becomes of bad records and failing handlers on real Kafka: exact to the record, and nothing is lost by a kill."""
+"""What becomes of bad records and failing handlers on real Kafka: exact to the record, and no kill loses anything."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def check_counts(cluster: Cluster, daemon: RunningConsumer, kinds: Counter
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_kills_lose_no_record_and_no_letter(cluster: Cluster, folder: Path, seed: int) -> None:
-    """Daemons and redrives are killed at any moment: every record is handled or is a letter, every letter comes home."""
+    """Daemons and redrives are killed at any moment: every record is handled or a letter, every letter comes home."""
     random = Random(seed)
     sent = await prepared(cluster, EVENTS // 2)
     short_session = ("kafka.session_timeout_seconds=6", "kafka.heartbeat_interval_seconds=0.5")

@@ -44,7 +44,7 @@ async def one_of(cluster: Cluster, kind: str) -> Sent:
 
 @pytest.mark.parametrize("kind", BAD)
 async def test_a_bad_record_becomes_a_dead_letter(cluster: Cluster, kind: str) -> None:
-    """Key, value, headers and timestamp are those of the record, the reason is its own, and both neighbours are handled."""
+    """Key, value, headers and timestamp are the record's, the reason is its own, and both neighbours are handled."""
     await cluster.create(dead_letters=1)
     record = await one_of(cluster, kind)
     folder = cluster.folder / "done"

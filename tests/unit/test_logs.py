@@ -13,7 +13,7 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumer.logs import configure_logging
+from consumer.logs import Sparingly, configure_logging
 from consumer.settings import Log
 
 Format = Literal["json", "console"]
@@ -237,3 +237,73 @@ def test_configured_twice_says_once(configured: Configure) -> None:
     structlog.get_logger("consumer.test").info("joined")
     assert first.take() == []
     assert len(second.take()) == 1
+
+
+# -- storms ------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A time that a test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("consumer.logs.time.monotonic", lambda: self.now)
+
+
+class Said:
+    """A logger that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def info(self, event: str, **values: Any) -> None:
+        self.lines.append(("info", event, values))
+
+    def warning(self, event: str, **values: Any) -> None:
+        self.lines.append(("warning", event, values))
+
+
+def test_a_storm_is_said_sparingly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one event of one route five lines in ten seconds; the first line after says how many were not."""
+    clock, said = Clock(monkeypatch), Said()
+    log = Sparingly(said)
+    for offset in range(1000):
+        log.warning("failed", route="a", offset=offset)
+    assert [values["offset"] for _, _, values in said.lines] == [0, 1, 2, 3, 4]
+    clock.now += 9.9
+    log.warning("failed", route="a", offset=1000)
+    assert len(said.lines) == 5
+    clock.now += 0.1
+    log.warning("failed", route="a", offset=1001)
+    assert said.lines[5:] == [("warning", "failed", {"route": "a", "offset": 1001, "not_said": 996})]
+    clock.now += 10
+    log.info("failed", route="a")
+    assert said.lines[6:] == [("info", "failed", {"route": "a"})]
+
+
+def test_others_are_not_kept_from_speaking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each event and each route has its own five lines; so have those without a route."""
+    Clock(monkeypatch)
+    said = Said()
+    log = Sparingly(said)
+    for _ in range(10):
+        log.info("failed", route="a")
+        log.info("failed", route="b")
+        log.info("waits", route="a")
+        log.info("failed")
+    assert len(said.lines) == 20
+
+
+@given(gaps=st.lists(st.floats(0, 12), max_size=60))
+def test_every_line_is_said_or_counted(gaps: list[float]) -> None:
+    """What was not said is counted by the next line that is, or is of the window that goes on."""
+    with pytest.MonkeyPatch.context() as patched:
+        clock, said = Clock(patched), Said()
+        log = Sparingly(said)
+        for gap in gaps:
+            clock.now += gap
+            log.info("failed")
+        clock.now += 10
+        log.info("failed")
+    counted = sum(1 + values.get("not_said", 0) for _, _, values in said.lines)
+    assert counted == len(gaps) + 1

@@ -69,6 +69,10 @@ topic = "{topic}.dlq"
 headers = "connect"
 limit_ratio = 0.5
 limit_window_records = 1000
+[watchdog]
+stalled_seconds = 60.0
+rebuilds = 5
+window_seconds = 600.0
 [http]
 host = "127.0.0.1"
 port = 8000

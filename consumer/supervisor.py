@@ -1,0 +1,136 @@
+"""A thread beside the event loop: it answers HTTP and watches, also when the loop is blocked by a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Self
+
+import structlog
+
+from consumer.errors import StalledError
+from consumer.http.server import HttpServer
+from consumer.watchdog import CURABLE, Stall, Watchdog
+
+log = structlog.get_logger("consumer.watchdog")
+
+LOOK_SECONDS = 1.0
+JOIN_SECONDS = 3.0
+FRAMES = 12
+
+
+class Supervisor:
+    """Owned by the daemon: entered before anything is consumed, left after everything has ended.
+
+    A stall is logged with the stacks of all threads and tasks. One that another client may cure is passed on to the
+    event loop; one that lasts for ``give_up_seconds`` ends the process, as nothing in it can be trusted to do that.
+    """
+
+    def __init__(
+        self,
+        http: HttpServer,
+        watchdog: Watchdog,
+        cure: Callable[[Stall], object],
+        give_up_seconds: float,
+        leave: Callable[[int], Any] = os._exit,
+    ) -> None:
+        """``cure`` is called in the event loop that enters this."""
+        self.stall: Stall | None = None
+        self._http = http
+        self._watchdog = watchdog
+        self._cure = cure
+        self._give_up_seconds = give_up_seconds
+        self._leave = leave
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._own_loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    @property
+    def unhealthy(self) -> str | None:
+        """Why the process should not be called healthy."""
+        stall = self.stall
+        return f"stalled: {stall}" if stall is not None else None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        begun: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(begun,), name="session-consumer-watchdog", daemon=True)
+        self._thread.start()
+        await asyncio.wrap_future(begun)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._own_loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
+                self._own_loop.call_soon_threadsafe(self._stop.set)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
+
+    # -- in the thread -------------------------------------------------------------------------------------------
+
+    def _run(self, begun: Future[None]) -> None:
+        asyncio.run(self._serve(begun))
+
+    async def _serve(self, begun: Future[None]) -> None:
+        self._own_loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            async with self._http:
+                begun.set_result(None)
+                while not self._stop.is_set():
+                    self._look()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(LOOK_SECONDS):
+                            await self._stop.wait()
+        except Exception as error:
+            if begun.done():
+                raise
+            begun.set_exception(error)
+
+    def _look(self) -> None:
+        assert self._loop is not None
+        stall = self._watchdog.look()
+        if stall is not None and (self.stall is None or stall.kind != self.stall.kind):
+            log.error(
+                "stalled", why=str(stall), seconds=round(time.monotonic() - stall.since, 1), stacks=self._stacks()
+            )
+            if stall.kind in CURABLE:
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(self._cure, stall)
+        elif stall is None and self.stall is not None:
+            log.info("moving again")
+        self.stall = stall
+        if stall is not None and time.monotonic() - stall.since > self._give_up_seconds:
+            log.error("stalled for too long; leaving", why=str(stall), exit_code=StalledError.exit_code)
+            sys.stderr.flush()
+            self._leave(StalledError.exit_code)
+
+    def _stacks(self) -> list[str]:
+        """Say where every thread and every task of the event loop is: places in code, no values."""
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        found = [
+            f"thread {names.get(ident, ident)}: {_places(traceback.extract_stack(frame))}"
+            for ident, frame in sys._current_frames().items()  # noqa: SLF001
+        ]
+        for _ in range(3):
+            try:
+                tasks = asyncio.all_tasks(self._loop)
+            except RuntimeError:  # the set changed while it was read: the loop goes on beside us
+                continue
+            for task in tasks:
+                frames = task.get_stack(limit=FRAMES)
+                places = " < ".join(f"{f.f_code.co_qualname}:{f.f_lineno}" for f in reversed(frames))
+                found.append(f"task {task.get_name()}: {places}")
+            break
+        return found
+
+
+def _places(stack: traceback.StackSummary) -> str:
+    return " < ".join(f"{each.name} ({each.filename}:{each.lineno})" for each in reversed(list(stack)[-FRAMES:]))

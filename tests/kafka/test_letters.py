@@ -1,0 +1,185 @@
+"""Writing dead letters to a real Kafka: what is taken, what is refused and halts, what is only late."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from aiokafka.admin import NewTopic
+
+from consumer.errors import LetterDelayedError, LetterRefusedError
+from consumer.kafka.letters import LetterBox
+from consumer.kafka.scan import open_scan
+from consumer.letter import Letter, Writer
+from consumer.record import TopicPartition
+from consumer.settings import DeadLetterSettings
+from tests.cluster import Cluster, a_route, a_session, eventually
+
+SMALL_BYTES = 20_000
+
+
+def a_box(cluster: Cluster, **kafka: Any) -> LetterBox:
+    settings = msgspec.structs.replace(cluster.kafka, **kafka)
+    return LetterBox(settings, Writer(DeadLetterSettings(), settings.group_id))
+
+
+def a_letter(cluster: Cluster, value: bytes | None = b"value", key: bytes | None = b"key", **fields: Any) -> Letter:
+    return Letter(f"{cluster.topic}.dlq", key, value, fields.get("headers", []), fields.get("timestamp", 1000))
+
+
+async def written(cluster: Cluster) -> list[tuple[TopicPartition, Any]]:
+    async with open_scan(msgspec.structs.replace(cluster.kafka, topics=[f"{cluster.topic}.dlq"])) as scan:
+        return [each async for each in scan.records()]
+
+
+async def create_small(cluster: Cluster, partitions: int = 1) -> None:
+    """Create a dead-letter topic that takes no record over 20 kB."""
+    topic = f"{cluster.topic}.dlq"
+    config = {"max.message.bytes": str(SMALL_BYTES)}
+    async with cluster.admin() as admin:
+        await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=config)])
+    await eventually(lambda: exists(cluster, topic))
+
+
+async def exists(cluster: Cluster, topic: str) -> bool:
+    async with cluster.admin() as admin:
+        return topic in await admin.list_topics()
+
+
+@pytest.mark.parametrize("key", [b"key", b"", None])
+@pytest.mark.parametrize("value", [b"value", b"", None])
+async def test_a_letter_is_the_record(cluster: Cluster, key: bytes | None, value: bytes | None) -> None:
+    """Missing and empty keys, values and headers, and any timestamp, arrive as they are."""
+    await cluster.create(dead_letters=1)
+    box, headers = a_box(cluster), [("trace", b""), ("trace", None), ("größe", b"\xff")]
+    for timestamp in (0, 1_000, 1_700_000_000_123):
+        await box.send(a_letter(cluster, value, key, headers=headers, timestamp=timestamp))
+    await box.close()
+    found = [(raw.key, raw.value, list(raw.headers), raw.timestamp) for _, raw in await written(cluster)]
+    assert found == [(key, value, headers, timestamp) for timestamp in (0, 1_000, 1_700_000_000_123)]
+
+
+@pytest.mark.parametrize("value", [b"value", None])
+async def test_a_record_without_a_timestamp(cluster: Cluster, value: bytes | None) -> None:
+    """Its letter has none either."""
+    await cluster.create(dead_letters=1)
+    box = a_box(cluster)
+    await box.send(a_letter(cluster, value, None, timestamp=-1))
+    await box.close()
+    ((_, raw),) = await written(cluster)
+    assert (raw.timestamp, raw.value) == (-1, value)
+
+
+async def test_letters_go_where_their_keys_go(cluster: Cluster) -> None:
+    """With as many partitions a letter's number is that of its record, as other producers choose it too."""
+    await cluster.create(5, dead_letters=5)
+    box, keys = a_box(cluster), [b"k%d" % number for number in range(30)]
+    async with cluster.producer() as producer:
+        chosen = {key: (await producer.send_and_wait(cluster.topic, b"x", key)).partition for key in keys}
+    for key in keys:
+        await box.send(a_letter(cluster, key=key))
+    await box.close()
+    assert {raw.key: key.partition for key, raw in await written(cluster)} == chosen
+
+
+async def test_a_missing_topic_is_refused(cluster: Cluster) -> None:
+    """At once, by name, and it is not created; once it is there it is used."""
+    await cluster.create()
+    box = a_box(cluster)
+    async with asyncio.timeout(5):
+        with pytest.raises(LetterRefusedError, match=f"there is no topic '{cluster.topic}.dlq' for it"):
+            await box.send(a_letter(cluster))
+    assert not await exists(cluster, f"{cluster.topic}.dlq")
+    await create_small(cluster)
+    await box.send(a_letter(cluster))
+    await box.close()
+    assert len(await written(cluster)) == 1
+
+
+async def test_what_is_too_large_is_refused_alone(cluster: Cluster) -> None:
+    """The broker's refusal is said, and those after it on the same partition are written, as by a new client."""
+    await cluster.create()
+    await create_small(cluster)
+    box = a_box(cluster)
+    await box.send(a_letter(cluster, b"first"))
+    for number in range(3):
+        with pytest.raises(LetterRefusedError, match=f"'{cluster.topic}.dlq' does not take it: MessageSizeTooLarge"):
+            await box.send(a_letter(cluster, b"x" * 30_000))
+        await box.send(a_letter(cluster, b"after %d" % number))
+    await box.close()
+    assert [raw.value for _, raw in await written(cluster)] == [b"first", b"after 0", b"after 1", b"after 2"]
+
+
+async def test_one_that_is_refused_among_many(cluster: Cluster) -> None:
+    """Those on their way beside it are late at most: sent again, all arrive but the large ones."""
+    await cluster.create()
+    await create_small(cluster, 2)
+    box = a_box(cluster)
+    refused = []
+
+    async def send(number: int) -> None:
+        value = b"%d" % number if number % 10 else b"x" * 30_000
+        while True:
+            try:
+                await box.send(a_letter(cluster, value, b"%d" % (number % 7)))
+            except LetterDelayedError:
+                await asyncio.sleep(0.01)
+            except LetterRefusedError:
+                refused.append(number)
+                break
+            else:
+                break
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(send(number) for number in range(100)))
+    await box.close()
+    assert sorted(refused) == list(range(0, 100, 10))
+    assert {int(raw.value) for _, raw in await written(cluster)} == {number for number in range(100) if number % 10}
+
+
+async def test_brokers_that_are_away(cluster: Cluster) -> None:
+    """A letter that finds no broker is late, not refused; and not an error that would end the daemon."""
+    box = a_box(cluster, bootstrap_servers=["localhost:1"], start_timeout_seconds=0.5)
+    with pytest.raises(LetterDelayedError):
+        await box.send(a_letter(cluster))
+    await box.close()
+
+
+async def test_closed_without_a_letter(cluster: Cluster) -> None:
+    """A box that was never used closes at once."""
+    await a_box(cluster).close()
+
+
+# -- a partition that halts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overrides", [(), ("dead_letter.topic=",), ("dead_letter.topic={topic}.small",)])
+async def test_a_halt_names_the_command_that_moves_on(cluster: Cluster, overrides: tuple[str, ...]) -> None:
+    """No topic, none wanted, or one that refuses: the partition halts alone, and its log line says how it goes on."""
+    await cluster.create(2)
+    async with cluster.admin() as admin:
+        config = {"max.message.bytes": "500"}
+        await admin.create_topics([NewTopic(f"{cluster.topic}.small", 1, 1, topic_configs=config)])
+    await eventually(lambda: exists(cluster, f"{cluster.topic}.small"))
+    await cluster.produce([a_session(1), b"{" + b"x" * 600, a_session(2)])
+    await cluster.produce([a_session(1)], partition=1)
+    async with cluster.run(*overrides, routes=a_route("recording:Recorder", path=cluster.folder / "notes")) as daemon:
+        halt = json.loads(await daemon.said("partition halted"))
+        assert (halt["partition"], halt["offset"], halt["reason"]) == (0, 1, "no_dead_letter")
+        assert {
+            (): f"there is no topic '{cluster.topic}.dlq' for it",
+            ("dead_letter.topic=",): "dead_letter.topic is empty",
+        }.get(overrides, "MessageSizeTooLarge") in halt["why"]
+        assert "dead_letter.topic" in halt["way_out"]
+        command = f"--group {cluster.kafka.group_id} --reset-offsets --topic {cluster.topic}:0 --to-offset 2 --execute"
+        assert halt["way_out"].endswith(command)
+        await eventually(lambda: is_committed(cluster, {0: 1, 1: 1}))
+        assert await daemon.metric("halted", partition="0", reason="no_dead_letter") == 1
+        assert await daemon.stop() == 0
+
+
+async def is_committed(cluster: Cluster, offsets: dict[int, int]) -> bool:
+    return await cluster.committed() == offsets

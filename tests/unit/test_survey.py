@@ -1,0 +1,225 @@
+"""Which letters there are and which are home, read from the letters and from what redrives committed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.letter import Cause, write_context
+from consumer.record import Position, TopicPartition
+from consumer.survey import Filter, Passed, Survey, read_passed, sha256
+
+DLQ = TopicPartition("t.dlq", 0)
+OTHER = TopicPartition("t.dlq", 1)
+ALL = Filter()
+
+
+class Raw(NamedTuple):
+    """One record of a dead-letter topic."""
+
+    offset: int
+    headers: Any
+    key: bytes | None = b"key"
+    timestamp: int = 1000
+    value: bytes | None = b"value"
+
+
+def a_letter(
+    place: int,
+    record: int,
+    *,
+    route: str = "a",
+    reason: str = "exhausted",
+    redrives: int = 0,
+    topic: str = "t",
+    **fields: Any,
+) -> Raw:
+    """Make a letter at offset ``place`` of the record at offset ``record``."""
+    cause = Cause(reason, route, 5, "builtins.ValueError", "")
+    return Raw(place, write_context("connect", Position(topic, 0, record), 1000, "g", cause, redrives), **fields)
+
+
+def a_survey(*letters: Raw | tuple[TopicPartition, Raw], chosen: Filter = ALL, passed: Any = ()) -> Survey:
+    survey = Survey(chosen, ["t"], passed)
+    for each in letters:
+        key, raw = (DLQ, each) if isinstance(each, Raw) else each
+        survey.add(key, raw)
+    return survey
+
+
+def to_run(survey: Survey) -> list[int]:
+    return [place.offset for place in survey.to_run]
+
+
+# -- which letter counts -----------------------------------------------------------------------------------------------
+
+
+def test_a_record_has_a_letter_for_each_route() -> None:
+    """Two routes gave it up: two letters, each with its own redrive."""
+    survey = a_survey(a_letter(0, 7), a_letter(1, 7, route="b"))
+    assert survey.to_run == {Position(*DLQ, 0): "a", Position(*DLQ, 1): "b"}
+
+
+def test_doubles_count_once() -> None:
+    """The same letter, written twice around a kill, is run once, wherever the second one went."""
+    survey = a_survey(a_letter(0, 7), a_letter(1, 7), (OTHER, a_letter(5, 7)))
+    assert (survey.letters, to_run(survey)) == (3, [0])
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_the_newest_letter_counts(order: tuple[int, ...]) -> None:
+    """The one with the most redrives, in whatever order partitions are read."""
+    letters = [(TopicPartition("t.dlq", n), a_letter(9 - n, 7, redrives=n)) for n in range(3)]
+    survey = a_survey(*(letters[n] for n in order))
+    assert list(survey.to_run) == [Position("t.dlq", 2, 7)]
+
+
+def test_what_is_no_letter() -> None:
+    """Records that do not say which record they were, and letters of other topics, are counted and left alone."""
+    survey = a_survey(Raw(0, ()), a_letter(1, 7, topic="elsewhere"), a_letter(2, 7))
+    assert (survey.foreign, survey.elsewhere, survey.letters, to_run(survey)) == (1, 1, 1, [2])
+
+
+# -- which are home ----------------------------------------------------------------------------------------------------
+
+
+def test_home_is_what_a_redrive_has_passed() -> None:
+    """A group that committed 2 has run the letters at 0 and 1, of that partition only."""
+    passed = [Passed(ALL, {DLQ: 2})]
+    survey = a_survey(*(a_letter(n, n) for n in range(4)), (OTHER, a_letter(0, 9)), passed=passed)
+    assert list(survey.to_run) == [Position(*DLQ, 2), Position(*DLQ, 3), Position(*OTHER, 0)]
+
+
+def test_a_redrive_that_did_not_mean_it() -> None:
+    """A letter that a group's filter did not let in is not home, however far that group came."""
+    passed = [Passed(Filter(routes=["b"]), {DLQ: 100})]
+    survey = a_survey(a_letter(0, 1), a_letter(1, 2, route="b"), passed=passed)
+    assert to_run(survey) == [0]
+
+
+def test_home_by_any_of_the_groups() -> None:
+    """It is enough that one of them passed it, whatever the filters asked for now are."""
+    passed = [Passed(Filter(routes=["b"]), {DLQ: 100}), Passed(Filter(reasons=["exhausted"]), {DLQ: 1})]
+    survey = a_survey(a_letter(0, 1), a_letter(1, 2, route="b"), a_letter(2, 3), passed=passed)
+    assert to_run(survey) == [2]
+    assert survey.table() == [("t", "a", "exhausted", 1, 1), ("t", "b", "exhausted", 0, 1)]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_double_of_a_letter_that_is_home(reverse: bool) -> None:
+    """If one of two is home both are, in whatever order they are read."""
+    letters = [a_letter(0, 7), a_letter(9, 7)]
+    survey = a_survey(*(reversed(letters) if reverse else letters), passed=[Passed(ALL, {DLQ: 5})])
+    assert to_run(survey) == []
+
+
+def test_a_letter_that_failed_again_is_left() -> None:
+    """The first one is home, the new one is not: it stands for the record."""
+    survey = a_survey(a_letter(0, 7), a_letter(9, 7, redrives=1), passed=[Passed(ALL, {DLQ: 5})])
+    assert to_run(survey) == [9]
+    assert survey.table() == [("t", "a", "exhausted", 1, 0)]
+
+
+def test_an_older_double_does_not_bring_it_back() -> None:
+    """The daemon, killed before its commit, writes the first letter once more, behind the one that failed again."""
+    passed = [Passed(ALL, {DLQ: 3})]
+    survey = a_survey(a_letter(0, 7), a_letter(2, 7, redrives=1), a_letter(8, 7), passed=passed)
+    assert to_run(survey) == []
+
+
+def test_a_cap() -> None:
+    """What was redriven so often is left alone, and counted unless it is home; a higher cap means it."""
+    letters = [a_letter(n, n, redrives=n) for n in range(8)]
+    survey = a_survey(*letters)
+    assert (to_run(survey), survey.capped) == ([0, 1, 2, 3, 4], 3)
+    higher = a_survey(*letters, chosen=Filter(max_redrives=7), passed=[Passed(ALL, {DLQ: 100})])
+    assert (to_run(higher), higher.capped) == ([5, 6], 1)
+    assert a_survey(*letters, passed=[Passed(Filter(max_redrives=7), {DLQ: 100})]).capped == 1
+
+
+# -- filters -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chosen", "meant"),
+    [
+        (Filter(), [0, 1, 2]),
+        (Filter(reasons=["rejected"]), [1]),
+        (Filter(reasons=["rejected", "exhausted"], routes=["a"]), [0]),
+        (Filter(routes=["b", "none"]), [1, 2]),
+        (Filter(since_ms=1000), [1, 2]),
+        (Filter(until_ms=1000), [0]),
+        (Filter(since_ms=999, until_ms=1001), [0, 1]),
+        (Filter(key_sha256=sha256(b"")), [2]),
+        (Filter(key_sha256=sha256(b"k")), [0]),
+        (Filter(routes=["c"]), []),
+    ],
+)
+def test_what_a_filter_means(chosen: Filter, meant: list[int]) -> None:
+    """Each part narrows; from a time on, up to another; a missing key is no key, an empty one is one."""
+    letters = (
+        a_letter(0, 0, key=b"k", timestamp=999),
+        a_letter(1, 1, key=None, timestamp=1000, route="b", reason="rejected"),
+        a_letter(2, 2, key=b"", timestamp=1001, route="none", reason="undecodable"),
+    )
+    survey = a_survey(*letters, chosen=chosen)
+    assert to_run(survey) == meant
+    assert sum(left for *_, left, _ in survey.table()) == len(meant)
+
+
+filters = st.builds(
+    Filter,
+    reasons=st.lists(st.sampled_from(["exhausted", "rejected"]), unique=True).map(sorted),
+    routes=st.lists(st.text(max_size=5), max_size=3, unique=True).map(sorted),
+    since_ms=st.none() | st.integers(0, 2**53),
+    until_ms=st.none() | st.integers(0, 2**53),
+    key_sha256=st.none() | st.binary().map(sha256),
+    max_redrives=st.integers(1, 10),
+)
+
+
+@given(first=filters, second=filters)
+def test_a_filter_is_kept_with_the_offsets(first: Filter, second: Filter) -> None:
+    """It is read back as it was written; each has a group of its own, and a group of another name is none of it."""
+    offsets = {DLQ: (5, first.as_text())}
+    assert read_passed("g", first.group("g"), offsets) == Passed(first, {DLQ: 5})
+    assert read_passed("another", first.group("g"), offsets) is None
+    assert (first.group("g") == second.group("g")) == (first == second)
+
+
+@pytest.mark.parametrize("metadata", ["", "{}x", "[]", '{"max_redrives":"x"}', "none"])
+def test_offsets_of_others(metadata: str) -> None:
+    """A group whose name begins as a redrive's, and that is none, says nothing of letters."""
+    assert read_passed("g", "g.redrive", {DLQ: (5, metadata)}) is None
+    assert read_passed("g", "g.redrive-mine", {DLQ: (5, ALL.as_text())}) is None
+    assert read_passed("g", "g.redrive", {}) is None
+
+
+def test_the_plain_group_has_a_plain_name() -> None:
+    """Without filters it can be typed."""
+    assert ALL.group("g") == "g.redrive"
+    assert Filter(routes=["a"]).group("g").startswith("g.redrive.")
+
+
+def test_no_key_is_stored() -> None:
+    """A key may be a phone number: what is stored with offsets is its digest."""
+    assert "+4930123456" not in Filter(key_sha256=sha256(b"+4930123456")).as_text()
+
+
+@given(
+    letters=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=25),
+    commit=st.integers(0, 25),
+)
+def test_every_record_is_run_once_or_home(letters: list[tuple[int, int]], commit: int) -> None:
+    """Of all letters of a record one is run, of the newest kind, or its newest kind is home."""
+    made = [a_letter(place, record, redrives=redrives) for place, (record, redrives) in enumerate(letters)]
+    survey = a_survey(*made, passed=[Passed(ALL, {DLQ: commit})])
+    for record in {record for record, _ in letters}:
+        newest = max(redrives for each, redrives in letters if each == record)
+        places = [place for place, each in enumerate(letters) if each == (record, newest)]
+        run = [place for place in places if Position(*DLQ, place) in survey.to_run]
+        assert run == ([] if places[0] < commit else [places[0]])
+    assert len(survey.to_run) == len([each for each in survey.found if not each.home])

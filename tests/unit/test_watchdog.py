@@ -1,0 +1,151 @@
+"""The watchdog tells stalled from waiting, rebalancing, holding, halted and a broker that is away."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from consumer.daemon import Rebuilds
+from consumer.errors import ClientLostError, StalledError
+from consumer.record import TopicPartition
+from consumer.watchdog import CURABLE, SAID, Limits, Vital, Vitals, Watchdog
+
+KEY = TopicPartition("t", 3)
+LIMITS = Limits(stalled=60.0, commit=80.0, rebalance=120.0)
+STILL: dict[str, Any] = {
+    "key": KEY,
+    "position": 10,
+    "done": 10,
+    "committed": 10,
+    "end_offset": 10,
+    "idle": True,
+    "excused": False,
+}
+"""A partition with nothing to do."""
+CASES: dict[str, dict[str, Any]] = {
+    "fetch": {"end_offset": 20},
+    "call": {"done": 4, "committed": 4},
+    "commit": {"committed": 4},
+}
+
+
+class Watched:
+    """A watchdog under a clock that a test moves."""
+
+    def __init__(self, **partition: Any) -> None:
+        self.now = 1000.0
+        self.loop_blocked = False
+        self.partition = Vital(**(STILL | partition))
+        self.rebalancing = self.flushing = False
+        self.broker_away = False
+        self.beat = self.now
+        self.dog = Watchdog(LIMITS, self.vitals, lambda: self.now)
+
+    def vitals(self) -> Vitals:
+        if not self.loop_blocked:
+            self.beat = self.now
+        heard_at = self.now - 31 if self.broker_away else self.now
+        return Vitals(self.beat, heard_at, self.rebalancing, self.flushing, [self.partition])
+
+    def after(self, seconds: float) -> str | None:
+        """Look once a second for so long; return what was found last."""
+        found = None
+        for _ in range(math.ceil(seconds)):
+            self.now += 1
+            stall = self.dog.look()
+            found = stall.kind if stall is not None else None
+        return found
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_each_kind_is_found_at_its_time(kind: Any) -> None:
+    """What stands still is found after its limit and not before, names its partition, and is over when it moves."""
+    watched = Watched(**CASES[kind])
+    limit = LIMITS.of(kind)
+    assert watched.after(limit) is None
+    assert watched.after(2) == kind
+    stall = watched.dog.look()
+    assert stall is not None
+    assert (stall.where, str(stall)) == ("t-3", f"{SAID[stall.kind]} (t-3)")
+    moved: dict[str, dict[str, Any]] = {
+        "fetch": {"position": 11, "done": 11, "committed": 11},
+        "call": {"done": 5},
+        "commit": {"committed": 5},
+    }
+    watched.partition = watched.partition._replace(**moved[kind])
+    assert watched.after(1) is None
+    assert watched.after(limit + 2) == kind
+
+
+def test_a_blocked_loop_is_found_whatever_the_brokers_do() -> None:
+    """It needs no broker to be a fault, and it is said before anything else."""
+    watched = Watched(**CASES["call"])
+    watched.loop_blocked = watched.broker_away = True
+    assert watched.after(60) is None
+    assert watched.after(1) == "loop"
+    watched.loop_blocked = False
+    assert watched.after(1) is None
+
+
+def test_nothing_to_do_is_no_stall() -> None:
+    """An idle partition, and a member without any, are waiting."""
+    watched = Watched()
+    assert watched.after(10_000) is None
+    watched.vitals = lambda: Vitals(watched.now, watched.now, False, False, [])  # type: ignore[method-assign]
+    assert watched.after(10_000) is None
+
+
+@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("excuse", ["excused", "broker_away", "rebalancing"])
+def test_what_rightly_stands_still(kind: str, excuse: str) -> None:
+    """Halted, holding, in a rebalance, with no broker: none of it is a stall, nor does its time count afterwards."""
+    watched = Watched(**CASES[kind])
+    if excuse == "excused":
+        watched.partition = watched.partition._replace(excused=True)
+    else:
+        setattr(watched, excuse, True)
+    assert watched.after(100) is None
+    watched.partition = watched.partition._replace(excused=False)
+    watched.broker_away = watched.rebalancing = False
+    assert watched.after(59) is None
+
+
+def test_a_flush_that_fails_is_the_handlers_matter() -> None:
+    """Nothing is committed while a sink is away, and another Kafka client would not help."""
+    watched = Watched(**CASES["commit"])
+    watched.flushing = True
+    assert watched.after(1000) is None
+
+
+def test_a_rebalance_without_end_is_found() -> None:
+    """A member that never gets an assignment is stalled, after a rebalance's own time."""
+    watched = Watched()
+    watched.rebalancing = True
+    assert watched.after(LIMITS.rebalance) is None
+    assert watched.after(2) == "rebalance"
+
+
+def test_one_slow_key_among_many_is_found() -> None:
+    """A call that does not end is found though other records go on: nothing above it can be committed."""
+    watched = Watched(idle=False, position=10, done=4, committed=4)
+    for _ in range(70):
+        watched.partition = watched.partition._replace(position=watched.partition.position + 100)
+        found = watched.after(1)
+    assert found == "call"
+
+
+def test_a_client_is_replaced_where_that_may_help() -> None:
+    """A handler's fault is not cured by another client."""
+    assert set(SAID) - CURABLE == {"loop", "call"}
+
+
+def test_rebuilds_wait_longer_and_end() -> None:
+    """The first new client is made at once, the next ones later, and one too many within the window gives up."""
+    rebuilds, lost = Rebuilds(3, 600.0), ClientLostError("fetch", "none arrives")
+    assert [rebuilds.begin(now, lost) for now in (0.0, 10.0, 20.0)] == [0.0, 1.0, 3.0]
+    with pytest.raises(StalledError, match=r"3 new Kafka clients within 600 s .* none arrives") as raised:
+        rebuilds.begin(30.0, lost)
+    assert raised.value.exit_code == 70
+    assert rebuilds.begin(601.0, lost) == 3.0

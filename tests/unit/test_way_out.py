@@ -1,0 +1,54 @@
+"""Every halt says how it ends: what to mend, and the command that moves on, as a shell takes it."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from consumer.outcome import HaltReason
+from consumer.record import TopicPartition
+from consumer.settings import Kafka
+from consumer.way_out import way_out
+
+KEY = TopicPartition("orders", 3)
+COMMAND = "kafka-consumer-groups.sh --bootstrap-server a:9092,b:9092 --group mine --reset-offsets --topic orders:3"
+KAFKA = Kafka(bootstrap_servers=["a:9092", "b:9092"], group_id="mine")
+
+
+@pytest.mark.parametrize(
+    ("reason", "mend", "where"),
+    [
+        (HaltReason.NO_DEAD_LETTER, "dead_letter.topic", "--to-offset 12"),
+        (HaltReason.CORRUPT_BATCH, "nothing can read this batch", "--to-offset 12"),
+        (HaltReason.BATCH_TOO_LARGE, "kafka.max_batch_bytes", "--to-offset 12"),
+        (HaltReason.OUT_OF_RANGE, "kafka.out_of_range", "--to-earliest"),
+        (HaltReason.NO_OFFSET, "kafka.offset_reset", "--to-earliest"),
+    ],
+)
+def test_a_way_out(reason: HaltReason, mend: str, where: str) -> None:
+    """It names the setting to change, and a command past what halted it; to the beginning where no offset is known."""
+    said = way_out(KAFKA, KEY, reason, -1 if reason is HaltReason.NO_OFFSET else 12)
+    assert mend in said
+    assert said.endswith(f"stop all members and run: {COMMAND} {where} --execute")
+
+
+def test_a_blown_fuse_has_no_command() -> None:
+    """To move past one record would not help when most are bad."""
+    said = way_out(KAFKA, KEY, HaltReason.FUSE, 12)
+    assert "kafka-consumer-groups" not in said
+    assert said.endswith("then restart")
+
+
+@pytest.mark.parametrize("reason", HaltReason)
+def test_no_reason_is_forgotten(reason: HaltReason) -> None:
+    """Every reason has its sentence."""
+    assert way_out(KAFKA, KEY, reason, 0)
+
+
+def test_a_name_is_quoted() -> None:
+    """A group's name may hold anything; the command can be pasted as it is."""
+    kafka = Kafka(bootstrap_servers=["a:9092"], group_id="my group; rm -rf 'x'")
+    words = shlex.split(way_out(kafka, KEY, HaltReason.CORRUPT_BATCH, 5).partition("run: ")[2])
+    assert words[words.index("--group") + 1] == "my group; rm -rf 'x'"
+    assert words[-1] == "--execute"
