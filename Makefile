@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help demo test chaos bench bench-quick lint types lock clean
+.PHONY: help demo test chaos soak bench bench-quick lint types lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -16,8 +16,11 @@ demo: .venv/demo ## a real Kafka, session events, three routes, and a proof that
 test: .venv/test ## all tests, on a real Kafka (ARGS="-k watermark")
 	@$(BIN)/python -m pytest $(ARGS)
 
-chaos: .venv/test ## workers come, go and are killed, and a checker reads every call and commit (ARGS="--seed 7")
-	@$(BIN)/python -m tests.chaos $(ARGS)
+chaos: .venv/test ## faults of brokers, network and workers; a checker reads every call and commit (MINUTES=10 SEED=7)
+	@$(BIN)/python -m tests.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: .venv/test ## records and a fault a minute for long; memory, descriptors and tasks must not grow (MINUTES=30 SEED=7)
+	@$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: .venv/demo ## this project beside its peers, into bench/RESULTS.md (ARGS="--only table")
 	@$(BIN)/python -m bench full $(ARGS)

@@ -164,6 +164,8 @@ class Daemon:
             if self._source.joined:
                 log.info("draining", seconds=self._settings.delivery.drain_seconds)
             await engine.stop()
+            loops[0].cancel()  # it may be making a client, which goes with it
+            await asyncio.wait(loops[:1])
             await self._source.stop()
             if letters is not None:
                 await letters.close()
@@ -191,20 +193,32 @@ class Daemon:
     async def _poll(self) -> None:
         """Consume through one client after the other: one that cannot go on is replaced, a few times at the most."""
         assert self.engine is not None
-        engine = self.engine
-        await self._source.start(engine)
+        try:
+            await self._source.start(self.engine)
+        except ClientLostError as lost:
+            await self._replace_client(lost)
         while not self._stopping.is_set():
             self.state = "running"
-            lost = await self._poll_until_lost(engine)
-            if lost is None:
+            found = await self._poll_until_lost(self.engine)
+            if found is None:
                 return
             self.state = "rebuilding"
+            await self._replace_client(found)
+
+    async def _replace_client(self, lost: ClientLostError) -> None:
+        """Make new clients until one has joined; raises StalledError when that is one too many."""
+        joined = False
+        while not joined and not self._stopping.is_set():
             log.error("this Kafka client cannot go on; making another", reason=lost.reason, why=str(lost))
             await asyncio.sleep(self._rebuilt.begin(time.monotonic(), lost))
             try:
                 await self._source.rebuild(lost.reason)
+                joined = True
             except ClientLostError as again:
-                self._lose(again)
+                lost = again
+        # What was found meanwhile was found of a client that is no more.
+        self._lost = None
+        self._lost_now.clear()
 
     async def _poll_until_lost(self, engine: Engine) -> ClientLostError | None:
         """Poll until the client is lost, or found to be; None at the daemon's end."""
@@ -259,6 +273,7 @@ class Daemon:
             rebalancing=self._source.rebalancing,
             flushing=engine is not None and engine.flushing,
             partitions=engine.vitals() if engine is not None and joined else (),
+            client=sum(self.tally.client_rebuilds.values()),
         )
 
     def _scrape(self, accept: str) -> tuple[bytes, str]:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from consumer.batch import RouteBatch
 from consumer.dispatch import Calls, Route, failure_of
-from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError
+from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError, place_of
 from consumer.outcome import HaltReason
 from consumer.partition import Chunk, Partition
 from consumer.record import TopicPartition
@@ -352,6 +352,8 @@ class Lanes:
         failed = error if isinstance(error, DecodeError) else failure_of(error, self._route, self.partition)
         if not isinstance(failed, DecodeError | HandlerFailedError):
             raise failed from None
+        if isinstance(failed, HandlerFailedError) and not failed.route:  # a match raised, before any handler
+            failed = DecodeError("undecodable", f"no route can be found for it: {place_of(failed.error)}")
         # Others may go on meanwhile, if the ordering lets them.
         self._arm()
         return await self.settler.settle(raw, failed)

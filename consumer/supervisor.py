@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import structlog
 
-from consumer.errors import StalledError
+from consumer.errors import StalledError, place_of
 from consumer.http.server import HttpServer
 from consumer.watchdog import CURABLE, Stall, Watchdog
 
@@ -85,7 +85,10 @@ class Supervisor:
             async with self._http:
                 begun.set_result(None)
                 while not self._stop.is_set():
-                    self._look()
+                    try:
+                        self._look()
+                    except Exception as error:  # whoever watches must not be the one that ends
+                        log.error("cannot look; this is a defect", error=place_of(error))  # noqa: TRY400
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(LOOK_SECONDS):
                             await self._stop.wait()

@@ -41,6 +41,8 @@ class Vitals(NamedTuple):
     flushing: bool
     """Whether commits wait for a handler's flush, or for one that fails."""
     partitions: Sequence[Vital]
+    client: int = 0
+    """Which one it is; what stood still with an earlier one says nothing of this one."""
 
 
 Kind = Literal["loop", "call", "fetch", "commit", "rebalance"]
@@ -92,6 +94,7 @@ class Watchdog:
         self._clock = clock
         self._watched: dict[tuple[Kind, TopicPartition | None], tuple[int, float]] = {}
         """For each thing that should move: how far it was, and since when."""
+        self._client = 0
 
     def look(self) -> Stall | None:
         """Return what stands still for too long; the worst first."""
@@ -104,7 +107,8 @@ class Watchdog:
                 seen["rebalance", None] = 0
             for each in vitals.partitions if not vitals.rebalancing else ():
                 seen |= self._expected(each, flushing=vitals.flushing)
-        before = self._watched
+        before = self._watched if vitals.client == self._client else {}
+        self._client = vitals.client
         self._watched = {
             what: before[what] if what in before and before[what][0] == mark else (mark, now)
             for what, mark in seen.items()

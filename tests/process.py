@@ -22,6 +22,7 @@ class RunningConsumer:
     """Started when entered; ended, however it takes, when left."""
 
     def __init__(self, settings: Path, overrides: Sequence[str]) -> None:
+        self.module = "consumer"
         self.arguments = ["--debug", "run", "-c", str(settings)]
         for override in overrides:
             self.arguments += ["--set", override]
@@ -32,7 +33,7 @@ class RunningConsumer:
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "consumer", *self.arguments, stderr=asyncio.subprocess.PIPE
+            sys.executable, "-P", "-m", self.module, *self.arguments, stderr=asyncio.subprocess.PIPE
         )
         self._reader = asyncio.create_task(self._read())
         return self

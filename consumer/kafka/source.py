@@ -36,6 +36,7 @@ from consumer.tally import Tally
 log = structlog.get_logger("consumer.kafka")
 
 STOP_SECONDS = 3.0
+CLOSE_SECONDS = 1.0
 ATTEMPT_SECONDS = 20.0
 ANSWER_SECONDS = 5.0
 SAY_SECONDS = 10.0
@@ -78,7 +79,7 @@ class KafkaSource:
         """Find the brokers and the topics, then join the group; returns after the first assignment.
 
         Raises KafkaUnreachableError when no broker answers within ``start_timeout_seconds``, KafkaError when a topic
-        does not exist.
+        does not exist, ClientLostError when the group comes to no assignment.
         """
         self._listener = listener
         await self._until_reachable(self._check_topics, self._kafka.start_timeout_seconds)
@@ -86,7 +87,6 @@ class KafkaSource:
             await self._connect()
         except ClientError as error:
             raise KafkaError(f"joining group {self._kafka.group_id!r} failed: {described(error)}") from error
-        self.joined = True
 
     async def rebuild(self, reason: str) -> None:
         """Leave with this client and join with a new one, however long the brokers are away.
@@ -96,24 +96,39 @@ class KafkaSource:
         """
         self._tally.client_rebuilds[reason] += 1
         assert self._listener is not None
+        self._revoked_at = time.monotonic()
         await self._listener.revoke(lost=self._without_generation())
         await self.stop()
-        await self._until_reachable(self._check_topics, math.inf)
+        await self._until_reachable(self._check_brokers, math.inf)
         try:
             await self._connect()
-        except (ClientError, OSError, TimeoutError) as error:
+        except (ClientError, OSError) as error:
             raise ClientLostError("error", f"joining again failed: {described(error)}") from error
 
     async def _connect(self) -> None:
-        """Make a client and join."""
+        """Make a client and join; what is made is closed again when that fails.
+
+        aiokafka waits for an assignment without end. One that a group can come to is there within a rebalance, begun
+        when the session of a member that died has ended.
+        """
         self.heard_at = time.monotonic()
         fetch = self._choose_fetch()
         limit_decompression(self._kafka.max_batch_bytes)
-        self._consumer = make_consumer(self._kafka, fetch.fetches_per_partition)
+        self._consumer = consumer = make_consumer(self._kafka, fetch.fetches_per_partition)
         self._rebalances = _Rebalances(self)
-        self._consumer.subscribe(self._kafka.topics, listener=self._rebalances)
-        await self._consumer.start()
-        self._fetch = fetch(self._consumer, self._tally.bytes_consumed)
+        consumer.subscribe(self._kafka.topics, listener=self._rebalances)
+        seconds = self._kafka.session_timeout_seconds + self._kafka.rebalance_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await consumer.start()
+        except TimeoutError as error:
+            await self.stop()
+            raise ClientLostError("rebalance", f"no assignment came within {seconds:g} s of joining") from error
+        except BaseException:  # a cancellation as well: nobody else knows of this client
+            await self.stop()
+            raise
+        self._fetch = fetch(consumer, self._tally.bytes_consumed)
+        self.joined = True
 
     def _choose_fetch(self) -> type[RawFetch | PlainFetch]:
         if self._kafka.fetch_path == "plain":
@@ -141,6 +156,13 @@ class KafkaSource:
                     log.warning("no broker answers yet", servers=", ".join(self._kafka.bootstrap_servers))
                 await asyncio.sleep(min(2.0, seconds / 10))
 
+    async def _check_brokers(self) -> None:
+        admin = make_admin(self._kafka)
+        try:
+            await admin.start()
+        finally:
+            await admin.close()
+
     async def _check_topics(self) -> None:
         admin = make_admin(self._kafka)
         try:
@@ -152,23 +174,25 @@ class KafkaSource:
     async def stop(self) -> None:
         """Leave the group and close; bounded, and nothing it raises matters any more.
 
-        aiokafka's own stop lets a CancelledError escape when brokers are away, and then leaves its client open.
+        aiokafka's own stop lets a CancelledError escape when brokers are away, and waits for a request that is not
+        answered: what it did not come to is left running, and its client open.
         """
-        if self._consumer is None:
+        consumer, self._consumer, self._fetch = self._consumer, None, None
+        if consumer is None:
             return
-        self._fetch = None
         self._rebalances.source = None
         with contextlib.suppress(TimeoutError, ClientError, OSError):
             async with asyncio.timeout(STOP_SECONDS):
                 try:
-                    await self._consumer.stop()
+                    await consumer.stop()
                 except asyncio.CancelledError:
                     task = asyncio.current_task()
                     if task is not None and task.cancelling():
                         raise
         with contextlib.suppress(TimeoutError, ClientError, OSError):
-            async with asyncio.timeout(1.0):
-                await self._consumer._client.close()
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await consumer._client.close()
+        await _end_tasks(consumer)
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -196,26 +220,21 @@ class KafkaSource:
 
         A heartbeat that failed in an unknown way is never begun again, so nobody would hear of us.
         """
-        coordinator = self._consumer._coordinator
-        tasks = {
-            "fetcher": self._consumer._fetcher._fetch_task,
-            "group": coordinator._coordination_task,
-            "heartbeat": coordinator._heartbeat_task,
-            "metadata": self._consumer._client._sync_task,
-        }
-        for name, task in tasks.items():
+        for name, task in _tasks_of(self._consumer).items():
             if task is None or not task.done() or task.cancelled():
                 continue
-            if task.exception() is not None or name != "heartbeat":
-                why = described(task.exception()) if task.exception() else "it returned"
+            error = task.exception()
+            if error is not None or name != "heartbeat":
+                why = described(error) if error is not None else "it returned"
                 raise ClientLostError("task_ended", f"the client's {name} task has ended ({why})")
 
     @property
     def rebalancing(self) -> bool:
         """Whether this member waits for the group's decision."""
-        if self._consumer is None or self._fetch is None:
+        consumer = self._consumer  # read once: the watchdog asks from its own thread
+        if consumer is None or self._fetch is None:
             return True
-        return bool(self._consumer._subscription.reassignment_in_progress)
+        return bool(consumer._subscription.reassignment_in_progress)
 
     def rebalancing_for(self, now: float) -> float:
         """Return for how many seconds this member has waited for the group's decision; 0 when it does not."""
@@ -374,7 +393,8 @@ class KafkaSource:
 
         There is no ``on_partitions_lost``.
         """
-        return bool(self._consumer._coordinator.generation < 0)
+        coordinator = self._consumer._coordinator if self._consumer is not None else None
+        return coordinator is None or bool(coordinator.generation < 0)
 
     async def assigned(self, keys: Collection[Any]) -> None:
         """Pass an assignment on; heartbeats wait meanwhile, so this is quick."""
@@ -407,3 +427,29 @@ class _Rebalances(ConsumerRebalanceListener):
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
         if self.source is not None:
             await self.source.assigned(assigned)
+
+
+def _tasks_of(consumer: Any) -> dict[str, asyncio.Task[Any] | None]:
+    """Return the background tasks that a client lives by."""
+    fetcher, coordinator = consumer._fetcher, consumer._coordinator
+    return {
+        "fetcher": fetcher and fetcher._fetch_task,
+        "group": coordinator and coordinator._coordination_task,
+        "heartbeat": coordinator and coordinator._heartbeat_task,
+        "metadata": consumer._client._sync_task,
+    }
+
+
+async def _end_tasks(consumer: Any) -> None:
+    """End what a stop that was given up has left running."""
+    fetcher, coordinator = consumer._fetcher, consumer._coordinator
+    tasks = {*_tasks_of(consumer).values(), *(fetcher._pending_tasks if fetcher else ())}
+    tasks.add(coordinator and coordinator._commit_refresh_task)
+    left = [task for task in tasks if task is not None]
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=CLOSE_SECONDS)
+        for task in left:
+            if task.done() and not task.cancelled():
+                task.exception()  # looked at: nobody else will

@@ -1,36 +1,42 @@
-"""``make chaos``: the disturbed runs of ``test_delivery.py`` in full size, on a Kafka of this machine.
+"""``make chaos``: disturbed runs in full size, on a Kafka of this machine; every one is judged by the checker.
 
-``python -m tests.chaos --seed 7``: every ordering, with graceful stops and with kills, 100,000 events each. The seed is
-printed; the same one disturbs in the same order.
+``make chaos MINUTES=10``: faults of brokers, network and workers drawn by the seed, in turn over the three orderings;
+``MINUTES=60``: every fault, singly, in every ordering. Without MINUTES: ``test_delivery.py`` in full size, workers that
+come, go and are killed. ``SEED=7`` disturbs in the same order again; the seed is printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 import time
-from itertools import product
+from collections.abc import Iterator
+from itertools import cycle, product
 from pathlib import Path
+from random import Random
 
 from consumer.kafka.local import LocalKafka
 from tests.chaos.harness import Plan, Run, describe, folder_for
+from tests.chaos.recoveries import keep
+from tests.chaos.storm import FAULTS, OVERRIDES, Fault, Recovery, Storm
+from tests.chaos.three import Three
 from tests.cluster import Cluster
 
 ORDERINGS = ["key", "partition", "unordered"]
+DRAWN_AT_ONCE = 6
+SINGLY_FROM_MINUTES = 60
+STORM_RATE = 300.0
 
 
-async def chaos(seed: int, events: int, rate: float, minutes: float) -> int:
-    """Run every plan once, or as many as fit the time; return how many invariants were broken."""
+async def deliveries(seed: int, events: int, rate: float) -> int:
+    """Run every plan of ``test_delivery.py``; return how many invariants were broken."""
     broken = 0
-    deadline = time.monotonic() + minutes * 60
     with tempfile.TemporaryDirectory() as parent:
         async with LocalKafka() as kafka:
             for kills, ordering in product((False, True), ORDERINGS):
-                if time.monotonic() > deadline:
-                    print("the time is up: what follows was not run", flush=True)
-                    break
                 plan = Plan(seed=seed, ordering=ordering, events=events, rate=rate, kills=kills)
                 cluster = Cluster(kafka.bootstrap_servers, f"chaos-{ordering}", folder_for(Path(parent), plan))
                 report = await Run(cluster, plan).go()
@@ -39,16 +45,61 @@ async def chaos(seed: int, events: int, rate: float, minutes: float) -> int:
     return broken
 
 
+async def storms(seed: int, minutes: float) -> int:
+    """Let faults come for so many minutes; return how many invariants and bounds were broken."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the harness's own clients meet the faults too
+    broken, number, recoveries = 0, 0, list[Recovery]()
+    deadline = time.monotonic() + minutes * 60
+    with tempfile.TemporaryDirectory() as parent:
+        async with Three(Path(parent) / "kafka", seed) as three:
+            for ordering, faults in _draws(seed, singly=minutes >= SINGLY_FROM_MINUTES):
+                if time.monotonic() > deadline:
+                    break
+                number += 1
+                plan = Plan(
+                    seed=seed + number,
+                    ordering=ordering,
+                    partitions=6,
+                    workers=2,
+                    rate=STORM_RATE,
+                    kills=True,
+                    overrides=(f"kafka.bootstrap_servers={three.through_proxies}", *OVERRIDES),
+                )
+                cluster = Cluster(three.bootstrap_servers, f"storm-{ordering}", folder_for(Path(parent), plan))
+                run = Storm(cluster, plan, three, faults, _tell)
+                report = await run.judged()
+                recoveries += run.recoveries
+                print(describe(plan, report), *report.broken[:20], sep="\n  ", flush=True)
+                broken += len(report.broken)
+    keep(recoveries)
+    return broken
+
+
+def _draws(seed: int, *, singly: bool) -> Iterator[tuple[str, list[Fault]]]:
+    """Yield orderings, in turn, each with some faults; singly: with all, in their order."""
+    random = Random(seed)
+    for ordering in cycle(ORDERINGS) if not singly else ORDERINGS:
+        yield ordering, list(FAULTS) if singly else random.sample(FAULTS, DRAWN_AT_ONCE)
+
+
+def _tell(recovery: Recovery) -> None:
+    print(f"  {recovery.fault}: {recovery.seconds} s (bound {recovery.bound:g})", flush=True)
+
+
 def main() -> None:
     """Read the command line, run, and exit 1 when anything was broken."""
     parser = argparse.ArgumentParser(prog="make chaos")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
+    parser.add_argument("--minutes", type=float, default=0.0, help="of faults; 0: deliveries in full size instead")
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--rate", type=float, default=2_500.0)
-    parser.add_argument("--minutes", type=float, default=30.0)
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    sys.exit(min(1, asyncio.run(chaos(options.seed, options.events, options.rate, options.minutes))))
+    if options.minutes:
+        broken = asyncio.run(storms(options.seed, options.minutes))
+    else:
+        broken = asyncio.run(deliveries(options.seed, options.events, options.rate))
+    sys.exit(min(1, broken))
 
 
 if __name__ == "__main__":

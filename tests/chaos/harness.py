@@ -110,9 +110,13 @@ class Run:
             routes=a_route("logged:Logged", folder=self._folder, delay=0.004),
             name=f"worker-{self._names}",
         )
-        await opened.enter_async_context(worker)
+        await opened.enter_async_context(self._prepared(worker))
         self._workers.append(worker)
         self._all.append(worker)
+
+    def _prepared(self, worker: RunningConsumer) -> RunningConsumer:
+        """Change how a worker is started."""
+        return worker
 
     async def _disturb(self, opened: AsyncExitStack) -> None:
         """One worker comes, goes, is replaced, or is killed and replaced; at least one is always there."""

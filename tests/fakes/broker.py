@@ -1,6 +1,6 @@
 """A broker in this process, for faults that a real one will not produce on demand: it speaks just enough of Kafka.
 
-One node, one topic, one member a group. It is made of aiokafka's own protocol structs; what it answers to an API can be
+One node, one topic, one member a group: whoever joins last, and it is fenced as Kafka fences. It is made of aiokafka's own protocol structs; what it answers to an API can be
 replaced, delayed, withheld or cut off. Everything that a real Kafka can do is tested on a real Kafka.
 """
 
@@ -14,7 +14,7 @@ import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import aiokafka.protocol.admin as admin_api
 import aiokafka.protocol.commit as commit_api
@@ -49,9 +49,20 @@ REQUESTS: dict[tuple[int, int], Any] = {
 }
 VALUE = b'{"timestamp":"2024-10-21T14:05:00Z","session_id":"%d"}'
 
+UNKNOWN_TOPIC, OFFSET_OUT_OF_RANGE, ILLEGAL_GENERATION, UNKNOWN_MEMBER, REBALANCE_IN_PROGRESS = 3, 1, 22, 25, 27
+
 Answer = Callable[[int, Any, Any], Awaitable[Any] | Any]
 """Takes the version, the response type and the request; returns a response, bytes to send instead, or None for the
 usual one."""
+
+
+class Commit(NamedTuple):
+    """What one commit says of one partition."""
+
+    generation: int
+    member: str
+    partition: int
+    offset: int
 
 
 def a_batch(base: int, count: int) -> bytes:
@@ -84,8 +95,10 @@ class FakeBroker:
         self.port = 0
         self.requests: Counter[int] = Counter()
         self.committed: dict[int, int] = {}
-        self.commits: list[tuple[int, str, int, int]] = []
-        """(generation, member, partition, offset) of each."""
+        self.commits: list[Commit] = []
+        """Those that were taken."""
+        self.refused: list[Commit] = []
+        """Those that came with another generation or member than the group's."""
         self.errors: dict[int, int] = {}
         """Error codes for heartbeats (12), commits (8) and fetches (1)."""
         self.answers: dict[int, Answer] = {}
@@ -94,6 +107,9 @@ class FakeBroker:
         self.topic_error = 0
         self.fetch_seconds = 0.01
         self.generation = 0
+        self.member = ""
+        """Empty when the group is."""
+        self._rebalancing = False
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
 
@@ -112,6 +128,26 @@ class FakeBroker:
         assert self._server is not None
         self._server.close()
         self.cut()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    def rebalance(self) -> None:
+        """Have the member join again, as when another comes or goes."""
+        self._rebalancing = True
+
+    def expel(self) -> None:
+        """Throw the member out, as when its session has ended."""
+        self.member = ""
+        self.generation += 1
+
+    async def move(self) -> None:
+        """Listen on another port from now on; whoever knows only the old one finds nobody."""
+        await self.__aexit__(None, None, None)
+        self.port = 0
+        await self.__aenter__()
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -155,6 +191,12 @@ class FakeBroker:
                 answer = await answer
             if answer is not None:
                 return answer
+        if api == FETCH:
+            await asyncio.sleep(self.fetch_seconds)
+        return self.usual(api, version, response, request)
+
+    def usual(self, api: int, version: int, response: Any, request: Any) -> Any:
+        """Answer as a broker in good health does; for answers that change only a part of it."""
         usual = {
             API_VERSIONS: self._api_versions,
             METADATA: self._metadata,
@@ -166,10 +208,8 @@ class FakeBroker:
             OFFSET_COMMIT: self._commit,
             OFFSET_FETCH: self._committed,
             LIST_OFFSETS: self._list_offsets,
+            FETCH: self._fetch,
         }
-        if api == FETCH:
-            await asyncio.sleep(self.fetch_seconds)
-            return self._fetch(version, response, request)
         return usual[api](version, response, request)
 
     def _api_versions(self, _version: int, response: Any, _request: Any) -> Any:
@@ -191,30 +231,47 @@ class FakeBroker:
 
     def _join(self, version: int, response: Any, request: Any) -> Any:
         self.generation += 1
+        self._rebalancing = False
+        if not self.member or request.member_id != self.member:
+            self.member = f"m{self.generation}"
         protocol, metadata = request.group_protocols[0][:2]
-        member = ("m1", None, metadata) if version >= 5 else ("m1", metadata)
-        return response(0, 0, self.generation, protocol, "m1", "m1", [member])
+        member = (self.member, None, metadata) if version >= 5 else (self.member, metadata)
+        return response(0, 0, self.generation, protocol, self.member, self.member, [member])
 
     def _sync(self, version: int, response: Any, request: Any) -> Any:
         assignment = request.group_assignment[0][1]
         return response(0, 0, assignment) if version >= 1 else response(0, assignment)
 
-    def _heartbeat(self, version: int, response: Any, _request: Any) -> Any:
-        code = self.errors.get(HEARTBEAT, 0)
+    def _fenced(self, generation: int, member: str) -> int:
+        """Return the error for a request of another member or generation; an empty group takes those of nobody."""
+        if (generation, member) == (-1, "") and not self.member:
+            return 0
+        if member != self.member:
+            return UNKNOWN_MEMBER
+        return 0 if generation == self.generation else ILLEGAL_GENERATION
+
+    def _heartbeat(self, version: int, response: Any, request: Any) -> Any:
+        code = self.errors.get(HEARTBEAT, 0) or self._fenced(request.generation_id, request.member_id)
+        code = code or (REBALANCE_IN_PROGRESS if self._rebalancing else 0)
         return response(0, code) if version >= 1 else response(code)
 
-    def _leave(self, version: int, response: Any, _request: Any) -> Any:
+    def _leave(self, version: int, response: Any, request: Any) -> Any:
+        if request.member_id == self.member:
+            self.expel()
         return response(0, 0) if version >= 1 else response(0)
 
     def _commit(self, version: int, response: Any, request: Any) -> Any:
-        code, rows = self.errors.get(OFFSET_COMMIT, 0), []
+        generation, member = request.consumer_group_generation_id, request.consumer_id
+        fenced = self._fenced(generation, member)
+        code, rows = fenced or self.errors.get(OFFSET_COMMIT, 0), []
         for topic, partitions in request.topics:
             rows.append((topic, [(number, code) for number, _offset, _metadata in partitions]))
             for number, offset, _metadata in partitions:
-                if not code:
+                if fenced:
+                    self.refused.append(Commit(generation, member, number, offset))
+                elif not code:
                     self.committed[number] = offset
-                    member = request.consumer_group_generation_id, request.consumer_id
-                    self.commits.append((*member, number, offset))
+                    self.commits.append(Commit(generation, member, number, offset))
         return response(0, rows) if version >= 3 else response(rows)
 
     def _committed(self, version: int, response: Any, request: Any) -> Any:
@@ -239,12 +296,13 @@ class FakeBroker:
         return response(0, rows) if version >= 2 else response(rows)
 
     def _fetch(self, version: int, response: Any, request: Any) -> Any:
-        code, topics = self.errors.get(FETCH, 0), []
+        topics = []
         for topic, partitions in request.topics:
             rows = []
             for each in partitions:
                 number, offset = each[0], each[2] if version >= 9 else each[1]
                 data = a_batch(offset, min(self.step, self.records - offset)) if offset < self.records else b""
+                code = self.errors.get(FETCH, 0) or (OFFSET_OUT_OF_RANGE if offset > self.records else 0)
                 start = (0,) if version >= 5 else ()
                 replica = (-1,) if version >= 11 else ()
                 rows.append((number, code, self.records, self.records, *start, [], *replica, b"" if code else data))

@@ -304,14 +304,13 @@ async def test_ctrl_c_while_letters_are_read(cluster: Cluster, words: list[str],
     """It is a clean end, and says that what was asked for was not done."""
     asked = asyncio.Event()
 
-    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()
-        await asyncio.sleep(30)
+        await reader.read()
         writer.close()
 
     async with await asyncio.start_server(silent, "127.0.0.1") as broker:
-        address = "127.0.0.1:%d" % broker.sockets[0].getsockname()[1]
-        overrides = (f"kafka.bootstrap_servers={address}",)
+        overrides = (f"kafka.bootstrap_servers=127.0.0.1:{broker.sockets[0].getsockname()[1]}",)
         async with started(*arguments(cluster, *words, overrides=overrides)) as process:
             await asked.wait()
             process.send_signal(signal.SIGINT)
@@ -363,7 +362,6 @@ async def test_filters(cluster: Cluster, words: list[str], offsets: list[int]) -
         homing(cluster) + "match = { is_test = false }\n" + homing(cluster, "other") + "match = { is_test = true }\n"
     )
     assert await redriven(cluster, *words, routes=routes) == offsets
-    assert await redriven(cluster, *words, routes=routes) == []
     assert await left(cluster) == (5 - len(offsets), len(offsets))
     assert sorted([*offsets, *await redriven(cluster, routes=routes)]) == [1, 2, 3, 4, 6]
 
@@ -573,7 +571,7 @@ async def test_republish_that_is_refused(cluster: Cluster) -> None:
     await create_small_topic(cluster, f"{cluster.topic}.small")
     large = an_event("a" * 2000)
     await put(cluster, a_letter(cluster, 1), a_letter(cluster, 2, large), a_letter(cluster, 3))
-    code, out, err = await dlq(cluster, "redrive", "--to", f"{cluster.topic}.small", "--rate", "10")
+    code, _, err = await dlq(cluster, "redrive", "--to", f"{cluster.topic}.small", "--rate", "10")
     assert code == 1
     assert f"{cluster.topic}.dlq-0@1: topic '{cluster.topic}.small' does not take it: MessageSizeTooLarge" in err
     assert "it stays a dead letter" in err

@@ -1,0 +1,68 @@
+"""``session-consumer``, and beside it a task that notes what its process uses: a line of JSON a second, for soaks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from consumer.cli import run as run_command
+from consumer.cli.main import run_cli
+from consumer.settings import Settings
+
+FILE = "WATCHED_FILE"
+SAMPLE_SECONDS = 1.0
+
+
+class Sample(msgspec.Struct):
+    """What one process used at one time."""
+
+    at: float
+    rss_mb: float
+    descriptors: int
+    threads: int
+    tasks: int
+    loop_delay: float
+    """Seconds by which the event loop came late to this sample."""
+
+
+async def sample_forever(file: Path) -> None:
+    """Append a sample a second."""
+    while True:
+        due = time.monotonic() + SAMPLE_SECONDS
+        await asyncio.sleep(SAMPLE_SECONDS)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        sample = Sample(
+            at=time.time(),
+            rss_mb=pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+            descriptors=len(os.listdir("/proc/self/fd")),
+            threads=len(os.listdir("/proc/self/task")),
+            tasks=len(asyncio.all_tasks()),
+            loop_delay=max(0.0, time.monotonic() - due),
+        )
+        with file.open("ab") as opened:
+            opened.write(msgspec.json.encode(sample) + b"\n")
+
+
+def main() -> int:
+    """Run the command line with a sampler beside its daemon."""
+    usual: Any = run_command.run_daemon
+
+    async def watched(settings: Settings) -> None:
+        sampling = asyncio.create_task(sample_forever(Path(os.environ[FILE])))
+        try:
+            await usual(settings)
+        finally:
+            sampling.cancel()
+
+    run_command.run_daemon = watched
+    return run_cli(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
