@@ -16,7 +16,7 @@ import structlog
 
 from consumer.decoding import Decoder
 from consumer.dispatch import Route
-from consumer.engine import Engine
+from consumer.engine import MEASURE_SECONDS, Engine
 from consumer.errors import ClientLostError, ConsumerError, SettingsError, StalledError, StuckCallError, place_of
 from consumer.handler import extend_path, load_handler
 from consumer.http.server import HttpServer
@@ -29,7 +29,7 @@ from consumer.routing import compile_match
 from consumer.settings import LOG_EVERYTHING, Settings
 from consumer.supervisor import Supervisor
 from consumer.tally import Tally
-from consumer.watchdog import Limits, Stall, Vitals, Watchdog
+from consumer.watchdog import BROKER_AWAY_SECONDS, Limits, Stall, Vitals, Watchdog
 from consumer.way_out import way_out
 from schemas.session import Session
 from schemas.wire import TwoSpellings
@@ -103,6 +103,7 @@ class Daemon:
             watchdog.stalled_seconds,
             max(watchdog.stalled_seconds, settings.kafka.request_timeout_seconds + REQUEST_MARGIN_SECONDS),
             watchdog.stalled_seconds + settings.kafka.rebalance_timeout_seconds,
+            min(BROKER_AWAY_SECONDS, max(MEASURE_SECONDS + 1, watchdog.stalled_seconds / 2)),
         )
         self._supervisor = Supervisor(
             self.http, Watchdog(limits, self._vitals, time.monotonic), self._cure, watchdog.window_seconds
@@ -261,6 +262,8 @@ class Daemon:
         """Show that the event loop goes round."""
         while True:
             self._beat = time.monotonic()
+            if self.engine is not None:
+                self.engine.doubt(doubtful=self._source.doubtful(self._beat))
             await asyncio.sleep(BEAT_SECONDS)
 
     # -- what others may ask, from another thread ----------------------------------------------------------------

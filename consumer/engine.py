@@ -101,6 +101,7 @@ class Engine:
         self._epoch = 0
         self._assigned = asyncio.Event()
         self._stopping = False
+        self._doubtful = False
         self._revoking = asyncio.Lock()
         self._warned_unmatched_at = -WARN_UNMATCHED_SECONDS
 
@@ -138,10 +139,24 @@ class Engine:
         if self._stopping:
             return
         self._epoch += 1
+        self._doubtful = False
         self._outlived = [lanes for lanes in self._outlived if lanes.tasks]
         for key in keys:
             self._lanes[key] = self._begin(Partition(key, self._epoch))
         self._assigned.set()
+
+    def doubt(self, *, doubtful: bool) -> None:
+        """Start nothing while it is not known whether the group still counts this member in; go on when it is.
+
+        A process that was stopped, or cut off from its group for longer than a session, may be the owner of nothing:
+        others handle its records by now. If the group did not miss it, nothing was lost but time.
+        """
+        if doubtful == self._doubtful:
+            return
+        self._doubtful = doubtful
+        log.warning("not heard by the group for a session" if doubtful else "heard by the group again")
+        for lanes in self._lanes.values():
+            lanes.doubt(doubtful=doubtful)
 
     def _begin(self, partition: Partition) -> Lanes:
         key, tally, routes = partition.key, self._tally, self._routes

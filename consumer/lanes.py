@@ -21,7 +21,7 @@ from consumer.batch import RouteBatch
 from consumer.dispatch import Calls, Route, failure_of
 from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError, place_of
 from consumer.outcome import HaltReason
-from consumer.partition import Chunk, Partition
+from consumer.partition import Chunk, Hold, Partition
 from consumer.record import TopicPartition
 from consumer.settings import Delivery
 from consumer.settle import Failures, Settler
@@ -95,6 +95,7 @@ class Lanes:
         """Records between two looks at the clock: fewer when handlers are slow."""
         self._wake = asyncio.Event()
         self._end = asyncio.Event()
+        self._doubt: Hold | None = None
         self._places: deque[asyncio.Future[None]] = deque()
         """Records whose wait is over and that need a runner's place to be called again."""
 
@@ -448,6 +449,18 @@ class Lanes:
         finally:
             end.cancel()
         return not task.done()
+
+    def doubt(self, *, doubtful: bool) -> None:
+        """Pause everything while the group may have given the partition away."""
+        partition = self.partition
+        if doubtful:
+            self._doubt = Hold("group", "", max(0, partition.done), time.time())
+            partition.holds.add(self._doubt)
+            partition.pausing += 1
+        elif self._doubt is not None:
+            partition.holds.discard(self._doubt)
+            partition.pausing -= 1
+            self.unpaused()
 
     def unpaused(self) -> None:
         """Go on after a pause."""

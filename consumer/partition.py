@@ -43,7 +43,8 @@ class Hold(msgspec.Struct, eq=False):
     """A record that waits and is tried again by itself."""
 
     kind: str
-    """What it waits for: the handler's ``retry`` or ``pause``, its policy (``error``, ``timeout``), ``dead_letter``."""
+    """What it waits for: the handler's ``retry`` or ``pause``, its policy (``error``, ``timeout``), Kafka to take its
+    ``dead_letter``, or the ``group`` to hear of this member."""
     route: str
     offset: int
     since: float
@@ -133,7 +134,7 @@ class Partition:
     @property
     def held(self) -> list[Hold]:
         """Holds without a limit: the partition waits for something outside of it, for as long as it takes."""
-        return [hold for hold in self.holds if hold.kind in ("retry", "pause", "dead_letter")]
+        return [hold for hold in self.holds if hold.kind in ("retry", "pause", "dead_letter", "group")]
 
     @contextmanager
     def holding(self, hold: Hold) -> Iterator[None]:

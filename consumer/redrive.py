@@ -8,19 +8,17 @@ is written anew behind it, waits for the next redrive.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import math
 import os
 import sys
-import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 import structlog
 
+from consumer.bounded import Bounded, ends_of
 from consumer.decoding import Decoder
 from consumer.dispatch import Choice, Route, matching
 from consumer.engine import Engine
@@ -28,11 +26,10 @@ from consumer.errors import KafkaError, LetterDelayedError, LetterRefusedError, 
 from consumer.handler import Handler
 from consumer.instructions import Pause, Retry
 from consumer.kafka.letters import LetterBox
-from consumer.kafka.probe import group_offsets
 from consumer.kafka.source import KafkaSource
 from consumer.letter import NO_ROUTE, Letter, Writer, read_context, split_headers
 from consumer.outcome import HaltReason
-from consumer.partition import Chunk
+from consumer.pace import Pace
 from consumer.record import Position, Record, TopicPartition
 from consumer.settings import Settings
 from consumer.survey import Filter
@@ -42,63 +39,7 @@ from consumer.way_out import way_out
 log = structlog.get_logger("consumer.redrive")
 
 LOOK_SECONDS = 0.1
-ASK_LOOKS = 10
 EMPTY_LOOKS = 100
-
-
-class Bounded:
-    """A source that ends behind the last letter to run; what comes after it is not even delivered."""
-
-    def __init__(self, source: KafkaSource, ends: Mapping[TopicPartition, int]) -> None:
-        """Bound a source; ``ends`` are offsets to read next, and a partition without one delivers nothing."""
-        self._source = source
-        self._ends = ends
-        self._over: set[TopicPartition] = set()
-        self.commit = source.commit
-        self.end_offsets = source.end_offsets
-
-    async def start(self, engine: Engine) -> None:
-        """Join the group, and pass its decisions on to the engine."""
-        self.revoke, self.halt, self._assign = engine.revoke, engine.halt, engine.assign
-        await self._source.start(self)
-
-    def assign(self, keys: Collection[TopicPartition]) -> None:
-        """Begin again in every partition."""
-        self._over.clear()
-        self._assign(keys)
-
-    async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
-        """Wait for what is below the ends only: what lies behind is ready for ever, and no wait would end by it."""
-        await self._source.wait([key for key in wanted if key not in self._over], seconds)
-
-    def ready(self, key: TopicPartition) -> bool:
-        """Whether ``take`` would return something."""
-        return key not in self._over and self._source.ready(key)
-
-    def take(self, key: TopicPartition) -> Chunk | None:
-        """Return what comes next below the end."""
-        chunk = self._source.take(key) if key not in self._over else None
-        return self._cut(key, chunk) if chunk is not None else None
-
-    def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
-        """Return what can still be read below the end."""
-        return self._cut(key, self._source.salvage(key, position, error))
-
-    def _cut(self, key: TopicPartition, chunk: Chunk) -> Chunk:
-        end = self._ends.get(key, 0)
-        if chunk.next_offset < end:
-            return chunk
-        self._over.add(key)
-        return Chunk(chunk.first_offset, _below(end, chunk.records), max(chunk.first_offset, end), chunk.again)
-
-
-def _below(end: int, records: Iterable[Any]) -> Iterator[Any]:
-    """Yield what lies below an offset, and do not even look at what is behind: it might be unreadable."""
-    for raw in records:
-        if raw.offset < end:
-            yield raw
-        if raw.offset + 1 >= end:
-            return
 
 
 class Redrive:
@@ -217,30 +158,17 @@ class Redrive:
     async def _until_done(self, engine: Engine) -> None:
         """End when all that is owned is done; what another redrive of the same group owns is left to that one.
 
-        Where nothing arrives, another may have done it all: the group's offsets say so. Without partitions it waits
-        before it ends, as it may be between two epochs.
+        Without partitions it waits before it ends, as it may be between two epochs.
         """
-        looks = 0
-        while True:
+        empty_looks = 0
+        while empty_looks < EMPTY_LOOKS:
             await asyncio.sleep(LOOK_SECONDS)
             owned = engine.partitions
-            left = [key for key, each in owned.items() if each.done < self._ends.get(key, -1)]
-            if owned and not left:
+            if owned and all(each.done >= self._ends.get(key, -1) for key, each in owned.items()):
                 break
-            if not self.joined or any(owned[key].position is not None for key in left):
-                looks = 0
-                continue
-            looks += 1
-            if not owned and looks >= EMPTY_LOOKS:
-                break
-            if owned and looks % ASK_LOOKS == 0 and await self._is_passed(left):
-                break
+            empty_looks = 0 if owned or not self.joined else empty_looks + 1
         self.complete = not self._stopping.is_set()
         self._stopping.set()
-
-    async def _is_passed(self, keys: Collection[TopicPartition]) -> bool:
-        committed = await group_offsets(self._kafka)
-        return all((committed.get(key, (0, 0))[0] or 0) >= self._ends[key] for key in keys)
 
     def _way_out(self, key: TopicPartition, reason: HaltReason, next_offset: int) -> str:
         if reason is HaltReason.FUSE:
@@ -273,15 +201,6 @@ class Redrive:
         return found
 
 
-def ends_of(to_run: Iterable[Position]) -> dict[TopicPartition, int]:
-    """Return for each partition the offset behind its last letter to run."""
-    ends: dict[TopicPartition, int] = {}
-    for topic, partition, offset in to_run:
-        key = TopicPartition(topic, partition)
-        ends[key] = max(ends.get(key, 0), offset + 1)
-    return ends
-
-
 def require_routes(to_run: Mapping[Position, str], names: Collection[str]) -> None:
     """Raise SettingsError when there are letters of routes that are none of ``names``."""
     unknown = sorted(set(to_run.values()) - {*names, NO_ROUTE})
@@ -309,27 +228,6 @@ def republishing(letters: LetterBox, topic: str, fail: Callable[[Exception], Non
             raise Retry from refused
 
     return Route("republish", None, Handler(republish, is_async=True, wants_record=True), tombstones=True)
-
-
-class Pace:
-    """Lets so many through a second, evenly; at a stop those that wait for their turn give it up."""
-
-    def __init__(self, rate: float, stopping: asyncio.Event) -> None:
-        self.most = math.ceil(rate)
-        """So many may go at once."""
-        self._seconds = 1 / rate
-        self._stopping = stopping
-        self._next = 0.0
-
-    async def wait(self, count: int) -> None:
-        """Wait for one's turn with so many letters; raises Retry at a stop: they are left for the next redrive."""
-        turn = max(self._next, time.monotonic())
-        self._next = turn + count * self._seconds
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(turn - time.monotonic()):
-                await self._stopping.wait()
-        if self._stopping.is_set():
-            raise Retry
 
 
 def as_consumed(record: Record) -> Record:

@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 from consumer.record import TopicPartition
 
 BROKER_AWAY_SECONDS = 30.0
-"""Silence after which nothing is expected to move: an outage of the brokers is nobody's stall."""
 
 
 class Vital(NamedTuple):
@@ -79,6 +78,9 @@ class Limits(NamedTuple):
     commit: float
     """Longer than a request, whose end frees a commit by itself."""
     rebalance: float
+    away: float = BROKER_AWAY_SECONDS
+    """Silence of the brokers after which nothing is expected to move: an outage is nobody's stall. Shorter than the
+    others, or each outage would be one."""
 
     def of(self, kind: Kind) -> float:
         """Return the limit of one kind."""
@@ -102,7 +104,7 @@ class Watchdog:
         if now - vitals.beat > self._limits.stalled:
             return Stall("loop", "", vitals.beat)
         seen: dict[tuple[Kind, TopicPartition | None], int] = {}
-        if now - vitals.heard_at <= BROKER_AWAY_SECONDS:
+        if now - vitals.heard_at <= self._limits.away:
             if vitals.rebalancing:
                 seen["rebalance", None] = 0
             for each in vitals.partitions if not vitals.rebalancing else ():

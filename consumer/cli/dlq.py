@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import re
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from consumer.cli.filters import EPOCH, filters
 from consumer.cli.options import loaded, settings_options
 from consumer.cli.progress import Progress
 from consumer.cli.run import until_signal
@@ -25,15 +25,14 @@ from consumer.errors import ConsumerError, SettingsError, hint
 from consumer.kafka.letters import LetterBox
 from consumer.kafka.probe import groups_offsets, probe_topics
 from consumer.kafka.scan import open_scan
-from consumer.letter import NO_ROUTE, REASONS, Context, Writer, read_context, split_headers
+from consumer.letter import NO_ROUTE, Context, Writer, read_context, split_headers
 from consumer.logs import configure_logging
 from consumer.record import Position, TopicPartition
 from consumer.redrive import Redrive, republishing, require_routes
 from consumer.settings import Settings, dead_letter_topics
 from consumer.signals import Signals
-from consumer.survey import MAX_REDRIVES, NO_CAP, Filter, Survey, read_passed, sha256
+from consumer.survey import MAX_REDRIVES, Filter, Survey, read_passed
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 POSITION = re.compile(r"(?P<topic>.+)-(?P<partition>[0-9]{1,10})@(?P<offset>[0-9]{1,18})")
 WATCH_SECONDS = 0.2
 WAITING_SECONDS = 5.0
@@ -52,60 +51,6 @@ def dlq() -> None:
     One of them:           session-consumer dlq show -c settings.toml session-events-0@1234
     Run them again:        session-consumer dlq redrive -c settings.toml --route talk
     """  # noqa: D301 - \b keeps click from joining the lines
-
-
-def _milliseconds(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
-    """Read a time as people and ``dlq show`` write it, UTC when it names no zone; milliseconds since 1970."""
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{value!r} is no time; write 2024-10-21, 2024-10-21T14:05:00 or 2024-10-21T14:05:00+02:00"
-        ) from error
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(milliseconds=1)
-
-
-def filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that choose letters; the command gets them as ``chosen``, without a cap on redrives."""
-
-    @functools.wraps(command)
-    def with_filter(
-        *,
-        reasons: tuple[str, ...],
-        routes: tuple[str, ...],
-        since: int | None,
-        until: int | None,
-        key: str | None,
-        **others: Any,
-    ) -> None:
-        if since is not None and until is not None and since >= until:
-            raise click.UsageError("--since is not before --until, so no letter is between them")
-        digest = sha256(os.fsencode(key)) if key is not None else None
-        chosen = Filter(sorted({*reasons}), sorted({*routes}), since, until, digest, NO_CAP)
-        command(chosen=chosen, **others)
-
-    for option in (
-        click.option("--key", metavar="TEXT", help="Only letters with this key."),
-        click.option(
-            "--until",
-            metavar="TIME",
-            callback=_milliseconds,
-            help="Only records before this time, by their own timestamps.",
-        ),
-        click.option("--since", metavar="TIME", callback=_milliseconds, help="Only records from this time (UTC) on."),
-        click.option(
-            "--route",
-            "routes",
-            multiple=True,
-            metavar="NAME",
-            help="Only letters of this route; repeatable. none: of no route.",
-        ),
-        click.option("--reason", "reasons", multiple=True, type=click.Choice(REASONS), help="Only these; repeatable."),
-    ):
-        with_filter = option(with_filter)
-    return with_filter
 
 
 # -- list --------------------------------------------------------------------------------------------------------------
@@ -257,140 +202,6 @@ def _shown(data: bytes | None, *, payload: bool) -> str:
     if data is None:
         return "null"
     return _plain(data.decode("utf-8", "backslashreplace")) if payload else f"{len(data):,} bytes"
-
-
-# -- redrive -----------------------------------------------------------------------------------------------------------
-
-
-@dlq.command()
-@filters
-@click.option("--dry-run", is_flag=True, help="Say what would be run, and do nothing.")
-@click.option(
-    "--rate",
-    type=click.FloatRange(0, 1_000_000),
-    default=0.0,
-    help="At most this many letters a second; 0: all at once.",
-)
-@click.option("--to", "to_topic", metavar="TOPIC", help="Put the original records on this topic; no handler is called.")
-@click.option(
-    "--max-redrives",
-    type=click.IntRange(1, 1_000_000),
-    default=MAX_REDRIVES,
-    show_default=True,
-    help="Leave letters alone that were redriven and failed so often.",
-)
-@settings_options
-def redrive(
-    *,
-    chosen: Filter,
-    dry_run: bool,
-    rate: float,
-    to_topic: str | None,
-    max_redrives: int,
-    config: Path | None,
-    overrides: tuple[str, ...],
-) -> None:
-    """Run dead letters through the route that failed, here and now.
-
-    Those of no route, as they could not be read, run through every route that matches. What fails again becomes a new
-    letter. A redrive that is stopped goes on where it was when it is started with the same filters: its offsets are
-    kept under a group of its own, one for each set of filters. Exits 1 when letters failed again.
-    """
-    settings = _settings(config, overrides)
-    chosen = msgspec.structs.replace(chosen, max_redrives=max_redrives)
-    if len(chosen.as_text()) > METADATA_BYTES:
-        raise click.UsageError("so many filters cannot be kept with the offsets; choose fewer at a time")
-    routes = [] if to_topic else make_routes(settings, os.environ)
-    for name in {*chosen.routes} - {NO_ROUTE} if routes else ():
-        names = [route.name for route in routes]
-        if name not in names:
-            raise SettingsError(f"--route: the settings have no route {name!r}{hint(name, names)}")
-    if to_topic in dead_letter_topics(settings):
-        raise SettingsError(f"--to: {to_topic!r} is a topic for dead letters; the originals would be lost among them")
-    failed = asyncio.run(_redrive(settings, routes, chosen, Progress(), rate, to_topic, dry_run=dry_run))
-    if failed:
-        raise ConsumerError(f"{failed:,} letters failed again; each has a new letter that says why: dlq list --letters")
-
-
-async def _redrive(
-    settings: Settings,
-    routes: list[Route],
-    chosen: Filter,
-    progress: Progress,
-    rate: float,
-    to_topic: str | None,
-    *,
-    dry_run: bool,
-) -> int:
-    """Return how many failed again."""
-    survey = await until_signal(_survey(settings, chosen, progress))
-    if survey is None:
-        progress.say("stopped before all letters were read: nothing was run")
-        return 0
-    if dry_run:
-        _print_table(progress, survey)
-    if survey.capped:
-        progress.say(f"{survey.capped:,} letters failed again {chosen.max_redrives} times; --max-redrives lets them in")
-    to_run = survey.to_run
-    if not to_topic:
-        require_routes(to_run, [route.name for route in routes])
-    if not to_run:
-        progress.say("no dead letter is left to redrive")
-    elif dry_run:
-        progress.print(f"{len(to_run):,} letters would be run; nothing was done")
-    elif to_topic:
-        return await _republish(settings, chosen, to_run, to_topic, progress, rate)
-    else:
-        if NO_ROUTE not in to_run.values():  # a handler may own something that the daemon uses now
-            routes = [route for route in routes if route.name in to_run.values()]
-        running = Redrive(settings, routes, make_decoder(settings), chosen, to_run, rate)
-        return await _run(settings, running, routes, progress)
-    return 0
-
-
-async def _republish(
-    settings: Settings, chosen: Filter, to_run: Mapping[Position, str], topic: str, progress: Progress, rate: float
-) -> int:
-    await probe_topics(msgspec.structs.replace(settings.kafka, topics=[topic]), "create it first", "--to")
-    letters = LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id))
-    route = republishing(letters, topic, lambda error: running.fail(error))  # noqa: PLW0108 - made below
-    running = Redrive(settings, [route], Decoder(bytes, bytes, 2**31), chosen, dict.fromkeys(to_run, route.name), rate)
-    try:
-        return await _run(settings, running, [route], progress)
-    finally:
-        await letters.close()
-
-
-async def _run(settings: Settings, running: Redrive, routes: list[Route], progress: Progress) -> int:
-    total = len(running.to_run)
-    async with contextlib.AsyncExitStack() as opened:
-        opened.enter_context(Signals(running.stop, settings.delivery.drain_seconds))
-        await enter_handlers(routes, opened)
-        tell = opened.enter_context(progress.bar("redriving", total))
-        work = asyncio.ensure_future(running.run())
-        await asyncio.wait([work], timeout=WAITING_SECONDS)
-        if not running.joined and not work.done():
-            progress.say(
-                f"waiting for group {running.group}: a redrive that was killed stays in it for"
-                f" kafka.session_timeout_seconds = {settings.kafka.session_timeout_seconds:g}"
-            )
-        while not work.done():
-            tell(min(running.done, total - 1))
-            await asyncio.wait([work], timeout=WATCH_SECONDS)
-        tell(total if running.complete else running.done)
-        try:
-            work.result()
-        finally:
-            _summarize(running, progress)
-    return running.failed_again
-
-
-def _summarize(running: Redrive, progress: Progress) -> None:
-    handled, unwanted = running.done - running.failed_again, len(running.unwanted)
-    no_route = f", {unwanted:,} matched no route" if unwanted else ""
-    progress.print(f"redriven: {handled:,} handled, {running.failed_again:,} failed again{no_route}")
-    if not running.complete:
-        progress.say("stopped before the end; the same command goes on from there")
 
 
 # -- what they share ---------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class KafkaSource:
         self.heard_at = float("-inf")
         """Monotonic time at which a broker last answered."""
         self._silent = False
-        self._revoked_at = time.monotonic()
+        self._revoked_at = self._member_at = time.monotonic()
         self._kafka = kafka
         self._tally = tally
         self._fail = fail
@@ -72,6 +72,8 @@ class KafkaSource:
         self._listener: Listener | None = None
         self._rebalances: _Rebalances
         self._fetch: RawFetch | PlainFetch | None = None
+        self._path: type[RawFetch | PlainFetch] | None = None
+        """The one of the two that was chosen at start."""
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -112,7 +114,7 @@ class KafkaSource:
         when the session of a member that died has ended.
         """
         self.heard_at = time.monotonic()
-        fetch = self._choose_fetch()
+        fetch = self._path = self._path or self._choose_fetch()
         limit_decompression(self._kafka.max_batch_bytes)
         self._consumer = consumer = make_consumer(self._kafka, fetch.fetches_per_partition)
         self._rebalances = _Rebalances(self)
@@ -127,8 +129,27 @@ class KafkaSource:
         except BaseException:  # a cancellation as well: nobody else knows of this client
             await self.stop()
             raise
+        self._note_heartbeats()
         self._fetch = fetch(consumer, self._tally.bytes_consumed)
         self.joined = True
+
+    def _note_heartbeats(self) -> None:
+        """Learn when the group last heard of this member: aiokafka keeps that to itself."""
+        coordinator = self._consumer._coordinator
+        beat = coordinator._do_heartbeat
+
+        async def noted() -> bool:
+            heard = bool(await beat())
+            if heard:
+                self._member_at = time.monotonic()
+            return heard
+
+        coordinator._do_heartbeat = noted
+
+    def doubtful(self, now: float) -> bool:
+        """Whether the group may have given this member's partitions away without its knowing."""
+        silent = now - self._member_at
+        return self.joined and not self.rebalancing and silent > self._kafka.session_timeout_seconds
 
     def _choose_fetch(self) -> type[RawFetch | PlainFetch]:
         if self._kafka.fetch_path == "plain":
@@ -189,10 +210,10 @@ class KafkaSource:
                     task = asyncio.current_task()
                     if task is not None and task.cancelling():
                         raise
+        await _end_tasks(consumer)  # first: they would connect again
         with contextlib.suppress(TimeoutError, ClientError, OSError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await consumer._client.close()
-        await _end_tasks(consumer)
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -204,12 +225,13 @@ class KafkaSource:
         assert self._fetch is not None
         self._require_alive()
         try:
-            await self._fetch.wait(wanted, seconds)
-        except NoOffsetForPartitionError as error:
-            await self._resolve(TopicPartition(*error.args[0]), "no_offset", self._kafka.offset_reset)
-        except OffsetOutOfRangeError as error:
-            ((key, offset),) = error.args[0].items()
-            await self._resolve(TopicPartition(*key), "out_of_range", self._kafka.out_of_range, offset)
+            try:
+                await self._fetch.wait(wanted, seconds)
+            except NoOffsetForPartitionError as error:
+                await self._resolve(TopicPartition(*error.args[0]), "no_offset", self._kafka.offset_reset)
+            except OffsetOutOfRangeError as error:
+                ((key, offset),) = error.args[0].items()
+                await self._resolve(TopicPartition(*key), "out_of_range", self._kafka.out_of_range, offset)
         except ConsumerError:
             raise
         except Exception as error:  # whatever it is, this client may never be the same again
@@ -294,7 +316,7 @@ class KafkaSource:
                 offset = (await find([partition]))[partition]
                 if why == "no_offset":
                     await self._consumer.commit({partition: offset})
-        except (ClientError, TimeoutError) as error:
+        except (ClientError, TimeoutError, KeyError) as error:  # an answer that aiokafka does not know holds no offset
             log.warning("cannot resolve where to start; trying again", partition=str(key), why=described(error))
             return
         with contextlib.suppress(IllegalStateError):  # no longer assigned
@@ -321,12 +343,12 @@ class KafkaSource:
                 {aiokafka.TopicPartition(*key): (offset, self._metadata) for key, offset in offsets.items()}
             )
         except (CommitFailedError, IllegalStateError) as error:
-            log.warning("commit refused: the group has moved on", why=described(error))
+            log.warning("commit refused: the group has moved on", why=type(error).__name__)
             return "fenced"
         except ClientError as error:
             log.warning("commit failed", why=described(error))
             return "failed"
-        self.heard_at = time.monotonic()
+        self.heard_at = self._member_at = time.monotonic()
         return "ok"
 
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -400,6 +422,7 @@ class KafkaSource:
         """Pass an assignment on; heartbeats wait meanwhile, so this is quick."""
         assert self._listener is not None
         self._tally.rebalances["assigned"] += 1
+        self._member_at = time.monotonic()
         self._listener.assign([TopicPartition(*key) for key in sorted(keys)])
         log.info("partitions assigned", count=len(keys))
 

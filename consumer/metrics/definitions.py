@@ -43,7 +43,12 @@ METRICS = [
     Metric("in_flight_records", "gauge", ("topic", "partition"), "Records delivered and not below what is done."),
     Metric("in_flight_bytes", "gauge", ("topic", "partition"), "Bytes of key and value of those."),
     Metric("max_in_flight_records", "gauge", (), "Limit of in_flight_records, per partition."),
-    Metric("holding", "gauge", ("topic", "partition"), "1 while records wait for a Retry, a Pause or a dead letter."),
+    Metric(
+        "holding",
+        "gauge",
+        ("topic", "partition"),
+        "1 while records wait for a Retry, a Pause, a dead letter or the group.",
+    ),
     Metric("halted", "gauge", ("topic", "partition", "reason"), "1 while a partition waits for a person."),
     Metric("assigned_partitions", "gauge", (), "Partitions owned now."),
     Metric("last_poll_timestamp_seconds", "gauge", (), "When the client was last asked for records."),

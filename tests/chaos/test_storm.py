@@ -1,0 +1,94 @@
+"""A short storm on three brokers: what ``make chaos MINUTES=`` does for long; and the proxy that makes the weather."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.harness import Plan
+from tests.chaos.proxy import Proxy
+from tests.chaos.storm import FAULTS, OVERRIDES, Storm
+from tests.chaos.three import Three
+from tests.cluster import Cluster
+
+SLICE = (
+    "leader killed",
+    "coordinator refuses connections for 8 s",
+    "all connections reset",
+    "worker killed",
+    "flaky network for 10 s",
+)
+
+
+async def test_a_storm_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Through faults of brokers, network and workers nothing is lost, committed ahead or reordered; all flows again."""
+    caplog.set_level(logging.CRITICAL, "aiokafka")  # the harness's own clients meet the faults too
+    async with Three(tmp_path / "kafka", seed=5) as three:
+        plan = Plan(
+            seed=5,
+            ordering="key",
+            partitions=6,
+            workers=2,
+            rate=300.0,
+            pause=(0.5, 1.0),
+            kills=True,
+            overrides=(f"kafka.bootstrap_servers={three.through_proxies}", *OVERRIDES),
+        )
+        cluster = Cluster(three.bootstrap_servers, "storm", tmp_path)
+        storm = Storm(cluster, plan, three, [fault for fault in FAULTS if fault.name in SLICE], lambda _: None)
+        report = await storm.judged()
+    assert report.broken == [], "\n".join(report.broken)
+    assert [each.fault for each in storm.recoveries] == [fault.name for fault in FAULTS if fault.name in SLICE]
+    assert report.calls > 500
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(100):
+        writer.write(data)
+    writer.close()
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float = 0.5) -> bytes | None:
+    """Say something and return the answer; None without one in time, empty when the connection has ended."""
+    try:
+        async with asyncio.timeout(seconds):
+            writer.write(b"hello")
+            return await reader.read(100)
+    except TimeoutError:
+        return None
+    except ConnectionError:
+        return b""
+
+
+async def test_the_proxy_does_what_it_says() -> None:
+    """Each mode has its effect on old and new connections: a harness whose faults are none proves nothing."""
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        target = server.sockets[0].getsockname()[1]
+        async with Proxy(0, target) as proxy:
+            assert proxy._server is not None
+            port = proxy._server.sockets[0].getsockname()[1]
+            old = await asyncio.open_connection("127.0.0.1", port)
+            assert await answer(*old) == b"hello"
+            proxy.mode = "slow"
+            assert await answer(*old, seconds=2) == b"hello"
+            proxy.mode = "black_hole"
+            assert await answer(*old) is None
+            proxy.mode = "pass"
+            assert await answer(*old) is None  # dead for good, and nobody was told
+            new = await asyncio.open_connection("127.0.0.1", port)
+            assert await answer(*new) == b"hello"
+            proxy.mode = "one_way"
+            assert await answer(*new) is None
+            proxy.mode = "pass"
+            third = await asyncio.open_connection("127.0.0.1", port)
+            proxy.mode = "flaky"
+            await asyncio.sleep(4)
+            assert await answer(*third) == b""
+            proxy.mode = "refuse"
+            refused = await asyncio.open_connection("127.0.0.1", port)
+            assert await answer(*refused) == b""
+            for _, writer in (old, new, third, refused):
+                writer.close()
