@@ -279,7 +279,7 @@ class Lanes:
                         if not await self._settle(raw, failed):
                             return False
                     if waited:
-                        must_wait = self._crowded()
+                        must_wait = partition.pausing > 0
                         if overlapping:
                             if self._puller is not me:
                                 await self._finish_held(raw)

@@ -36,8 +36,8 @@ def cli(*, debug: bool) -> None:
     Before that: session-consumer check -c settings.toml
 
     Exit codes: 0 clean, also after SIGTERM or SIGINT; 1 failed; 2 usage or settings; 69 Kafka unreachable at start;
-    70 a handler's call would not end; 74 a partition halted and delivery.on_halt is "exit"; 130 and 143 after a
-    second signal.
+    70 stalled and given up, or a handler's call would not end; 74 a partition halted and delivery.on_halt is "exit";
+    130 and 143 after a second signal.
     """  # noqa: D301 - \b keeps click from joining the lines
     _ = debug
 
