@@ -61,7 +61,7 @@ class Redrive:
         require_routes(to_run, [route.name for route in routes])
         self.to_run = to_run
         self.unwanted: set[Position] = set()
-        """Letters that no route matches, though they are events now."""
+        """Letters that no route wants, though they can be read."""
         self.complete = False
         """Whether it came to its end by itself."""
         self._ends = ends_of(to_run)
@@ -192,10 +192,14 @@ class Redrive:
         name = self.to_run.get(place)
         if name is None:
             return None
-        return partial(self._matching, place) if name == NO_ROUTE else lambda _: [self._routes[name]]
+        return partial(self._wanted, place, name)
 
-    def _matching(self, place: Position, event: Any) -> list[Route]:
-        found = matching(list(self._routes.values()), event)
+    def _wanted(self, place: Position, name: str, event: Any) -> list[Route]:
+        if name == NO_ROUTE:
+            found = matching(list(self._routes.values()), event)
+        else:  # a tombstone goes to no route that would not know what to do with it
+            route = self._routes[name]
+            found = [route] if event is not None or route.tombstones else []
         if not found:
             self.unwanted.add(place)
         return found

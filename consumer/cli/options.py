@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,12 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         help="Settings file (TOML); without it, defaults and environment.",
     )(command)
+
+
+def require_rate(rate: float) -> None:
+    """Refuse a ``--rate`` that is no number of records a second."""
+    if not math.isfinite(rate):
+        raise click.UsageError(f"--rate {rate} is not a number of records a second")
 
 
 def loaded(config: Path | None, overrides: tuple[str, ...]) -> Loaded:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import math
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from consumer.cli.options import loaded, settings_options
+from consumer.cli.options import loaded, require_rate, settings_options
 from consumer.cli.run import until_signal
 from consumer.errors import SettingsError
 from consumer.generate import keyed_values
@@ -60,8 +59,7 @@ def produce(
     """
     if (file is None) == (generate is None):
         raise click.UsageError("name a FILE (- for standard input) or --generate N")
-    if not math.isfinite(rate):
-        raise click.UsageError(f"--rate {rate} is not a number of records a second")
+    require_rate(rate)
     settings = loaded(config, overrides).settings
     configure_logging(settings.log)
     topic = topic or settings.kafka.topics[0]

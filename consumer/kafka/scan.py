@@ -10,6 +10,7 @@ import aiokafka
 
 from consumer.errors import KafkaError
 from consumer.kafka.client import ClientError, described, make_reader, position_of
+from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.probe import answered, connected_admin
 from consumer.record import TopicPartition
 from consumer.settings import Kafka
@@ -70,6 +71,7 @@ async def open_scan(kafka: Kafka, only: Mapping[TopicPartition, int] | None = No
     KafkaUnreachableError or KafkaError.
     """
     reader = make_reader(kafka)
+    limit_decompression(kafka.max_batch_bytes)
     keys: Collection[aiokafka.TopicPartition]
     try:
         async with connected_admin(kafka) as admin:

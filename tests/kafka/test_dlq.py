@@ -490,7 +490,7 @@ async def test_undecodable_letters_run_through_all_that_match(cluster: Cluster) 
     routes = "".join(homing(cluster, name) + "match = { is_test = false }\n" for name in ("one", "two"))
     code, out, err = await dlq(cluster, "redrive", routes=routes)
     assert (code, handled(cluster)) == (1, [("one", 1), ("two", 1)]), err
-    assert "redriven: 2 handled, 1 failed again, 1 matched no route" in out
+    assert "redriven: 2 handled, 1 failed again, 1 wanted by no route" in out
 
 
 async def test_tombstones(cluster: Cluster) -> None:
@@ -505,6 +505,9 @@ async def test_tombstones(cluster: Cluster) -> None:
         (None, None, NOON),
     ]
     assert await redriven(cluster, routes=homing(cluster) + "tombstones = true\n") == [1, 2]
+    await put(cluster, a_letter(cluster, 3, None))
+    code, out, err = await dlq(cluster, "redrive", routes=homing(cluster))
+    assert (code, "redriven: 0 handled, 0 failed again, 1 wanted by no route" in out) == (0, True), err
 
 
 async def test_batches(cluster: Cluster) -> None:
@@ -533,6 +536,52 @@ async def test_a_call_that_would_not_end(cluster: Cluster) -> None:
         async with asyncio.timeout(8):
             assert await process.wait() == 70
     assert await left(cluster) == (1, 0)
+
+
+async def test_a_handler_that_the_daemon_uses(cluster: Cluster) -> None:
+    """What only one process may own is said with the way out; routes without letters are not even entered."""
+    await cluster.create(dead_letters=1)
+    await put(cluster, a_letter(cluster, 1))
+    lines = a_route("consumer.handlers.jsonl:JsonLines", "lines", path=cluster.folder / "a.jsonl")
+    async with cluster.run(routes=lines, name="daemon") as daemon:
+        await daemon.said("partitions assigned")
+        assert await redriven(cluster, routes=homing(cluster) + lines) == [1]
+        await put(cluster, a_letter(cluster, 2, route="lines"))
+        code, _, err = await dlq(cluster, "redrive", routes=lines)
+        assert code == 2
+        assert "a.jsonl is being written already" in err
+        assert "is the daemon running? stop it" in err
+        assert await daemon.stop() == 0
+    assert await left(cluster) == (1, 1)
+
+
+async def test_the_fuse(cluster: Cluster) -> None:
+    """When most letters fail again the rest is kept for when it is known why; the limit can be set for a run."""
+    await cluster.create(dead_letters=1)
+    await put(cluster, *(a_letter(cluster, offset, an_event("bad")) for offset in range(40)))
+    small = ("dead_letter.limit_window_records=10",)
+    code, out, err = await dlq(cluster, "redrive", overrides=small)
+    assert code == 74
+    assert "most letters fail again: find out why before the rest is run" in err
+    assert "0 handled, 10 failed again" in out or "0 handled, 9 failed again" in out
+    code, out, err = await dlq(cluster, "redrive", overrides=(*small, "dead_letter.limit_ratio=1.0"))
+    assert (code, await left(cluster)) == (1, (40, 0)), (out, err)
+
+
+async def test_past_an_aborted_transaction(cluster: Cluster) -> None:
+    """Letters that were never committed are none; what ends a topic with markers ends list and redrive too."""
+    await cluster.create(dead_letters=1)
+    await put(cluster, a_letter(cluster, 1))
+    async with cluster.producer(transactional_id=f"{cluster.topic}-t") as producer:
+        for commits in (True, False):
+            await producer.begin_transaction()
+            made = a_letter(cluster, 2 if commits else 3)
+            await producer.send_and_wait(made.topic, made.value, made.key, partition=0, headers=made.headers)
+            await (producer.commit_transaction() if commits else producer.abort_transaction())
+    async with asyncio.timeout(10):
+        assert await left(cluster) == (2, 0)
+        assert await redriven(cluster) == [1, 2]
+        assert await left(cluster) == (0, 2)
 
 
 # -- republish ---------------------------------------------------------------------------------------------------------

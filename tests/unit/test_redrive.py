@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer import Retry
+from consumer.bounded import Bounded, ends_of
 from consumer.errors import LetterDelayedError, LetterRefusedError, SettingsError
 from consumer.instructions import Pause
 from consumer.letter import Cause, Letter, Writer, write_context
+from consumer.pace import Pace
 from consumer.partition import Chunk
 from consumer.record import Position, Record, TopicPartition
-from consumer.redrive import Bounded, Pace, as_consumed, ends_of, republishing, require_routes
+from consumer.redrive import as_consumed, republishing, require_routes
 from consumer.settings import DeadLetterSettings
 from tests.unit.source import KEY, MemorySource, a_chunk, a_record
 

@@ -1,0 +1,170 @@
+"""``session-consumer dlq redrive``: dead letters through their handlers once more, or back on a topic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import msgspec
+
+from consumer.cli.dead_letters import letter_settings, print_counts, survey_letters
+from consumer.cli.filters import filters
+from consumer.cli.options import require_rate, settings_options
+from consumer.cli.progress import Progress
+from consumer.cli.run import until_signal
+from consumer.daemon import enter_handlers, make_decoder, make_routes
+from consumer.decoding import Decoder
+from consumer.dispatch import Route
+from consumer.errors import ConsumerError, SettingsError, hint
+from consumer.kafka.letters import LetterBox
+from consumer.kafka.probe import probe_topics
+from consumer.letter import NO_ROUTE, Writer
+from consumer.record import Position
+from consumer.redrive import Redrive, republishing, require_routes
+from consumer.settings import Settings, dead_letter_topics
+from consumer.signals import Signals
+from consumer.survey import MAX_REDRIVES, Filter
+
+WATCH_SECONDS = 0.2
+WAITING_SECONDS = 5.0
+METADATA_BYTES = 4096
+"""What a broker keeps beside an offset, unless its ``offset.metadata.max.bytes`` says otherwise."""
+
+
+@click.command()
+@filters
+@click.option("--dry-run", is_flag=True, help="Say what would be run, and do nothing.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 1_000_000),
+    default=0.0,
+    help="At most this many letters a second; 0: all at once.",
+)
+@click.option("--to", "to_topic", metavar="TOPIC", help="Put the original records on this topic; no handler is called.")
+@click.option(
+    "--max-redrives",
+    type=click.IntRange(1, 1_000_000),
+    default=MAX_REDRIVES,
+    show_default=True,
+    help="Leave letters alone that were redriven and failed so often.",
+)
+@settings_options
+def redrive(
+    *,
+    chosen: Filter,
+    dry_run: bool,
+    rate: float,
+    to_topic: str | None,
+    max_redrives: int,
+    config: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Run dead letters through the route that failed, here and now.
+
+    Those of no route, as they could not be read, run through every route that matches. What fails again becomes a new
+    letter. A redrive that is stopped goes on where it was when it is started with the same filters: its offsets are
+    kept under a group of its own, one for each set of filters. Exits 1 when letters failed again.
+    """
+    require_rate(rate)
+    settings = letter_settings(config, overrides)
+    chosen = msgspec.structs.replace(chosen, max_redrives=max_redrives)
+    if len(chosen.as_text()) > METADATA_BYTES:
+        raise click.UsageError("so many filters cannot be kept with the offsets; choose fewer at a time")
+    routes = [] if to_topic else make_routes(settings, os.environ)
+    for name in {*chosen.routes} - {NO_ROUTE} if routes else ():
+        names = [route.name for route in routes]
+        if name not in names:
+            raise SettingsError(f"--route: the settings have no route {name!r}{hint(name, names)}")
+    if to_topic in dead_letter_topics(settings):
+        raise SettingsError(f"--to: {to_topic!r} is a topic for dead letters; the originals would be lost among them")
+    failed = asyncio.run(_redrive(settings, routes, chosen, Progress(), rate, to_topic, dry_run=dry_run))
+    if failed:
+        raise ConsumerError(f"{failed:,} letters failed again; each has a new letter that says why: dlq list --letters")
+
+
+async def _redrive(
+    settings: Settings,
+    routes: list[Route],
+    chosen: Filter,
+    progress: Progress,
+    rate: float,
+    to_topic: str | None,
+    *,
+    dry_run: bool,
+) -> int:
+    """Return how many failed again."""
+    survey = await until_signal(survey_letters(settings, chosen, progress))
+    if survey is None:
+        progress.say("stopped before all letters were read: nothing was run")
+        return 0
+    if dry_run:
+        print_counts(progress, survey)
+    if survey.capped:
+        progress.say(f"{survey.capped:,} letters failed again {chosen.max_redrives} times; --max-redrives lets them in")
+    to_run = survey.to_run
+    if not to_topic:
+        require_routes(to_run, [route.name for route in routes])
+    if not to_run:
+        progress.say("no dead letter is left to redrive")
+    elif dry_run:
+        progress.print(f"{len(to_run):,} letters would be run; nothing was done")
+    elif to_topic:
+        return await _republish(settings, chosen, to_run, to_topic, progress, rate)
+    else:
+        if NO_ROUTE not in to_run.values():  # a handler may own something that the daemon uses now
+            routes = [route for route in routes if route.name in to_run.values()]
+        running = Redrive(settings, routes, make_decoder(settings), chosen, to_run, rate)
+        return await _run(settings, running, routes, progress)
+    return 0
+
+
+async def _republish(
+    settings: Settings, chosen: Filter, to_run: Mapping[Position, str], topic: str, progress: Progress, rate: float
+) -> int:
+    await probe_topics(msgspec.structs.replace(settings.kafka, topics=[topic]), "create it first", "--to")
+    letters = LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id))
+    route = republishing(letters, topic, lambda error: running.fail(error))  # noqa: PLW0108 - made below
+    running = Redrive(settings, [route], Decoder(bytes, bytes, 2**31), chosen, dict.fromkeys(to_run, route.name), rate)
+    try:
+        return await _run(settings, running, [route], progress)
+    finally:
+        await letters.close()
+
+
+async def _run(settings: Settings, running: Redrive, routes: list[Route], progress: Progress) -> int:
+    total = len(running.to_run)
+    async with contextlib.AsyncExitStack() as opened:
+        opened.enter_context(Signals(running.stop, settings.delivery.drain_seconds))
+        try:
+            await enter_handlers(routes, opened)
+        except SettingsError as error:
+            raise SettingsError(f"{error} (a redrive calls handlers itself: is the daemon running? stop it)") from error
+        tell = opened.enter_context(progress.bar("redriving", total))
+        work = asyncio.ensure_future(running.run())
+        await asyncio.wait([work], timeout=WAITING_SECONDS)
+        if not running.joined and not work.done():
+            progress.say(
+                f"waiting for group {running.group}: a redrive that was killed stays in it for"
+                f" kafka.session_timeout_seconds = {settings.kafka.session_timeout_seconds:g}"
+            )
+        while not work.done():
+            tell(min(running.done, total - 1))
+            await asyncio.wait([work], timeout=WATCH_SECONDS)
+        tell(total if running.complete else running.done)
+        try:
+            work.result()
+        finally:
+            _summarize(running, progress)
+    return running.failed_again
+
+
+def _summarize(running: Redrive, progress: Progress) -> None:
+    handled, unwanted = running.done - running.failed_again, len(running.unwanted)
+    no_route = f", {unwanted:,} wanted by no route" if unwanted else ""
+    progress.print(f"redriven: {handled:,} handled, {running.failed_again:,} failed again{no_route}")
+    if not running.complete:
+        progress.say("stopped before the end; the same command goes on from there")
