@@ -325,3 +325,27 @@ async def test_waits_are_given_up_at_a_stop(error: Exception, kind: str, orderin
         assert bench.tally.routes["r0"].abandoned == 1
     assert source.committed == 1
     assert not source.ahead
+
+
+async def test_a_batch_whose_time_comes_during_a_pause_is_called_after_it() -> None:
+    """While what another route needs is down, no batch is called either; it is when the pause is over."""
+    source = LogSource(keyed([b"a"] * 2))
+    batches: list[list[bytes]] = []
+    down = True
+
+    def collect(events: list[bytes]) -> None:
+        batches.append(list(events))
+        source.done.update((0, 1))
+
+    async def needs(_event: bytes, record: Record) -> None:
+        if record.offset == 1 and down:
+            raise Pause(after=0.005)
+
+    routes = [a_batch_route(collect, "r0", max_records=10, max_seconds=0.01), a_route(needs, "r1")]
+    async with an_engine_on(source, *routes, retry=QUICK) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.tally.routes["r1"].retries > 10)
+        assert batches == []
+        down = False
+        await until(lambda: source.committed == source.end)
+    assert batches == [[b"x", b"x"]]
