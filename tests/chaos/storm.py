@@ -107,7 +107,6 @@ class Storm(Run):
             self._tell(self.recoveries[-1])
         if fault.heal is not None and not fault.seconds:
             await fault.heal(self)
-        await asyncio.sleep(self._random.uniform(*self._plan.pause))
 
     async def _flows(self, seconds: float) -> None:
         """Wait until all that is there now, in every partition, is committed."""
