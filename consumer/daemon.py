@@ -73,11 +73,11 @@ async def enter_handlers(routes: Sequence[Route], opened: contextlib.AsyncExitSt
                 raise SettingsError(f"routes ({route.name}): {why}") from error
 
 
-def make_letter_box(settings: Settings, *, of_letters: bool = False) -> LetterBox | None:
+def make_letter_box(settings: Settings) -> LetterBox | None:
     """Make what writes dead letters; None when ``dead_letter.topic`` is empty."""
     if not settings.dead_letter.topic:
         return None
-    return LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id, of_letters))
+    return LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id))
 
 
 class Daemon:
@@ -211,7 +211,7 @@ class Daemon:
         joined = False
         while not joined and not self._stopping.is_set():
             log.error("this Kafka client cannot go on; making another", reason=lost.reason, why=str(lost))
-            await asyncio.sleep(self._rebuilt.begin(time.monotonic(), lost))
+            await asyncio.sleep(await self._backoff(lost))
             try:
                 await self._source.rebuild(lost.reason)
                 joined = True
@@ -220,6 +220,12 @@ class Daemon:
         # What was found meanwhile was found of a client that is no more.
         self._lost = None
         self._lost_now.clear()
+
+    async def _backoff(self, lost: ClientLostError) -> float:
+        """Count a new client, and say how long it waits; while nobody can talk to the group it is not our fault."""
+        if lost.reason in ("commit", "rebalance") and not await self._source.group_answers():
+            return LONGEST_BACKOFF_SECONDS
+        return self._rebuilt.begin(time.monotonic(), lost)
 
     async def _poll_until_lost(self, engine: Engine) -> ClientLostError | None:
         """Poll until the client is lost, or found to be; None at the daemon's end."""
@@ -273,7 +279,7 @@ class Daemon:
         return Vitals(
             beat=self._beat,
             heard_at=self._source.heard_at if joined else -math.inf,
-            rebalancing=self._source.rebalancing,
+            rebalancing=self._source.rebalancing or self._source.doubtful(self._beat),
             flushing=engine is not None and engine.flushing,
             partitions=engine.vitals() if engine is not None and joined else (),
             client=sum(self.tally.client_rebuilds.values()),

@@ -37,6 +37,7 @@ class Vitals(NamedTuple):
     heard_at: float
     """Monotonic time at which a broker last answered; -inf before the group was joined."""
     rebalancing: bool
+    """Whether it waits for the group: for an assignment, or to be heard of again."""
     flushing: bool
     """Whether commits wait for a handler's flush, or for one that fails."""
     partitions: Sequence[Vital]
@@ -65,7 +66,7 @@ SAID: dict[Kind, str] = {
     "call": "a handler's call does not end",
     "fetch": "records wait at the brokers and none arrives",
     "commit": "what is done is not committed",
-    "rebalance": "the group does not come to an assignment",
+    "rebalance": "the group does not answer, or comes to no assignment",
 }
 CURABLE: frozenset[Kind] = frozenset({"fetch", "commit", "rebalance"})
 """What another client may cure."""

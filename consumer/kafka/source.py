@@ -108,7 +108,7 @@ class KafkaSource:
             raise ClientLostError("error", f"joining again failed: {described(error)}") from error
 
     async def _connect(self) -> None:
-        """Make a client and join; what is made is closed again when that fails.
+        """Make a client and join; one that fails is closed by the next ``rebuild``, or by ``stop``.
 
         aiokafka waits for an assignment without end. One that a group can come to is there within a rebalance, begun
         when the session of a member that died has ended.
@@ -126,10 +126,8 @@ class KafkaSource:
         except TimeoutError as error:
             await self.stop()
             raise ClientLostError("rebalance", f"no assignment came within {seconds:g} s of joining") from error
-        except BaseException:  # a cancellation as well: nobody else knows of this client
-            await self.stop()
-            raise
         self._note_heartbeats()
+        self._fence_commits()
         self._fetch = fetch(consumer, self._tally.bytes_consumed)
         self.joined = True
 
@@ -145,6 +143,23 @@ class KafkaSource:
             return heard
 
         coordinator._do_heartbeat = noted
+
+    def _fence_commits(self) -> None:
+        """Refuse a commit that would be sent again as somebody else.
+
+        aiokafka looks up who we are at each attempt. A commit waits for the coordinator, the group throws us out, and a
+        heartbeat hears of it: the next attempt would go out as nobody's, which a group without members takes, or under
+        the next generation, for partitions that are another's by then.
+        """
+        coordinator = self._consumer._coordinator
+        send = coordinator._do_commit_offsets
+
+        async def fenced(assignment: Any, offsets: Any) -> None:
+            if coordinator.generation < 0 or not assignment.active:
+                raise CommitFailedError("the group has moved on since the commit began")
+            await send(assignment, offsets)
+
+        coordinator._do_commit_offsets = fenced
 
     def doubtful(self, now: float) -> bool:
         """Whether the group may have given this member's partitions away without its knowing."""
@@ -202,18 +217,20 @@ class KafkaSource:
         if consumer is None:
             return
         self._rebalances.source = None
-        with contextlib.suppress(TimeoutError, ClientError, OSError):
-            async with asyncio.timeout(STOP_SECONDS):
-                try:
-                    await consumer.stop()
-                except asyncio.CancelledError:
-                    task = asyncio.current_task()
-                    if task is not None and task.cancelling():
-                        raise
-        await _end_tasks(consumer)  # first: they would connect again
-        with contextlib.suppress(TimeoutError, ClientError, OSError):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await consumer._client.close()
+        try:
+            with contextlib.suppress(TimeoutError, ClientError, OSError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    try:
+                        await consumer.stop()
+                    except asyncio.CancelledError:
+                        task = asyncio.current_task()
+                        if task is not None and task.cancelling():
+                            raise
+        finally:  # when we are cancelled as well
+            await _end_tasks(consumer)  # first: they would connect again
+            with contextlib.suppress(TimeoutError, ClientError, OSError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await consumer._client.close()
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -257,6 +274,19 @@ class KafkaSource:
         if consumer is None or self._fetch is None:
             return True
         return bool(consumer._subscription.reassignment_in_progress)
+
+    async def group_answers(self) -> bool:
+        """Whether a new client can talk to the group's coordinator: else no client could do better than ours."""
+        admin = make_admin(self._kafka)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await admin.start()
+                await admin.list_consumer_group_offsets(self._kafka.group_id)
+        except (ClientError, OSError, TimeoutError):
+            return False
+        finally:
+            await admin.close()
+        return True
 
     def rebalancing_for(self, now: float) -> float:
         """Return for how many seconds this member has waited for the group's decision; 0 when it does not."""

@@ -1,7 +1,8 @@
 """A broker in this process, for faults that a real one will not produce on demand: it speaks just enough of Kafka.
 
-One node, one topic, one member a group: whoever joins last, and it is fenced as Kafka fences. It is made of aiokafka's own protocol structs; what it answers to an API can be
-replaced, delayed, withheld or cut off. Everything that a real Kafka can do is tested on a real Kafka.
+One node, one topic, one member a group: whoever joined last, and it is fenced as Kafka fences. It is made of aiokafka's
+own protocol structs; what it answers to an API can be replaced, delayed, withheld or cut off. Everything that a real
+Kafka can do is tested on a real Kafka.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ UNKNOWN_TOPIC, OFFSET_OUT_OF_RANGE, ILLEGAL_GENERATION, UNKNOWN_MEMBER, REBALANC
 Answer = Callable[[int, Any, Any], Awaitable[Any] | Any]
 """Takes the version, the response type and the request; returns a response, bytes to send instead, or None for the
 usual one."""
+SILENCE = object()
+"""An answer that never comes; the connection is silent from then on."""
 
 
 class Commit(NamedTuple):
@@ -103,7 +106,10 @@ class FakeBroker:
         """Error codes for heartbeats (12), commits (8) and fetches (1)."""
         self.answers: dict[int, Answer] = {}
         self.silent: set[int] = set()
-        """APIs whose requests are read and never answered."""
+        """APIs whose requests are read and never answered, nor any that follow on that connection: Kafka answers in
+        order."""
+        self.correlated = False
+        """Whether bytes that are sent instead of a response get the right length and correlation id put before them."""
         self.topic_error = 0
         self.fetch_seconds = 0.01
         self.generation = 0
@@ -162,19 +168,26 @@ class FakeBroker:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)
+        muted = False
         try:
             while True:
                 (size,) = struct.unpack(">i", await reader.readexactly(4))
                 frame = io.BytesIO(await reader.readexactly(size))
-                api, version, correlation, _client = RequestHeader_v1.SCHEMA.decode(frame)
+                header: Any = RequestHeader_v1.SCHEMA.decode(frame)
+                api, version, correlation, _client = header
                 kind = REQUESTS[api, version]
                 request = kind.decode(frame)
                 self.requests[api] += 1
-                if api in self.silent:
+                muted = muted or api in self.silent
+                if muted:
                     continue
                 answer = await self._answer(api, version, kind.RESPONSE_TYPE, request)
-                if not isinstance(answer, bytes):
-                    body = struct.pack(">i", correlation) + answer.encode()
+                muted = answer is SILENCE
+                if muted:
+                    continue
+                if not isinstance(answer, bytes) or self.correlated:
+                    body = struct.pack(">i", correlation)
+                    body += answer if isinstance(answer, bytes) else answer.encode()
                     answer = struct.pack(">i", len(body)) + body
                 writer.write(answer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):

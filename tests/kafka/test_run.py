@@ -148,7 +148,7 @@ async def test_on_halt_exit(cluster: Cluster, tmp_path: Path, bad: bytes, why: s
 
 
 async def test_failing_handler_halts(cluster: Cluster, tmp_path: Path) -> None:
-    """A handler that goes on raising and no topic for dead letters halt the partition; nothing of the record is said."""
+    """A handler that goes on raising, without dead letters, halts its partition; nothing of the record is said."""
     await cluster.create()
     await cluster.produce(map(a_session, range(10)))
     routes = a_route(RECORDER, path=tmp_path / "handled", fail_at=4)
