@@ -58,7 +58,7 @@ async def test_every_record_has_its_outcome(cluster: Cluster, folder: Path, orde
     kinds = Counter(each.kind for each in sent.values())
     reasons = Counter(BAD[each.kind] for each in sent.values() if each.kind in BAD)
     async with a_daemon(cluster, folder, f"delivery.ordering={ordering}") as daemon:
-        await eventually(lambda: committed(cluster), seconds=90)
+        await eventually(lambda: committed(cluster), seconds=240)
         await check_counts(cluster, daemon, kinds, reasons)
         assert await daemon.stop() == 0
     assert not [line for line in daemon.lines if CALLER in line]
@@ -109,7 +109,7 @@ async def test_kills_lose_no_record_and_no_letter(cluster: Cluster, folder: Path
             await asyncio.sleep(random.uniform(0.05, 1.0))
             daemon.signal(signal.SIGKILL)
     async with a_daemon(cluster, folder, "delivery.ordering=key") as daemon:
-        await eventually(lambda: committed(cluster), seconds=90)
+        await eventually(lambda: committed(cluster), seconds=240)
         assert await daemon.stop() == 0
     found = await failing.letters(cluster)
     assert (failing.wrong(sent, found), failing.lost(sent, folder, found)) == ([], [])
