@@ -16,6 +16,8 @@ from tests.cluster import Cluster, a_route, eventually
 from tests.process import RunningConsumer, command, started
 
 EVENTS = 20_000
+REDRIVING = ("delivery.max_record_bytes=1000000", "dead_letter.limit_ratio=1")
+"""Larger records may pass then; and a redrive of nothing but undecodable letters is meant."""
 QUICK_RETRIES = (
     "retry.attempts=3",
     "retry.initial_seconds=0.01",
@@ -43,7 +45,7 @@ def a_daemon(cluster: Cluster, folder: Path, *overrides: str, name: str = "a") -
 
 async def dlq(cluster: Cluster, *arguments: str) -> tuple[int, str, str]:
     """Run a ``dlq`` command with the settings of the daemon ``a``."""
-    daemon = a_daemon(cluster, cluster.folder / "done", "delivery.max_record_bytes=1000000")
+    daemon = a_daemon(cluster, cluster.folder / "done", *REDRIVING)
     return await command("dlq", *arguments, *daemon.arguments[2:])
 
 
@@ -156,7 +158,7 @@ def short_session_options(overrides: tuple[str, ...]) -> list[str]:
 
 async def killed_after(cluster: Cluster, seconds: float, *arguments: str) -> None:
     """Run a ``dlq`` command and kill it after so many seconds, unless it ended before."""
-    daemon = a_daemon(cluster, cluster.folder / "done", "delivery.max_record_bytes=1000000")
+    daemon = a_daemon(cluster, cluster.folder / "done", *REDRIVING)
     async with started("dlq", *arguments, *daemon.arguments[2:]) as process:
         try:
             async with asyncio.timeout(seconds):
