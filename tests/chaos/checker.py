@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -27,12 +28,11 @@ def ahead(produced: Mapping[int, Sequence[int]], calls: Iterable[Call], commits:
             ended[place] = min(call.ended_ns, ended.get(place, call.ended_ns))
     never = 1 << 63
     # The time at which all below an offset had ended, offset by offset.
-    complete = {
-        p: _running_maximum([ended.get((p, o), never) for o in sorted(offsets)]) for p, offsets in produced.items()
-    }
+    in_order = {p: sorted(offsets) for p, offsets in produced.items()}
+    complete = {p: _running_maximum([ended.get((p, o), never) for o in offsets]) for p, offsets in in_order.items()}
     broken = []
     for commit in commits:
-        below = sum(1 for offset in produced.get(commit.partition, ()) if offset < commit.offset)
+        below = bisect_left(in_order.get(commit.partition, ()), commit.offset)
         if below and complete[commit.partition][below - 1] > commit.at_ns + CLOCK_NS:
             broken.append(f"{commit.partition}: {commit.offset} was committed before all below it was handled")
     return broken
@@ -83,13 +83,15 @@ def needless_repeats(calls: Sequence[Call], commits: Sequence[Commit]) -> list[s
     by_partition: dict[int, list[Commit]] = defaultdict(list)
     for commit in commits:
         by_partition[commit.partition].append(commit)
+    times = {partition: [commit.at_ns for commit in found] for partition, found in by_partition.items()}
     seen: set[tuple[int, int]] = set()
     broken = []
     for call in calls:
         place = call.partition, call.offset
         if place in seen:
-            known = [c.offset for c in by_partition[call.partition] if c.at_ns + CLOCK_NS < call.began_ns]
-            if known and call.offset < known[-1]:
-                broken.append(f"{call.partition}@{call.offset} was repeated below the commit {known[-1]}")
+            known = bisect_left(times.get(call.partition, ()), call.began_ns - CLOCK_NS)
+            last = by_partition[call.partition][known - 1].offset if known else 0
+            if call.offset < last:
+                broken.append(f"{call.partition}@{call.offset} was repeated below the commit {last}")
         seen.add(place)
     return broken
