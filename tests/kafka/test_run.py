@@ -50,7 +50,8 @@ async def test_two_processes_share_the_partitions(cluster: Cluster, tmp_path: Pa
     await cluster.create(partitions=4)
     out = tmp_path / "handled"
     routes = a_route(RECORDER, path=out, delay=0.001)
-    flowing = asyncio.create_task(produce_for_a_while(cluster, partitions=4, rounds=40))
+    enough = asyncio.Event()
+    flowing = asyncio.create_task(produce_until(enough, cluster, partitions=4))
     async with cluster.run(routes=routes, name="a") as first:
         await eventually(lambda: len(noted(out)) > 100)
         async with cluster.run(routes=routes, name="b") as second:
@@ -61,6 +62,7 @@ async def test_two_processes_share_the_partitions(cluster: Cluster, tmp_path: Pa
             await eventually(shared)
             await eventually(lambda: len({line.split()[3] for line in out.read_text().splitlines()}) == 2)
             assert await second.stop() == 0
+        enough.set()
         produced = await flowing
         await eventually(lambda: len(noted(out)) >= produced)
         await eventually(lambda: cluster_caught_up(cluster))
@@ -72,16 +74,16 @@ async def test_two_processes_share_the_partitions(cluster: Cluster, tmp_path: Pa
         assert offsets == sorted(offsets)
 
 
-async def produce_for_a_while(cluster: Cluster, partitions: int, rounds: int) -> int:
+async def produce_until(enough: asyncio.Event, cluster: Cluster, partitions: int) -> int:
     count = 0
     async with cluster.producer() as producer:
-        for number in range(rounds):
+        while not enough.is_set():
             for partition in range(partitions):
                 for _ in range(20):
                     await producer.send(cluster.topic, a_session(count), partition=partition)
                     count += 1
             await producer.flush()
-            await asyncio.sleep(0.1 if number else 0)  # spreads the load; nothing waits for it
+            await asyncio.sleep(0.1)  # spreads the load; nothing waits for it
     return count
 
 
