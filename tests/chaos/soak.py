@@ -54,6 +54,9 @@ def judge(samples: list[Sample]) -> list[str]:
         print(f"  {name}: peak {before:.1f} in the first third, {after:.1f} in the last", flush=True)
         if after > before + allowed:
             broken.append(f"{name} grew from {before:.1f} to {after:.1f}")
+    for name in ("rss_mb", "blocks", "native_mb"):
+        before, after = (statistics.median(getattr(each, name) for each in part) for part in (first, last))
+        print(f"  {name}: median {before:.1f} in the first third, {after:.1f} in the last", flush=True)
     delays = sorted(each.loop_delay for each in samples)
     print(
         f"  loop delay: median {statistics.median(delays) * 1e3:.1f} ms,"
@@ -63,8 +66,8 @@ def judge(samples: list[Sample]) -> list[str]:
     return broken
 
 
-async def soak(seed: int, minutes: float) -> int:
-    """Run, judge the history and the samples; return how much was broken."""
+async def soak(seed: int, minutes: float, keep: Path | None) -> int:
+    """Run, judge the history and the samples, which ``keep`` gets too; return how much was broken."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     random = Random(seed)
     faults = [random.choice(FAULTS) for _ in range(max(1, int(minutes * 60 / (FAULT_SECONDS + 5))))]
@@ -87,6 +90,8 @@ async def soak(seed: int, minutes: float) -> int:
             report = await run.judged()
         print(describe(plan, report), *report.broken[:20], sep="\n  ", flush=True)
         lines = Path(os.environ[FILE]).read_bytes().splitlines()
+        if keep is not None:
+            keep.write_bytes(b"\n".join(lines))
         return len(report.broken) + len(judge([msgspec.json.decode(line, type=Sample) for line in lines]))
 
 
@@ -99,9 +104,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make soak")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--samples", type=Path, help="where to keep the samples, JSON Lines")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    sys.exit(min(1, asyncio.run(soak(options.seed, options.minutes))))
+    sys.exit(min(1, asyncio.run(soak(options.seed, options.minutes, options.samples))))
 
 
 if __name__ == "__main__":

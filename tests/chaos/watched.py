@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import sys
 import time
@@ -29,6 +30,26 @@ class Sample(msgspec.Struct):
     tasks: int
     loop_delay: float
     """Seconds by which the event loop came late to this sample."""
+    blocks: int
+    """Blocks that Python's allocator has given out: a leak of objects shows here, without the noise of freed pages."""
+    native_mb: float
+    """What the C library's allocator has given out: with ``rss_mb`` it tells memory in use from memory kept."""
+
+
+class _Mallinfo2(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+    ))  # fmt: skip
+
+
+def _native_bytes() -> int:
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except AttributeError:  # not glibc ≥ 2.33
+        return 0
+    mallinfo2.restype = _Mallinfo2
+    info = mallinfo2()
+    return int(info.uordblks + info.hblkhd)
 
 
 async def sample_forever(file: Path) -> None:
@@ -44,6 +65,8 @@ async def sample_forever(file: Path) -> None:
             threads=len(os.listdir("/proc/self/task")),
             tasks=len(asyncio.all_tasks()),
             loop_delay=max(0.0, time.monotonic() - due),
+            blocks=sys.getallocatedblocks(),
+            native_mb=_native_bytes() / 1e6,
         )
         with file.open("ab") as opened:
             opened.write(msgspec.json.encode(sample) + b"\n")
