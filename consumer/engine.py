@@ -156,7 +156,7 @@ class Engine:
         self._doubtful = doubtful
         log.warning("not heard by the group for a session" if doubtful else "heard by the group again")
         for lanes in self._lanes.values():
-            lanes.doubt(doubtful=doubtful)
+            lanes.waits.doubt(doubtful=doubtful)
 
     def _begin(self, partition: Partition) -> Lanes:
         key, tally, routes = partition.key, self._tally, self._routes
@@ -167,7 +167,7 @@ class Engine:
         max_bytes = max(1, self._delivery.max_in_flight_bytes // 2)
         batches = {
             route.name: RouteBatch(
-                route, lanes.settler, tally.routes[route.name], lanes.spawn, lanes.wake, lanes.chosen, max_bytes
+                route, lanes.settler, tally.routes[route.name], lanes.spawn, lanes.waits.wake, lanes.chosen, max_bytes
             )
             for route in routes
             if route.handler.takes_batches
@@ -275,7 +275,7 @@ class Engine:
         way_out = self._way_out(key, reason, next_offset)
         partition.stop_at(Halt(reason, offset, explanation, way_out))
         if key in self._lanes and self._lanes[key].partition is partition:
-            self._lanes[key].wake()
+            self._lanes[key].waits.wake()
         log.error(
             "partition halted",
             topic=key.topic,
@@ -314,7 +314,7 @@ class Engine:
             await self._source.wait([key for key, lanes in self._lanes.items() if lanes.idle], POLL_SECONDS)
             for key, lanes in self._lanes.items():
                 if lanes.idle and self._source.ready(key):
-                    lanes.wake()
+                    lanes.waits.wake()
 
     async def commit_forever(self) -> None:
         """Commit what is done, once each interval."""

@@ -11,7 +11,6 @@ record, does what queued up behind its key meanwhile, and ends if another pulls 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
@@ -21,13 +20,14 @@ from consumer.batch import RouteBatch
 from consumer.dispatch import Calls, Route, failure_of
 from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError, place_of
 from consumer.outcome import HaltReason
-from consumer.partition import Chunk, Hold, Partition
+from consumer.partition import Chunk, Partition
 from consumer.record import TopicPartition
 from consumer.settings import Delivery
 from consumer.settle import Failures, Settler
 from consumer.stretch import LOOK_EVERY, SLOW_SECONDS, Run, Stretch
 from consumer.tally import RouteTally, Tally
 from consumer.turns import Turns
+from consumer.waits import Waits
 
 
 class Intake(Protocol):
@@ -78,26 +78,22 @@ class Lanes:
         self._tally = tally
         self._begin_task = begin_task
         self._failures = failures
-        self.settler = Settler(partition, self, failures, tally, self._again)
         self._concurrency = 1 if delivery.ordering == "partition" else delivery.concurrency
+        # A place that becomes free: the puller may be waiting in a call, and had nobody to hand over to until now.
+        self.waits = Waits(partition, self._concurrency, self._after_yield)
+        self.settler = Settler(partition, self.waits, failures, tally, self._again)
         self._busy: dict[bytes | None, Queue] | None = {} if delivery.ordering == "key" else None
         self._batches: list[RouteBatch] = []
         self._calls: Calls
         self._stretch: Run | None = None
         self._route, self._counts = "", RouteTally()
         self._chunk: Chunk | None = None
-        self._runners = 0
         self._puller: object | None = None
         self._current: Any = None
         """The record that the puller has in dispatch; None while it waits of its own accord."""
         self._armed = False
         self._step = 1
         """Records between two looks at the clock: fewer when handlers are slow."""
-        self._wake = asyncio.Event()
-        self._end = asyncio.Event()
-        self._doubt: Hold | None = None
-        self._places: deque[asyncio.Future[None]] = deque()
-        """Records whose wait is over and that need a runner's place to be called again."""
 
     def begin(
         self,
@@ -116,7 +112,7 @@ class Lanes:
         self._calls = calls
         self._stretch = stretch
         self._batches = self.partition.batches = batches
-        self._runners += 1
+        self.waits.runners += 1
         self.spawn(self._run_after(earlier))
 
     def _again(self, raw: Any, route: str, behind: bool) -> Coroutine[Any, Any, None]:
@@ -126,21 +122,12 @@ class Lanes:
         """Return a raw record's event and the routes that get it."""
         return self._calls.chosen(raw)
 
-    def wake(self) -> None:
-        """Say that there may be data, or room, or an end."""
-        self._wake.set()
-        if self.partition.ended:
-            self._end.set()
-            for place in self._places:
-                if not place.done():
-                    place.set_result(None)
-
     def close(self) -> None:
         """Start nothing more, but for batches in the making, which are called at once."""
         self.partition.close()
         for batch in self._batches:
             batch.call_now()
-        self.wake()
+        self.waits.wake()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something as a task that the drain waits for."""
@@ -168,7 +155,7 @@ class Lanes:
                 if self._puller is me:
                     self._puller = None
         finally:
-            self._leave()
+            self.waits.leave()
 
     async def _pull(self, me: object) -> None:
         while self._puller is me:
@@ -380,14 +367,14 @@ class Lanes:
     async def _data(self) -> bool:
         """Wait until something can be taken; False at the end."""
         self.idle = True
-        await self._woken()
+        await self.waits.woken()
         self.idle = False
         return not self.partition.ended
 
     async def _room(self) -> bool:
         """Wait until there is room again; False at the end."""
         while self._crowded():
-            await self._woken()
+            await self.waits.woken()
             if self.partition.ended:
                 return False
         return True
@@ -401,86 +388,6 @@ class Lanes:
             if not self._crowded():  # somebody may have said Pause while this one waited for its turn
                 return not self.partition.ended
         return False
-
-    async def _woken(self) -> None:
-        self._wake.clear()
-        if not self.partition.ended:
-            await self._wake.wait()
-
-    # -- waits of what failed ------------------------------------------------------------------------------------
-
-    async def wait(self, seconds: float, *, own_pause: bool, place: bool) -> bool:
-        """Wait, and then until no other record pauses the partition; False at once when the partition has ended.
-
-        With ``place`` the caller has a runner's place, which is free meanwhile.
-        """
-        if place:
-            self._leave()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._end.wait()
-        return await self._come_back(own_pause=own_pause, place=place)
-
-    async def _come_back(self, *, own_pause: bool, place: bool) -> bool:
-        """Wait for the pauses of others to end, and for a runner's place; False at the end, and then without one."""
-        partition = self.partition
-        while not partition.ended:
-            if partition.pausing and not own_pause:
-                await self._woken()
-            elif not place:
-                return True
-            elif self._runners < self._concurrency:
-                self._runners += 1
-                return True
-            else:
-                mine = asyncio.get_running_loop().create_future()
-                self._places.append(mine)
-                await mine
-                if own_pause or not partition.pausing:
-                    return not partition.ended
-                self._leave()  # somebody said Pause while the place was on its way, and may need it to get through
-        return False
-
-    async def ended_before(self, task: asyncio.Task[None]) -> bool:
-        """Wait for a task or the partition's end; whether that came first."""
-        end = asyncio.ensure_future(self._end.wait())
-        try:
-            await asyncio.wait([task, end], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            end.cancel()
-        return not task.done()
-
-    def doubt(self, *, doubtful: bool) -> None:
-        """Pause everything while the group may have given the partition away."""
-        partition = self.partition
-        if doubtful:
-            self._doubt = Hold("group", "", max(0, partition.done), time.time())
-            partition.holds.add(self._doubt)
-            partition.pausing += 1
-        elif self._doubt is not None:
-            partition.holds.discard(self._doubt)
-            partition.pausing -= 1
-            self.unpaused()
-
-    def unpaused(self) -> None:
-        """Go on after a pause."""
-        for batch in self._batches:
-            batch.resume()
-        self._wake.set()
-
-    def _leave(self) -> None:
-        """Give a runner's place to whoever needs it: first to a record that waits to be called again.
-
-        A place that is handed over stays counted: else somebody else could take it before its new owner runs.
-        """
-        while self._places:
-            place = self._places.popleft()
-            if not place.done():
-                place.set_result(None)
-                return
-        self._runners -= 1
-        # The puller may be waiting in a call, and had nobody to hand over to until now.
-        self._after_yield()
 
     # -- calls that wait -----------------------------------------------------------------------------------------
 
@@ -497,11 +404,11 @@ class Lanes:
     def _after_yield(self) -> None:
         """Hand pulling to another runner if the puller waits in a call and there is room for one more."""
         raw, partition = self._current, self.partition
-        if raw is None or self._runners >= self._concurrency or partition.ended:
+        if raw is None or self.waits.runners >= self.waits.places or partition.ended:
             return
         self._hold_current(raw)
         self._puller = self._current = None
-        self._runners += 1
+        self.waits.runners += 1
         self.spawn(self._run())
 
     def _hold_current(self, raw: Any) -> None:
@@ -517,7 +424,7 @@ class Lanes:
         """End a record that was held while its call waited, and do what came behind its key meanwhile."""
         partition = self.partition
         partition.release(raw.offset, raw)
-        self._wake.set()
+        self.waits.wake()
         if self._busy is None:
             return
         queue = self._busy[raw.key]
@@ -534,7 +441,7 @@ class Lanes:
             if (rest is not None or failed is not None) and not await self._outcome(following, rest, failed):
                 return
             partition.release(following.offset, following)
-            self._wake.set()
+            self.waits.wake()
             if time.monotonic() >= self._turns.end:
                 await self._turns.next()
         if not queue:
@@ -544,6 +451,5 @@ class Lanes:
         """Wait for pauses to end; False when nothing more may be started, not even what was delivered."""
         partition = self.partition
         if partition.pausing and not partition.ended:
-            self._leave()  # the record that says Pause needs a place to get through
-            await self._come_back(own_pause=False, place=True)
+            await self.waits.unpaused_before_end()
         return partition.halt is None and not partition.over and not partition.pausing

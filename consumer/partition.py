@@ -58,6 +58,9 @@ class InFlight(Protocol):
     def in_flight(self) -> tuple[int, int]:
         """Records and bytes."""
 
+    def resume(self) -> None:
+        """Go on after a pause."""
+
 
 class Partition:
     """The state of one partition in one epoch: made when it is assigned, dropped when it is revoked.

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import sys
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,12 +20,13 @@ from consumer.bounded import Bounded, ends_of
 from consumer.decoding import Decoder
 from consumer.dispatch import Choice, Route, matching
 from consumer.engine import Engine
-from consumer.errors import KafkaError, LetterDelayedError, LetterRefusedError, SettingsError, StuckCallError
+from consumer.errors import KafkaError, LetterDelayedError, LetterRefusedError, SettingsError
 from consumer.handler import Handler
 from consumer.instructions import Pause, Retry
 from consumer.kafka.letters import LetterBox
 from consumer.kafka.source import KafkaSource
 from consumer.letter import NO_ROUTE, Letter, Writer, read_context, split_headers
+from consumer.life import exit_if_stuck, guarded
 from consumer.outcome import HaltReason
 from consumer.pace import Pace
 from consumer.record import Position, Record, TopicPartition
@@ -135,8 +134,12 @@ class Redrive:
                 choose=self._choose,
             )
             loops = [
-                tasks.create_task(self._guard(loop))
-                for loop in (self._poll(source, engine), engine.commit_forever(), self._until_done(engine))
+                tasks.create_task(guarded(loop, self.fail))
+                for loop in (
+                    partial(self._poll, source, engine),
+                    engine.commit_forever,
+                    partial(self._until_done, engine),
+                )
             ]
             await self._stopping.wait()
             await engine.stop()
@@ -144,10 +147,7 @@ class Redrive:
             await self._letters.close()
             for loop in loops:
                 loop.cancel()
-            if engine.stuck_calls:  # no task group could ever be left
-                log.error("a handler's call would not end; leaving without it", calls=engine.stuck_calls)
-                sys.stderr.flush()
-                os._exit(StuckCallError.exit_code)
+            exit_if_stuck(engine)
         if self._failure is not None:
             raise self._failure
 
@@ -177,12 +177,6 @@ class Redrive:
                 " dead_letter.limit_ratio (1: no limit)"
             )
         return way_out(self._kafka, key, reason, next_offset)
-
-    async def _guard(self, loop: Coroutine[Any, Any, None]) -> None:
-        try:
-            await loop
-        except Exception as error:
-            self.fail(error)
 
     # -- letters -------------------------------------------------------------------------------------------------
 

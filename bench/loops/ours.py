@@ -7,7 +7,8 @@ import os
 
 from bench.loops.ours_handlers import handlers
 from bench.meter import Meter, read_job, say
-from consumer.daemon import Daemon, make_routes
+from consumer.assembly import make_routes
+from consumer.daemon import Daemon
 from consumer.logs import configure_logging
 from consumer.settings import Delivery, Http, Kafka, Log, RouteSettings, Settings
 

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from consumer.assembly import enter_handlers, make_routes
 from consumer.cli.options import loaded, settings_options
-from consumer.daemon import enter_handlers, make_routes
 from consumer.errors import ConsumerError, KafkaUnreachableError
 from consumer.kafka.client import connection_options
 from consumer.kafka.probe import probe_group, probe_topics

@@ -15,9 +15,10 @@ from typing import Any
 import click
 import msgspec
 
+from consumer.assembly import make_routes
 from consumer.cli.progress import Progress
 from consumer.cli.run import until_signal
-from consumer.daemon import Daemon, make_routes
+from consumer.daemon import Daemon
 from consumer.dispatch import Route
 from consumer.errors import ConsumerError
 from consumer.generate import keyed_values

@@ -11,12 +11,12 @@ from pathlib import Path
 import click
 import msgspec
 
+from consumer.assembly import enter_handlers, make_decoder, make_routes
 from consumer.cli.dead_letters import letter_settings, print_counts, survey_letters
 from consumer.cli.filters import filters
 from consumer.cli.options import require_rate, settings_options
 from consumer.cli.progress import Progress
 from consumer.cli.run import until_signal
-from consumer.daemon import enter_handlers, make_decoder, make_routes
 from consumer.decoding import Decoder
 from consumer.dispatch import Route
 from consumer.errors import ConsumerError, SettingsError, hint

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
+from consumer.assembly import make_routes
 from consumer.cli.options import loaded, settings_options
-from consumer.daemon import Daemon, make_routes
+from consumer.daemon import Daemon
 from consumer.logs import configure_logging
 from consumer.settings import Settings
 from consumer.signals import Signals

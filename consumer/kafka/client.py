@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiokafka
@@ -77,9 +78,15 @@ def make_reader(kafka: Kafka) -> aiokafka.AIOKafkaConsumer:
     )
 
 
-def make_admin(kafka: Kafka) -> AIOKafkaAdminClient:
-    """Make an admin client; not yet connected."""
-    return AIOKafkaAdminClient(**connection_options(kafka))
+@asynccontextmanager
+async def open_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Connect an admin client and close it again; raises what the client raises, for as long as it tries."""
+    admin = AIOKafkaAdminClient(**connection_options(kafka))
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()
 
 
 async def require_topics(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -16,8 +16,8 @@ from consumer.kafka.client import (
     CORRECT,
     ClientError,
     described,
-    make_admin,
     make_reader,
+    open_admin,
     require_topics,
     unreachable,
 )
@@ -30,16 +30,13 @@ Answer = TypeVar("Answer")
 @asynccontextmanager
 async def connected_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
     """Connect an admin client, or raise KafkaUnreachableError naming the servers."""
-    admin = make_admin(kafka)
-    try:
+    async with AsyncExitStack() as opened:
         try:
             async with asyncio.timeout(kafka.start_timeout_seconds):
-                await admin.start()
+                admin = await opened.enter_async_context(open_admin(kafka))
         except (ClientError, OSError, TimeoutError) as error:
             raise unreachable(kafka) from error
         yield admin
-    finally:
-        await admin.close()
 
 
 async def probe_topics(kafka: Kafka, way_out: str = CORRECT, setting: str = "kafka.topics") -> dict[str, int]:

@@ -18,12 +18,13 @@ from consumer.errors import ClientLostError, ConsumerError, KafkaError
 from consumer.kafka.client import (
     ClientError,
     described,
-    make_admin,
     make_consumer,
     make_reader,
+    open_admin,
     require_topics,
     unreachable,
 )
+from consumer.kafka.client_inside import STOP_SECONDS, ended_task, fence_commits, note_heartbeats, stop_consumer
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
@@ -35,8 +36,6 @@ from consumer.tally import Tally
 
 log = structlog.get_logger("consumer.kafka")
 
-STOP_SECONDS = 3.0
-CLOSE_SECONDS = 1.0
 ATTEMPT_SECONDS = 20.0
 ANSWER_SECONDS = 5.0
 SAY_SECONDS = 10.0
@@ -126,40 +125,13 @@ class KafkaSource:
         except TimeoutError as error:
             await self.stop()
             raise ClientLostError("rebalance", f"no assignment came within {seconds:g} s of joining") from error
-        self._note_heartbeats()
-        self._fence_commits()
+        note_heartbeats(consumer, self._still_member)
+        fence_commits(consumer)
         self._fetch = fetch(consumer, self._tally.bytes_consumed)
         self.joined = True
 
-    def _note_heartbeats(self) -> None:
-        """Learn when the group last heard of this member: aiokafka keeps that to itself."""
-        coordinator = self._consumer._coordinator
-        beat = coordinator._do_heartbeat
-
-        async def noted() -> bool:
-            heard = bool(await beat())
-            if heard:
-                self._member_at = time.monotonic()
-            return heard
-
-        coordinator._do_heartbeat = noted
-
-    def _fence_commits(self) -> None:
-        """Refuse a commit that would be sent again as somebody else.
-
-        aiokafka looks up who we are at each attempt. A commit waits for the coordinator, the group throws us out, and a
-        heartbeat hears of it: the next attempt would go out as nobody's, which a group without members takes, or under
-        the next generation, for partitions that are another's by then.
-        """
-        coordinator = self._consumer._coordinator
-        send = coordinator._do_commit_offsets
-
-        async def fenced(assignment: Any, offsets: Any) -> None:
-            if coordinator.generation < 0 or not assignment.active:
-                raise CommitFailedError("the group has moved on since the commit began")
-            await send(assignment, offsets)
-
-        coordinator._do_commit_offsets = fenced
+    def _still_member(self) -> None:
+        self._member_at = time.monotonic()
 
     def doubtful(self, now: float) -> bool:
         """Whether the group may have given this member's partitions away without its knowing."""
@@ -193,44 +165,20 @@ class KafkaSource:
                 await asyncio.sleep(min(2.0, seconds / 10))
 
     async def _check_brokers(self) -> None:
-        admin = make_admin(self._kafka)
-        try:
-            await admin.start()
-        finally:
-            await admin.close()
+        async with open_admin(self._kafka):
+            pass
 
     async def _check_topics(self) -> None:
-        admin = make_admin(self._kafka)
-        try:
-            await admin.start()
+        async with open_admin(self._kafka) as admin:
             await require_topics(admin, self._kafka.topics)
-        finally:
-            await admin.close()
 
     async def stop(self) -> None:
-        """Leave the group and close; bounded, and nothing it raises matters any more.
-
-        aiokafka's own stop lets a CancelledError escape when brokers are away, and waits for a request that is not
-        answered: what it did not come to is left running, and its client open.
-        """
+        """Leave the group and close; bounded, and nothing it raises matters any more."""
         consumer, self._consumer, self._fetch = self._consumer, None, None
         if consumer is None:
             return
         self._rebalances.source = None
-        try:
-            with contextlib.suppress(TimeoutError, ClientError, OSError):
-                async with asyncio.timeout(STOP_SECONDS):
-                    try:
-                        await consumer.stop()
-                    except asyncio.CancelledError:
-                        task = asyncio.current_task()
-                        if task is not None and task.cancelling():
-                            raise
-        finally:  # when we are cancelled as well
-            await _end_tasks(consumer)  # first: they would connect again
-            with contextlib.suppress(TimeoutError, ClientError, OSError):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await consumer._client.close()
+        await stop_consumer(consumer)
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -240,7 +188,8 @@ class KafkaSource:
         A partition without a usable offset is dealt with here. Raises KafkaError where this client cannot go on.
         """
         assert self._fetch is not None
-        self._require_alive()
+        if ended := ended_task(self._consumer):
+            raise ClientLostError("task_ended", ended)
         try:
             try:
                 await self._fetch.wait(wanted, seconds)
@@ -254,19 +203,6 @@ class KafkaSource:
         except Exception as error:  # whatever it is, this client may never be the same again
             raise ClientLostError("error", f"fetching failed: {described(error)}") from error
 
-    def _require_alive(self) -> None:
-        """Raise when one of the client's background tasks has ended: it would go on to look alive and fetch nothing.
-
-        A heartbeat that failed in an unknown way is never begun again, so nobody would hear of us.
-        """
-        for name, task in _tasks_of(self._consumer).items():
-            if task is None or not task.done() or task.cancelled():
-                continue
-            error = task.exception()
-            if error is not None or name != "heartbeat":
-                why = described(error) if error is not None else "it returned"
-                raise ClientLostError("task_ended", f"the client's {name} task has ended ({why})")
-
     @property
     def rebalancing(self) -> bool:
         """Whether this member waits for the group's decision."""
@@ -277,15 +213,11 @@ class KafkaSource:
 
     async def group_answers(self) -> bool:
         """Whether a new client can talk to the group's coordinator: else no client could do better than ours."""
-        admin = make_admin(self._kafka)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await admin.start()
+            async with asyncio.timeout(ANSWER_SECONDS), open_admin(self._kafka) as admin:
                 await admin.list_consumer_group_offsets(self._kafka.group_id)
         except (ClientError, OSError, TimeoutError):
             return False
-        finally:
-            await admin.close()
         return True
 
     def rebalancing_for(self, now: float) -> float:
@@ -480,29 +412,3 @@ class _Rebalances(ConsumerRebalanceListener):
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
         if self.source is not None:
             await self.source.assigned(assigned)
-
-
-def _tasks_of(consumer: Any) -> dict[str, asyncio.Task[Any] | None]:
-    """Return the background tasks that a client lives by."""
-    fetcher, coordinator = consumer._fetcher, consumer._coordinator
-    return {
-        "fetcher": fetcher and fetcher._fetch_task,
-        "group": coordinator and coordinator._coordination_task,
-        "heartbeat": coordinator and coordinator._heartbeat_task,
-        "metadata": consumer._client._sync_task,
-    }
-
-
-async def _end_tasks(consumer: Any) -> None:
-    """End what a stop that was given up has left running."""
-    fetcher, coordinator = consumer._fetcher, consumer._coordinator
-    tasks = {*_tasks_of(consumer).values(), *(fetcher._pending_tasks if fetcher else ())}
-    tasks.add(coordinator and coordinator._commit_refresh_task)
-    left = [task for task in tasks if task is not None]
-    for task in left:
-        task.cancel()
-    if left:
-        await asyncio.wait(left, timeout=CLOSE_SECONDS)
-        for task in left:
-            if task.done() and not task.cancelled():
-                task.exception()  # looked at: nobody else will

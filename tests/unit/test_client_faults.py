@@ -30,6 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import consumer.kafka.source
+from consumer import clients as clients_module
 from consumer import daemon as daemon_module
 from consumer import engine as engine_module
 from consumer import supervisor as supervisor_module
@@ -75,21 +76,21 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "COMMIT_BUDGET_SECONDS", 0.3)
     monkeypatch.setattr(daemon_module, "MEASURE_SECONDS", -0.5)
     monkeypatch.setattr(daemon_module, "REQUEST_MARGIN_SECONDS", -8.0)
-    monkeypatch.setattr(daemon_module, "LONGEST_BACKOFF_SECONDS", 0.1)
-    monkeypatch.setattr(consumer.kafka.source, "STOP_SECONDS", 0.5)
-    monkeypatch.setattr(consumer.kafka.source, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(clients_module, "LONGEST_BACKOFF_SECONDS", 0.1)
+    monkeypatch.setattr(consumer.kafka.client_inside, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(consumer.kafka.client_inside, "CLOSE_SECONDS", 0.5)
 
 
 @pytest.fixture
 def uncured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing looked for and nothing replaced: what is left is aiokafka alone."""
 
-    async def go_on(_daemon: Daemon, _lost: Exception) -> None:
+    async def go_on(_clients: clients_module.Clients, _lost: Exception) -> None:
         await asyncio.sleep(0.05)
 
-    monkeypatch.setattr(KafkaSource, "_require_alive", lambda _source: None)
-    monkeypatch.setattr(Daemon, "_replace_client", go_on)
-    monkeypatch.setattr(Daemon, "_cure", lambda _daemon, _stall: None)
+    monkeypatch.setattr(consumer.kafka.source, "ended_task", lambda _consumer: None)
+    monkeypatch.setattr(clients_module.Clients, "_replace", go_on)
+    monkeypatch.setattr(clients_module.Clients, "lose", lambda _clients, _reason, _why: None)
 
 
 class Run:
@@ -390,8 +391,8 @@ async def test_a_connection_that_fell_silent_is_not_found_by_aiokafka(
 @pytest.fixture
 def deaf_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have it found out early that brokers answer others."""
-    monkeypatch.setattr(daemon_module, "HEARD_SECONDS", 0.5)
-    monkeypatch.setattr(daemon_module, "LISTEN_SECONDS", 0.2)
+    monkeypatch.setattr(clients_module, "HEARD_SECONDS", 0.5)
+    monkeypatch.setattr(clients_module, "LISTEN_SECONDS", 0.2)
     monkeypatch.setattr(consumer.kafka.source, "ANSWER_SECONDS", 0.5)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from consumer.daemon import make_routes
+from consumer.assembly import make_routes
 from consumer.handler import extend_path, load_handler
 from consumer.metrics.definitions import METRICS, PREFIX
 from consumer.settings import RouteSettings, Settings, dead_letter_topics

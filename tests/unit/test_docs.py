@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
+from consumer.assembly import make_routes
 from consumer.cli.main import cli
-from consumer.daemon import make_routes
 from consumer.metrics.definitions import METRICS
 from consumer.settings import MEANINGS
 from consumer.settings_sources import load_settings

@@ -442,7 +442,7 @@ class Observer:
     def check_at_rest(self) -> None:
         partition, lanes = self.bench.engine.partitions[KEY], self.bench.engine._lanes[KEY]
         assert (partition.holds, partition.pausing, partition.blocked, partition.in_flight) == (set(), 0, 0, (0, 0))
-        assert (lanes._runners, lanes._busy or {}, list(lanes._places)) == (1, {}, [])
+        assert (lanes.waits.runners, lanes._busy or {}, list(lanes.waits.queue)) == (1, {}, [])
         if not self.work.revokes:
             skipped = [each for each in self.keys if not self._needed(each)]
             assert self.bench.tally.skipped == len(skipped)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from consumer.daemon import Rebuilds
+from consumer.clients import Rebuilds
 from consumer.errors import ClientLostError, StalledError
 from consumer.record import TopicPartition
 from consumer.watchdog import CURABLE, SAID, Limits, Vital, Vitals, Watchdog

@@ -1,0 +1,31 @@
+"""What the daemon and a redrive have in common: loops whose errors drain everything, and calls that would not end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from consumer.engine import Engine
+from consumer.errors import StuckCallError, place_of
+
+log = structlog.get_logger("consumer.life")
+
+
+async def guarded(loop: Callable[[], Awaitable[None]], fail: Callable[[Exception], None]) -> None:
+    """Run one loop for as long as it goes; what it raises is told to ``fail``, where the task group would kill all."""
+    try:
+        await loop()
+    except Exception as error:
+        log.debug("a loop ended", error=place_of(error))
+        fail(error)
+
+
+def exit_if_stuck(engine: Engine) -> None:
+    """End the process at once when a call outlived its cancellation: no task group could ever be left."""
+    if engine.stuck_calls:
+        log.error("a handler's call would not end; leaving without it", calls=engine.stuck_calls)
+        sys.stderr.flush()
+        os._exit(StuckCallError.exit_code)
