@@ -31,6 +31,8 @@ class Plan(NamedTuple):
     rate: float = 5_000.0
     kills: bool = False
     pause: tuple[float, float] = (0.5, 2.0)
+    disturbances: int = 0
+    """At least so many: records flow until then, however long a busy machine takes to start workers."""
     overrides: tuple[str, ...] = ()
     """Settings of every worker."""
 
@@ -97,7 +99,10 @@ class Run:
 
     def _numbers(self) -> Iterator[int]:
         """Yield the numbers of the events to be produced."""
-        yield from range(self._plan.events)
+        number = 0
+        while number < self._plan.events or self._disturbances < self._plan.disturbances:
+            yield number
+            number += 1
 
     async def _join(self, opened: AsyncExitStack) -> None:
         self._names += 1
@@ -155,9 +160,8 @@ class Run:
             broken.append(f"{repeats} records were handled twice, and nobody was killed")
         if broken:  # what the workers had to say is the first thing that one wants to read then
             broken += [line for worker in self._all for line in worker.lines if '"level": "info"' not in line]
-        return Report(
-            self._plan.events, len(calls), repeats, self._disturbances, len(commits), round(seconds, 1), broken
-        )
+        produced = sum(map(len, self._produced.values()))
+        return Report(produced, len(calls), repeats, self._disturbances, len(commits), round(seconds, 1), broken)
 
 
 def describe(plan: Plan, report: Report) -> str:
