@@ -8,9 +8,7 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-import aiokafka
 import pytest
-from aiokafka.admin import RecordsToDelete
 
 from tests.cluster import Cluster, a_route, a_session, eventually
 
@@ -288,60 +286,6 @@ async def test_transaction_markers_leave_no_lag(cluster: Cluster, tmp_path: Path
         await eventually(no_lag)
         assert await daemon.metric("committed_offset", partition="0") == 4
         assert await daemon.stop() == 0
-
-
-async def test_offset_reset_latest(cluster: Cluster, tmp_path: Path) -> None:
-    """With ``latest`` a new group begins at the end, and has committed that before its first record."""
-    await cluster.create()
-    out = tmp_path / "handled"
-    await cluster.produce(map(a_session, range(7)))
-    async with cluster.run("kafka.offset_reset=latest", routes=a_route(RECORDER, path=out)) as daemon:
-        await daemon.said("offset resolved")
-        assert await cluster.committed() == {0: 7}
-        await cluster.produce([a_session(7)])
-        await eventually(lambda: noted(out))
-        assert await daemon.metric("offset_resets_total", reason="no_offset") == 1
-        assert await daemon.stop() == 0
-    assert noted(out) == [(0, 7)]
-
-
-async def test_offset_reset_none_halts(cluster: Cluster, tmp_path: Path) -> None:
-    """With ``none`` a partition without a committed offset halts and says what to do."""
-    await cluster.create()
-    await cluster.produce(map(a_session, range(7)))
-    routes = a_route(RECORDER, path=tmp_path / "handled")
-    async with cluster.run("kafka.offset_reset=none", "delivery.on_halt=exit", routes=routes) as daemon:
-        assert await daemon.exit_code() == 74
-        assert "the group has no offset here" in daemon.errors[0]
-
-
-@pytest.mark.parametrize(("rule", "expected"), [("halt", []), ("earliest", [(0, 30), (0, 31)]), ("latest", [])])
-async def test_an_offset_that_is_gone(
-    cluster: Cluster, tmp_path: Path, rule: str, expected: list[tuple[int, int]]
-) -> None:
-    """When the broker no longer has the next offset the partition halts, or goes on where ``out_of_range`` says."""
-    await cluster.create()
-    out = tmp_path / "handled"
-    await cluster.produce(map(a_session, range(10)))
-    async with cluster.run(routes=a_route(RECORDER, path=out)) as first:
-        await eventually(lambda: cluster_caught_up(cluster))
-        assert await first.stop() == 0
-    out.unlink()
-    await cluster.produce(map(a_session, range(10, 32)))
-    async with cluster.admin() as admin:
-        await admin.delete_records(
-            {aiokafka.TopicPartition(cluster.topic, 0): RecordsToDelete(before_offset=30)}, timeout_ms=10_000
-        )
-    async with cluster.run(f"kafka.out_of_range={rule}", routes=a_route(RECORDER, path=out)) as daemon:
-        if rule == "halt":
-            line = json.loads(await daemon.said("partition halted"))
-            assert (line["offset"], line["reason"]) == (10, "out_of_range")
-        else:
-            await daemon.said("offset resolved")
-            await eventually(lambda: cluster_caught_up(cluster))
-            assert await daemon.metric("offset_resets_total", reason="out_of_range") == 1
-        assert await daemon.stop() == 0
-    assert noted(out) == expected
 
 
 async def test_more_than_the_room(cluster: Cluster, tmp_path: Path) -> None:
