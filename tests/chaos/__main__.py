@@ -40,7 +40,7 @@ async def deliveries(seed: int, events: int, rate: float) -> int:
                 plan = Plan(seed=seed, ordering=ordering, events=events, rate=rate, kills=kills)
                 cluster = Cluster(kafka.bootstrap_servers, f"chaos-{ordering}", folder_for(Path(parent), plan))
                 report = await Run(cluster, plan).go()
-                print(describe(plan, report), *report.broken[:20], sep="\n  ", flush=True)
+                print(describe(plan, report), flush=True)
                 broken += len(report.broken)
     return broken
 
@@ -69,7 +69,7 @@ async def storms(seed: int, minutes: float) -> int:
                 run = Storm(cluster, plan, three, faults, _tell)
                 report = await run.judged()
                 recoveries += run.recoveries
-                print(describe(plan, report), *report.broken[:20], sep="\n  ", flush=True)
+                print(describe(plan, report), flush=True)
                 broken += len(report.broken)
     keep(recoveries)
     return broken

@@ -47,6 +47,8 @@ class Report(NamedTuple):
     commits: int
     seconds: float
     broken: list[str]
+    said: list[str]
+    """What the workers had to say: the first thing that one wants to read when something is broken."""
 
 
 class Run:
@@ -158,19 +160,19 @@ class Run:
             broken += checker.disorder(calls, self._plan.ordering)
         if repeats and not self._plan.kills:
             broken.append(f"{repeats} records were handled twice, and nobody was killed")
-        if broken:  # what the workers had to say is the first thing that one wants to read then
-            broken += [line for worker in self._all for line in worker.lines if '"level": "info"' not in line]
+        said = [line for worker in self._all for line in worker.lines if '"level": "info"' not in line]
         produced = sum(map(len, self._produced.values()))
-        return Report(produced, len(calls), repeats, self._disturbances, len(commits), round(seconds, 1), broken)
+        return Report(produced, len(calls), repeats, self._disturbances, len(commits), round(seconds, 1), broken, said)
 
 
 def describe(plan: Plan, report: Report) -> str:
-    """One line for a person."""
-    return (
+    """One line for a person, and what was broken below it."""
+    line = (
         f"seed {plan.seed}, {plan.ordering}, {'with' if plan.kills else 'without'} kills: {report.events} events,"
         f" {report.calls} calls, {report.repeats} repeats, {report.commits} commits,"
         f" {report.disturbances} disturbances, {report.seconds} s, broken: {len(report.broken)}"
     )
+    return "\n  ".join([line, *report.broken[:20], *(report.said[:20] if report.broken else ())])
 
 
 def folder_for(parent: Path, plan: Plan) -> Path:

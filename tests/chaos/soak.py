@@ -88,7 +88,7 @@ async def soak(seed: int, minutes: float, keep: Path | None) -> int:
             cluster = Cluster(three.bootstrap_servers, "soak", folder_for(Path(parent), plan))
             run = Soak(cluster, plan, three, faults, _tell)
             report = await run.judged()
-        print(describe(plan, report), *report.broken[:20], sep="\n  ", flush=True)
+        print(describe(plan, report), flush=True)
         lines = Path(os.environ[FILE]).read_bytes().splitlines()
         if keep is not None:
             keep.write_bytes(b"\n".join(lines))

@@ -40,7 +40,7 @@ async def test_a_storm_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFi
         cluster = Cluster(three.bootstrap_servers, "storm", tmp_path)
         storm = Storm(cluster, plan, three, [fault for fault in FAULTS if fault.name in SLICE], lambda _: None)
         report = await storm.judged()
-    assert report.broken == [], "\n".join(report.broken)
+    assert report.broken == [], "\n".join(report.broken + report.said)
     assert [each.fault for each in storm.recoveries] == [fault.name for fault in FAULTS if fault.name in SLICE]
     assert report.calls > 500
 
