@@ -17,12 +17,14 @@ import structlog
 
 from consumer.errors import StalledError, place_of
 from consumer.http.server import HttpServer
+from consumer.memory import give_back_memory
 from consumer.watchdog import CURABLE, Stall, Watchdog
 
 log = structlog.get_logger("consumer.watchdog")
 
 LOOK_SECONDS = 1.0
 JOIN_SECONDS = 3.0
+TRIM_SECONDS = 60.0
 FRAMES = 12
 
 
@@ -84,11 +86,15 @@ class Supervisor:
         try:
             async with self._http:
                 begun.set_result(None)
+                trim_at = time.monotonic() + TRIM_SECONDS
                 while not self._stop.is_set():
                     try:
                         self._look()
                     except Exception as error:  # whoever watches must not be the one that ends
                         log.error("cannot look; this is a defect", error=place_of(error))  # noqa: TRY400
+                    if time.monotonic() >= trim_at:
+                        trim_at = time.monotonic() + TRIM_SECONDS
+                        give_back_memory()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(LOOK_SECONDS):
                             await self._stop.wait()
