@@ -17,6 +17,7 @@ from bench.machine import commit, machine
 from bench.quick import metrics_pairs
 from bench.report import write_report
 from bench.scaling import scaling
+from bench.scrape import scrape_cost
 
 RESULTS = HERE / "results.json"
 CODECS = ("none", "lz4", "zstd")
@@ -59,6 +60,7 @@ async def metrics(driver: Driver, events: int, rounds: int) -> Any:
         "overhead": round(median(pairs), 4),
         "interval_95": [low, high],
         "pairs": [round(each, 4) for each in pairs],
+        "scrapes": [scrape_cost(count) for count in (4, 256)],
     }
 
 

@@ -123,7 +123,15 @@ def _metrics(part: dict[str, Any]) -> list[str]:
     found = part["result"]
     low, high = found["interval_95"]
     interval = f"95 % interval of the median {low:+.1%} to {high:+.1%}"
-    return [METRICS, f"{found['overhead']:+.1%}, {interval}, {len(found['pairs'])} pairs."]
+    scrapes = "; ".join(
+        f"{each['partitions']:.0f} partitions {each['cpu_ms']:.1f} ms, {each['bytes'] / 1000:.0f} kB"
+        for each in found.get("scrapes", [])
+    )
+    return [
+        METRICS,
+        f"{found['overhead']:+.1%}, {interval}, {len(found['pairs'])} pairs.",
+        f"CPU of one scrape, compressed: {scrapes}." if scrapes else "",
+    ]
 
 
 LATENCY = """## Latency, produce to handled

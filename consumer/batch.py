@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -153,6 +154,8 @@ class RouteBatch:
     ) -> tuple[Awaitable[Any] | None, HandlerFailedError | None]:
         """Call the handler; return what is to be awaited, if anything, or how it failed."""
         handler, key, count = self._route.handler, self._partition.key, len(events)  # the list is the handler's now
+        self._counts.batches.observe(count)
+        began = time.monotonic()
         try:
             if self.wants_record:
                 records = [Record(*key, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in raws]
@@ -164,6 +167,7 @@ class RouteBatch:
         except BaseException as error:
             return None, error if isinstance(error, HandlerFailedError) else HandlerFailedError(self._route.name, error)
         self._counts.handled += count
+        self._counts.seconds.observe(time.monotonic() - began)
         return None, None
 
     async def _end_call(self, rest: Awaitable[Any] | None, count: int) -> HandlerFailedError | None:

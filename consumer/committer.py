@@ -79,6 +79,11 @@ class Committer:
             log.warning("a commit takes long; no other is sent until it has ended", flushing=self._flushing)
 
     @property
+    def busy(self) -> bool:
+        """Whether a commit is on its way."""
+        return self._under_way is not None and not self._under_way.done()
+
+    @property
     def flushing(self) -> bool:
         """Whether a flush is under way, or the last one failed: what is not committed then is the handler's matter."""
         return self._flushing is not None or self._flush_failed
@@ -102,12 +107,15 @@ class Committer:
         noted = {partition.key: done for partition in partitions if (done := partition.done) > partition.committed}
         if not noted or not await self._flush(epoch) or epoch != self._epoch:
             return
+        began = time.monotonic()
         result = await self._commits.commit(noted)
+        self._tally.commit_seconds.observe(time.monotonic() - began)
         self._tally.commits[result] += 1
         if result == "ok":
             self._tally.last_commit_timestamp = time.time()
             for partition in partitions:
-                partition.committed = noted.get(partition.key, partition.committed)
+                if partition.key in noted:
+                    partition.commit(noted[partition.key])
 
     async def _flush(self, epoch: int) -> bool:
         """Make durable what handlers keep; False when one could not, and then nothing may be committed."""

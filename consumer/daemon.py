@@ -16,10 +16,13 @@ from consumer.clients import Clients
 from consumer.dispatch import Route
 from consumer.engine import MEASURE_SECONDS, Engine
 from consumer.http.server import HttpServer
+from consumer.http.status import StatusReader
 from consumer.kafka.client import connection_options
 from consumer.kafka.source import KafkaSource
 from consumer.life import exit_if_stuck, guarded
+from consumer.loop import STATES, LoopTime, TimedLoop
 from consumer.metrics.collector import DaemonCollector, exposition
+from consumer.partition import Partition
 from consumer.settings import Settings
 from consumer.supervisor import Supervisor
 from consumer.tally import Tally
@@ -38,8 +41,11 @@ class Daemon:
     def __init__(self, settings: Settings, routes: Sequence[Route]) -> None:
         self._draining = False
         self.tally = Tally(settings.kafka.topics, [route.name for route in routes])
-        self.http = HttpServer(settings.http, self._scrape, self._unhealthy, self._unready)
         self.engine: Engine | None = None
+        self._status = StatusReader(
+            settings, self.tally, self._partitions, lambda: self.state, lambda: self._supervisor.stall, self._unready
+        )
+        self.http = HttpServer(settings.http, self._scrape, self._unhealthy, self._unready, self._status.read)
         self._settings = settings
         self._routes = routes
         self._letters = make_letter_box(settings)
@@ -48,8 +54,9 @@ class Daemon:
         self._clients = Clients(self._source, settings.watchdog, self._stopping)
         self._collector = DaemonCollector(
             self.tally,
-            lambda: self.engine.partitions.values() if self.engine else (),
+            self._partitions,
             lambda: self.state,
+            lambda: self._loop_time.seconds() if self._loop_time is not None else dict.fromkeys(STATES, 0.0),
             settings.delivery.max_in_flight_records,
         )
         watchdog = settings.watchdog
@@ -64,8 +71,10 @@ class Daemon:
             Watchdog(limits, self._vitals, time.monotonic),
             lambda stall: self._clients.lose(stall.kind, str(stall)),
             watchdog.window_seconds,
+            self._status.sample,
         )
         self._beat = time.monotonic()
+        self._loop_time: LoopTime | None = None
         self._failure: Exception | None = None
 
     @property
@@ -113,6 +122,9 @@ class Daemon:
                 letters=letters,
                 way_out=partial(way_out, self._settings.kafka),
             )
+            if isinstance(running := asyncio.get_running_loop(), TimedLoop):
+                self._loop_time = running.time_spent
+                self._loop_time.waits_for = engine.waits_for
             loops = [
                 tasks.create_task(guarded(loop, self.fail))
                 for loop in (
@@ -157,6 +169,9 @@ class Daemon:
             partitions=engine.vitals() if engine is not None and joined else (),
             client=sum(self.tally.client_rebuilds.values()),
         )
+
+    def _partitions(self) -> list[Partition]:
+        return list(self.engine.partitions.values()) if self.engine is not None else []
 
     def _scrape(self, accept: str) -> tuple[bytes, str]:
         return exposition(self._collector, accept)

@@ -7,6 +7,7 @@ done when the function returns: no task, no coroutine, no queue. Where nobody ca
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -57,6 +58,14 @@ Choose = Callable[[TopicPartition, Any], Choice | None]
 """Takes a partition and a raw record of it; returns how its routes are chosen, or None when it is not even decoded."""
 
 
+class Step(NamedTuple):
+    """One route of one partition."""
+
+    name: str
+    call: Call
+    counts: RouteTally
+
+
 class Calls(NamedTuple):
     """What can be done with a raw record of one partition."""
 
@@ -81,39 +90,59 @@ def make_dispatch(  # noqa: C901 - closures over the same names
     choose: Choose | None = None,
 ) -> Calls:
     """Make them for one partition; ``choose`` replaces the routes' matches."""
-    key = partition.key
-    calls = {route.name: _make_call(route, key, tally.routes[route.name], batches.get(route.name)) for route in routes}
+    key, monotonic = partition.key, time.monotonic
+    steps = {
+        route.name: Step(route.name, _make_call(route, key, counts, batches.get(route.name)), counts)
+        for route in routes
+        for counts in [tally.routes[route.name]]
+    }
 
     def skip(raw: Any) -> None:
         tally.skipped += 1
         if raw.value is not None:
             unmatched(raw.offset)
 
+    match_all = partial(matching, routes)
+
     def chosen(raw: Any) -> tuple[Any, Sequence[Route]]:
-        choice = partial(matching, routes) if choose is None else choose(key, raw)
+        choice = match_all if choose is None else choose(key, raw)
         if choice is None:
             return None, ()
         event = None if raw.value is None else decoder.decode(raw.value)
         return event, choice(event)
 
-    def early(raw: Any) -> Callable[[], Awaitable[Any] | None]:
+    def collected(raw: Any) -> tuple[Any, list[Step]]:
         event, found = chosen(raw)
         if not found:
             skip(raw)
+        one_by_one = []
         for route in found:
             if route.handler.takes_batches:
-                calls[route.name](event, raw)
-        names = _one_by_one(found)
-        return lambda: begin(names, event, raw)
+                steps[route.name].call(event, raw)
+            else:
+                one_by_one.append(steps[route.name])
+        return event, one_by_one
 
-    def begin(names: Sequence[str], event: Any, raw: Any) -> Awaitable[Any] | None:
-        for index, name in enumerate(names):
-            rest = calls[name](event, raw)
+    def early(raw: Any) -> Callable[[], Awaitable[Any] | None]:
+        event, found = collected(raw)
+        return lambda: begin(found, event, raw)
+
+    def at_once(raw: Any) -> Awaitable[Any] | None:
+        event, found = collected(raw)
+        return begin(found, event, raw)
+
+    def begin(found: Sequence[Step], event: Any, raw: Any) -> Awaitable[Any] | None:
+        began = monotonic()
+        for index, (name, call, counts) in enumerate(found):
+            rest = call(event, raw)
+            now = monotonic()
+            counts.inline_seconds += now - began
+            began = now
             if rest is not None:
-                return in_turn(rest, name, names[index + 1 :], event, raw)
+                return in_turn(rest, name, found[index + 1 :], event, raw)
         return None
 
-    async def in_turn(rest: Awaitable[Any], name: str, others: Sequence[str], event: Any, raw: Any) -> None:
+    async def in_turn(rest: Awaitable[Any], name: str, others: Sequence[Step], event: Any, raw: Any) -> None:
         await awaited(rest, name, tally.routes[name], partition)
         if partition.over and others:  # it would not be cancelled: the record is its next owner's by now
             raise asyncio.CancelledError
@@ -122,17 +151,18 @@ def make_dispatch(  # noqa: C901 - closures over the same names
             await following
 
     async def again(raw: Any, name: str, behind: bool) -> None:
-        event, found = chosen(raw)
-        names = _one_by_one(found)
-        rest = begin(names[names.index(name) + behind :], event, raw)
+        event, routes_of = chosen(raw)
+        found = [steps[route.name] for route in routes_of if not route.handler.takes_batches]
+        first = next(index for index, step in enumerate(found) if step.name == name)
+        rest = begin(found[first + behind :], event, raw)
         if rest is not None:
             await rest
 
     if is_single(routes) and choose is None:
-        dispatch = _one(routes[0], calls[routes[0].name], decoder, skip)
+        dispatch = _one(routes[0], steps[routes[0].name].call, decoder, skip)
         later = early if routes[0].handler.takes_batches else lambda raw: lambda: dispatch(raw)
         return Calls(dispatch, later, again, chosen)
-    return Calls(lambda raw: early(raw)(), early, again, chosen)
+    return Calls(at_once, early, again, chosen)
 
 
 def matching(routes: Sequence[Route], event: Any) -> list[Route]:
@@ -145,10 +175,6 @@ def matching(routes: Sequence[Route], event: Any) -> list[Route]:
 def is_single(routes: Sequence[Route]) -> bool:
     """Whether records go to one route only, and tombstones to none."""
     return len(routes) == 1 and not routes[0].tombstones
-
-
-def _one_by_one(routes: Sequence[Route]) -> list[str]:
-    return [route.name for route in routes if not route.handler.takes_batches]
 
 
 def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]) -> Dispatch:
@@ -231,12 +257,14 @@ def _make_use(
 async def awaited(result: Awaitable[Any], name: str, counts: RouteTally, partition: Partition) -> None:
     """Await a handler's call to its end and count it; raise HandlerFailedError for whatever it raises."""
     counts.waiting += 1
+    began = time.monotonic()
     try:
         await result
     except BaseException as error:
         raise failure_of(error, name, partition) from error
     finally:
         counts.waiting -= 1
+        counts.took(time.monotonic() - began)
     counts.handled += 1
 
 

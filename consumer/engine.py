@@ -53,6 +53,9 @@ class Source(Intake, Commits, Protocol):
     def ready(self, key: TopicPartition) -> bool:
         """Whether ``take`` would return something."""
 
+    def next_offset(self, key: TopicPartition) -> int | None:
+        """Return the offset that is read next in a partition; None while the client does not know."""
+
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Ask the brokers where partitions end for this reader; empty when no broker answered in time."""
 
@@ -101,6 +104,7 @@ class Engine:
         self._epoch = 0
         self._assigned = asyncio.Event()
         self._stopping = False
+        self._draining = False
         self._doubtful = False
         self._revoking = asyncio.Lock()
         self._warned_unmatched_at = -WARN_UNMATCHED_SECONDS
@@ -124,13 +128,24 @@ class Engine:
                 position=lanes.partition.position or 0,
                 done=lanes.partition.done,
                 committed=lanes.partition.committed,
-                end_offset=lanes.partition.end_offset_at(now - MEASURED_WITHIN_SECONDS),
+                end_offset=lanes.partition.lag.end_offset_at(now - MEASURED_WITHIN_SECONDS) or 0,
                 idle=lanes.idle,
                 excused=lanes.partition.ended or bool(lanes.partition.holds),
             )
             for lanes in list(self._lanes.values())
             if lanes.partition.watermark is not None
         ]
+
+    def waits_for(self) -> str:
+        """Say what the event loop waits for when it has nothing to do: a state of ``loop_seconds_total``."""
+        if self._draining:
+            return "drain"
+        lanes = [each for each in list(self._lanes.values()) if not each.partition.ended]
+        if any(not each.idle for each in lanes):  # it would pull on, but for handlers that keep all places or all room
+            return "backpressure"
+        if any(each.partition.in_flight[0] for each in lanes):
+            return "work"
+        return "commit" if self._committer.busy else "poll"
 
     # -- ownership -----------------------------------------------------------------------------------------------
 
@@ -218,10 +233,14 @@ class Engine:
     async def revoke(self, *, lost: bool) -> None:
         """End the epoch: drain, commit what is done unless the partitions are lost, and forget them all."""
         async with self._revoking:  # a stop may meet a rebalance: the second finds nothing left to do
-            abandoned = await self._drain()
-            if not lost:
-                await self._committer.commit(self.partitions.values(), COMMIT_BUDGET_SECONDS)
-            flushing = await self._committer.end()
+            self._draining = True
+            try:
+                abandoned = await self._drain()
+                if not lost:
+                    await self._committer.commit(self.partitions.values(), COMMIT_BUDGET_SECONDS)
+                flushing = await self._committer.end()
+            finally:
+                self._draining = False
             self._outlived += [lanes for lanes in self._lanes.values() if lanes.tasks]
             self._lanes.clear()
         if not self._stopping:
@@ -315,6 +334,8 @@ class Engine:
             for key, lanes in self._lanes.items():
                 if lanes.idle and self._source.ready(key):
                     lanes.waits.wake()
+                elif lanes.partition.begins_at is None:
+                    lanes.partition.begins_at = self._source.next_offset(key)
 
     async def commit_forever(self) -> None:
         """Commit what is done, once each interval."""
@@ -328,7 +349,8 @@ class Engine:
         while True:
             for key, end_offset in (await self._source.end_offsets(list(self._lanes))).items():
                 if key in self._lanes:
-                    self._lanes[key].partition.ends_at(end_offset, time.monotonic())
+                    partition = self._lanes[key].partition
+                    partition.lag.ends_at(end_offset, partition.known_committed, time.monotonic(), time.time())
             self._assigned.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(MEASURE_SECONDS):

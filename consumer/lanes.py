@@ -11,6 +11,7 @@ record, does what queued up behind its key meanwhile, and ends if another pulls 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
@@ -198,7 +199,7 @@ class Lanes:
         assert watermark is not None
         while not partition.ended:
             done = run(chunk.records, turns)
-            self._count(done.records)
+            self._count(done.records, done.last)
             if done.position is not None:
                 watermark.position = done.position
             if done.raw is not None:
@@ -236,6 +237,9 @@ class Lanes:
         assert watermark is not None
         overlapping, batches = self._concurrency > 1, bool(self._batches)
         count, look_at, looked = 0, self._step, monotonic()
+        raw: Any = None
+        sliced = ended = looked
+        waiting, loop, rounds = 0.0, turns.loop, turns.loop.rounds
         pulling = True
         must_wait = False
         self._arm()
@@ -258,10 +262,15 @@ class Lanes:
                             waited = True
                             await rest
                             counts.handled += 1
+                            if loop.rounds != rounds:  # it has waited, or may have
+                                rounds, now = loop.rounds, monotonic()
+                                counts.took(now - ended)
+                                waiting += now - ended
+                                ended = now
                     except BaseException as error:
                         failed = failure_of(error, self._route, partition) if waited else error
                         waited = True
-                        self._count(count)
+                        self._count(count, raw)
                         count, look_at = 0, 0
                         if not await self._settle(raw, failed):
                             return False
@@ -285,19 +294,26 @@ class Lanes:
                 now = monotonic()
                 self._step = LOOK_EVERY if now - looked < SLOW_SECONDS else 1
                 look_at, looked = count + self._step, now
+                ended = now
                 if must_wait or now >= turns.end:
                     self._current = None
-                    self._count(count)
+                    self._count(count, raw)
+                    counts.inline_seconds += now - sliced - waiting
+                    count, waiting, must_wait = 0, 0.0, False
+                    sliced = math.inf
                     if not await self._next_turn():
                         return False
                     self._arm()
-                    count, look_at, looked, must_wait = 0, self._step, monotonic(), False
+                    look_at, looked = self._step, monotonic()
+                    sliced = ended = looked
+                    rounds = loop.rounds
         except Exception as error:
             if not pulling:
                 raise
             return self._salvage(error)
         finally:
-            self._count(count)
+            self._count(count, raw)
+            counts.inline_seconds += max(0.0, monotonic() - sliced - waiting)
             if self._puller is me:
                 self._current = None
         self._end_chunk(chunk)
@@ -328,12 +344,15 @@ class Lanes:
     async def _outcome(self, raw: Any, rest: Awaitable[Any] | None, failed: BaseException | None) -> bool:
         """Bring a record that waits, or failed, to its outcome; False when the partition ended first."""
         if rest is not None:
+            began = time.monotonic()
             try:
                 await rest
             except BaseException as error:
                 failed = failure_of(error, self._route, self.partition)
             else:
                 self._counts.handled += 1
+            finally:
+                self._counts.took(time.monotonic() - began)
         return failed is None or await self._settle(raw, failed)
 
     async def _settle(self, raw: Any, error: BaseException) -> bool:
@@ -361,8 +380,20 @@ class Lanes:
         reason = HaltReason.BATCH_TOO_LARGE if isinstance(corrupt, BatchTooLargeError) else HaltReason.CORRUPT_BATCH
         self._failures.halt(self.partition, reason, corrupt.offset, str(corrupt), corrupt.next_offset)
 
-    def _count(self, records: int) -> None:
-        self._tally.records_consumed[self.partition.key.topic] += records
+    def _count(self, records: int, last: Any) -> None:
+        """Count what was pulled since the last time; the age of all is taken for that of the last."""
+        if not records:
+            return
+        topic = self.partition.key.topic
+        self._tally.records_consumed[topic] += records
+        if last.timestamp >= 0:
+            self._tally.record_age[topic].observe(max(0.0, time.time() - last.timestamp / 1000), records)
+        self._note(last)
+
+    def _note(self, raw: Any) -> None:
+        now, ages = time.monotonic(), self.partition.lag.ages
+        if now >= ages.next_at:
+            ages.note(raw.offset, raw.timestamp, now)
 
     async def _data(self) -> bool:
         """Wait until something can be taken; False at the end."""
@@ -416,6 +447,7 @@ class Lanes:
         partition = self.partition
         assert partition.watermark is not None
         partition.hold(raw.offset, raw)
+        self._note(raw)
         partition.watermark.position = raw.offset + 1
         if self._busy is not None:
             self._busy[raw.key] = deque()

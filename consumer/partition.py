@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from consumer.errors import DecodeError
+from consumer.lag import Lag
 from consumer.outcome import HaltReason
 from consumer.record import TopicPartition
 from consumer.watermark import Watermark
@@ -76,9 +77,9 @@ class Partition:
         self.epoch = epoch
         self.watermark: Watermark | None = None
         self.committed = -1
-        self.end_offset: int | None = None
-        self.measured_at = 0.0
-        """Monotonic time at which that was learnt."""
+        self.begins_at: int | None = None
+        """Where this epoch begins, known before its first record."""
+        self.lag = Lag()
         self.held_records = 0
         self.held_bytes = 0
         self.batches: Sequence[InFlight] = ()
@@ -97,7 +98,7 @@ class Partition:
     def start(self, offset: int) -> Watermark:
         """Note where this epoch begins: what lies below was done by others."""
         self.watermark = Watermark(offset)
-        self.committed = offset
+        self.committed = self.begins_at = offset
         return self.watermark
 
     @property
@@ -110,14 +111,29 @@ class Partition:
         """Offset below which all is done; -1 until the start is known."""
         return self.watermark.done if self.watermark is not None else -1
 
-    def ends_at(self, offset: int, now: float) -> None:
-        """Note where it ended for this reader, and when that was learnt."""
-        self.end_offset, self.measured_at = offset, now
+    @property
+    def known_committed(self) -> int | None:
+        """What the group has for this partition, also before its first record; None until the client knows."""
+        return self.committed if self.watermark is not None else self.begins_at
 
-    def end_offset_at(self, since: float) -> int:
-        """Return the end if it was learnt after ``since``, else the position."""
-        known = self.end_offset if self.measured_at >= since else None
-        return known if known is not None else self.position or 0
+    def commit(self, offset: int) -> None:
+        """Note what the group has now."""
+        self.committed = offset
+        self.lag.ages.forget_below(offset)
+
+    @property
+    def lag_records(self) -> int | None:
+        """Offsets between what is committed and the end; None until both are known."""
+        return self.lag.records(self.known_committed, self.position)
+
+    @property
+    def position_lag_records(self) -> int | None:
+        """Offsets between what was delivered and the end; None until both are known."""
+        return self.lag.records(self.position if self.watermark is not None else self.begins_at, None)
+
+    def lag_seconds(self, wall: float) -> float | None:
+        """Return the age of the oldest record that is not committed; 0 without any, None while that is not known."""
+        return self.lag.seconds(self.known_committed, self.position, wall)
 
     def close(self) -> None:
         """Start nothing more: the partition is revoked, or the daemon stops."""

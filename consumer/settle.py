@@ -133,6 +133,8 @@ class Settler:
         self.tally.of(cause.route).dead_lettered += 1
         self.tally.dead_letters[key.topic, cause.reason] += 1
         log.warning("dead-lettered", **self._where(raw), **cause._asdict())
+        where = Position(*key, raw.offset)
+        self.tally.failures.note(time.time(), cause.route, cause.reason, cause.message, where)
         return True
 
     async def _write(self, letters: Letters, raw: Any, cause: Cause) -> bool:
@@ -213,6 +215,7 @@ class Trouble:
         self._pause(on=step.kind == "pause")
         if step.wait is None:
             return Verdict.DEAD_LETTER
+        place = place_of(error)
         log.info(
             "a call failed; it is tried again",
             partition=str(settler.partition.key),
@@ -220,9 +223,11 @@ class Trouble:
             route=self.route,
             attempt=attempt,
             kind=step.kind,
-            error=place_of(error),
+            error=place,
             seconds=round(step.wait, 3),
         )
+        where = Position(*settler.partition.key, self._hold.offset)
+        settler.tally.failures.note(time.time(), self.route, step.kind, place, where)
         # One that is raised again and again collects a longer traceback each time, and all that its frames hold.
         BaseException.with_traceback(error, None)
         if not await settler.lane.wait(step.wait, own_pause=self._pausing, place=self._place):

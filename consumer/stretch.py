@@ -67,6 +67,8 @@ class Stretch(NamedTuple):
     """What a plain function returned to be awaited."""
     failed: Exception | None = None
     """Why it failed; without ``raw`` the next record cannot be read."""
+    last: Any = None
+    """The last record that was pulled."""
 
 
 Run = Callable[[Iterator[Any], Turns], Stretch]
@@ -94,6 +96,7 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
         first, again, max_bytes = decoder.first, decoder.again, decoder.max_record_bytes
         count = handled = skipped = refused = 0
         look_at, looked = step, monotonic()
+        began = looked
         raw: Any = None
         rest: Awaitable[Any] | None = None
         failed: Any = None
@@ -153,7 +156,7 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
                         break
                     look_at, looked = count + step, now
             else:
-                return Stretch(count, raw.offset + 1 if raw is not None else None, exhausted=True)
+                return Stretch(count, raw.offset + 1 if raw is not None else None, exhausted=True, last=raw)
         except BaseException as error:
             if not calling and not isinstance(error, Exception):
                 raise
@@ -164,10 +167,11 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
                 batch.size = size
             else:
                 counts.handled += handled
+                counts.inline_seconds += monotonic() - began
         # An error between two records is the batch's; one within a record leaves that one undone, whoever's it is.
         done = handled + skipped == count
         position = raw.offset + done if raw is not None else None
-        return Stretch(count, position, exhausted=False, raw=None if done else raw, rest=rest, failed=failed)
+        return Stretch(count, position, exhausted=False, raw=None if done else raw, rest=rest, failed=failed, last=raw)
 
     return run
 

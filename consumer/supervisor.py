@@ -41,14 +41,16 @@ class Supervisor:
         watchdog: Watchdog,
         cure: Callable[[Stall], object],
         give_up_seconds: float,
+        sample: Callable[[], object] = lambda: None,
         leave: Callable[[int], Any] = os._exit,
     ) -> None:
-        """``cure`` is called in the event loop that enters this."""
+        """``cure`` is called in the event loop that enters this; ``sample`` in the thread, after each look."""
         self.stall: Stall | None = None
         self._http = http
         self._watchdog = watchdog
         self._cure = cure
         self._give_up_seconds = give_up_seconds
+        self._sample = sample
         self._leave = leave
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -90,6 +92,7 @@ class Supervisor:
                 while not self._stop.is_set():
                     try:
                         self._look()
+                        self._sample()
                     except Exception as error:  # whoever watches must not be the one that ends
                         log.error("cannot look; this is a defect", error=place_of(error))  # noqa: TRY400
                     if time.monotonic() >= trim_at:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import product
 
+from consumer.histogram import BATCH_RECORDS, COMMIT_SECONDS, HANDLER_SECONDS, RECORD_AGE_SECONDS, Histogram
 from consumer.letter import REASONS
 from consumer.outcome import Outcome
+from consumer.recent import RecentFailures
 
 REBUILDS = ("task_ended", "error", "deaf", "fetch", "commit", "rebalance")
 """Why a Kafka client was replaced."""
 
 
+WAITED_SECONDS = 0.0001
+"""A call that is over sooner has not waited for anything: it counts as inline."""
+
+
 class RouteTally:
     """Counts of one route: an attribute is a third of the price of a dict's item on the hot path."""
 
-    __slots__ = ("abandoned", "dead_lettered", "handled", "retries", "waiting")
+    __slots__ = ("abandoned", "batches", "dead_lettered", "handled", "inline_seconds", "retries", "seconds", "waiting")
 
     def __init__(self) -> None:
         self.handled = 0
@@ -24,6 +30,18 @@ class RouteTally:
         self.abandoned = 0
         self.waiting = 0
         """Calls under way that are awaited."""
+        self.inline_seconds = 0.0
+        """Time that its calls kept the event loop, decoding included."""
+        self.seconds = Histogram(HANDLER_SECONDS)
+        """Of calls that waited, and of batches."""
+        self.batches = Histogram(BATCH_RECORDS)
+
+    def took(self, seconds: float) -> None:
+        """Note how long a call took."""
+        if seconds < WAITED_SECONDS:
+            self.inline_seconds += seconds
+        else:
+            self.seconds.observe(seconds)
 
 
 class Tally:
@@ -48,6 +66,9 @@ class Tally:
         self.rebalances = dict.fromkeys(["assigned", "revoked", "lost"], 0)
         self.offset_resets = dict.fromkeys(product(topics, ["no_offset", "out_of_range"]), 0)
         self.client_rebuilds = dict.fromkeys(REBUILDS, 0)
+        self.record_age = {topic: Histogram(RECORD_AGE_SECONDS) for topic in topics}
+        self.commit_seconds = Histogram(COMMIT_SECONDS)
+        self.failures = RecentFailures()
         self.last_poll_timestamp = 0.0
         self.last_commit_timestamp = 0.0
 

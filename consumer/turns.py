@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections import deque
 
+from consumer.loop import time_spent
+
 SLICE_SECONDS = 0.010
 
 
@@ -18,6 +20,8 @@ class Turns:
     """
 
     def __init__(self) -> None:
+        self.loop = time_spent()
+        """Tells whether the loop has gone round since one last looked."""
         self.end = 0.0
         """Monotonic time at which inline work must stop and ask for the next turn."""
         self._waiting: deque[asyncio.Future[None]] = deque()

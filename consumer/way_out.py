@@ -1,4 +1,4 @@
-"""How a halted partition goes on: what to mend, and the command that moves the group past it."""
+"""How a partition goes on: what ends a halt (something to mend, or a command that moves the group) and what a hold."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ MEND = {
     HaltReason.NO_OFFSET: "set kafka.offset_reset to earliest or latest",
 }
 
+OR_RUN = "; or stop all members and run: "
+
+HOLD_ENDS = {
+    "retry": "the handler wants this record again later; it ends when the call succeeds",
+    "pause": "what the handler needs is down; it ends when the same record gets through",
+    "dead_letter": "Kafka does not take the dead letter; it ends when the brokers acknowledge it",
+    "group": "the group does not hear this member; it ends with the next heartbeat that is answered, or a rebalance",
+}
+"""What ends a hold, by its kind. Nobody has to do anything here, except for what is down."""
+
 
 def way_out(kafka: Kafka, key: TopicPartition, reason: HaltReason, next_offset: int) -> str:
     """Say what a person may do; a restart then goes on.
@@ -30,4 +40,10 @@ def way_out(kafka: Kafka, key: TopicPartition, reason: HaltReason, next_offset: 
         f"kafka-consumer-groups.sh --bootstrap-server {shlex.quote(','.join(kafka.bootstrap_servers))}"
         f" --group {shlex.quote(kafka.group_id)} --reset-offsets --topic {key.topic}:{key.partition} {where} --execute"
     )
-    return f"{MEND[reason]}, then restart; or stop all members and run: {words}"
+    return f"{MEND[reason]}, then restart{OR_RUN}{words}"
+
+
+def split_way_out(said: str) -> tuple[str, str]:
+    """Take what ``way_out`` said apart: what to do, and the command; empty when there is none."""
+    mend, _, command = said.partition(OR_RUN)
+    return mend, command

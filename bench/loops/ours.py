@@ -10,6 +10,7 @@ from bench.meter import Meter, read_job, say
 from consumer.assembly import make_routes
 from consumer.daemon import Daemon
 from consumer.logs import configure_logging
+from consumer.loop import TimedLoop
 from consumer.settings import Delivery, Http, Kafka, Log, RouteSettings, Settings
 
 IDLE_SECONDS = 1.0
@@ -79,4 +80,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=TimedLoop) as runner:
+        runner.run(main())

@@ -27,6 +27,7 @@ from consumer.kafka.local import LocalKafka
 from consumer.kafka.probe import group_offsets
 from consumer.kafka.producer import Outgoing, Producer, create_topic, open_producer
 from consumer.logs import configure_logging
+from consumer.loop import TimedLoop
 from consumer.outcome import Outcome
 from consumer.record import Record, TopicPartition
 from consumer.settings import Delivery, Http, Kafka, Log, RouteSettings, Settings, dead_letter_topics
@@ -79,7 +80,10 @@ def demo(*, events: int, as_json: bool, stay: bool | None) -> None:
     stays = sys.stdout.isatty() and not as_json if stay is None else stay
     progress = Progress()
     with tempfile.TemporaryDirectory(prefix="session-consumer-demo-") as folder:
-        if asyncio.run(until_signal(_demo(events, Path(folder), stays, as_json, progress))) is None:
+        work = until_signal(_demo(events, Path(folder), stays, as_json, progress))
+        with asyncio.Runner(loop_factory=TimedLoop) as runner:
+            summary = runner.run(work)
+        if summary is None:
             progress.say("Ended by a signal; nothing is left behind.")
 
 
@@ -225,7 +229,7 @@ def _print(summary: Summary, as_json: bool, progress: Progress) -> None:
 async def _stay(daemon: Daemon, producer: Producer, running: asyncio.Future[None], progress: Progress) -> None:
     progress.print(
         f"A trickle of {TRICKLE_PER_SECOND:g} events a second goes on until Ctrl-C."
-        f" See http://127.0.0.1:{daemon.http.port}/metrics"
+        f" See http://127.0.0.1:{daemon.http.port}/ (and /metrics)"
     )
     trickle = asyncio.ensure_future(
         producer.send_all((Outgoing(key, value) for key, value in keyed_values(seed=1)), TRICKLE_PER_SECOND)

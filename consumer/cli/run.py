@@ -14,6 +14,7 @@ from consumer.assembly import make_routes
 from consumer.cli.options import loaded, settings_options
 from consumer.daemon import Daemon
 from consumer.logs import configure_logging
+from consumer.loop import TimedLoop
 from consumer.settings import Settings
 from consumer.signals import Signals
 
@@ -30,7 +31,8 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
     """
     settings = loaded(config, overrides).settings
     configure_logging(settings.log)
-    asyncio.run(run_daemon(settings))
+    with asyncio.Runner(loop_factory=TimedLoop) as runner:
+        runner.run(run_daemon(settings))
 
 
 async def run_daemon(settings: Settings) -> None:

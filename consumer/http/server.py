@@ -1,34 +1,54 @@
-"""The daemon's HTTP port: metrics for Prometheus, health for whoever runs it."""
+"""The daemon's HTTP port: metrics for Prometheus, health for whoever runs it, a page for people."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Self
 
+import msgspec
 from aiohttp import web
 
 from consumer.errors import ConsumerError
+from consumer.http.page import Page, load_page
+from consumer.http.status import Status
 from consumer.settings import Http
 
 Health = Callable[[], str | None]
 """None when all is well, else the reason why not."""
+
+UNCACHED = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class HttpServer:
     """Serves GET requests from the time it is entered until it is left; owned by the daemon."""
 
     def __init__(
-        self, settings: Http, scrape: Callable[[str], tuple[bytes, str]], healthy: Health, ready: Health
+        self,
+        settings: Http,
+        scrape: Callable[[str], tuple[bytes, str]],
+        healthy: Health,
+        ready: Health,
+        status: Callable[[], Status],
     ) -> None:
         self.port = settings.port
         self._settings = settings
         self._scrape = scrape
         self._healthy = healthy
         self._ready = ready
+        self._status = status
+        self._page: Page
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
+        self._page = load_page()
         app = web.Application()
+        app.router.add_get("/", self._status_page)
+        app.router.add_get("/status.json", self._status_json)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._probe(self._healthy))
         app.router.add_get("/readyz", self._probe(self._ready))
@@ -53,6 +73,19 @@ class HttpServer:
     async def _metrics(self, request: web.Request) -> web.Response:
         body, content_type = self._scrape(request.headers.get("Accept", ""))
         response = web.Response(body=body, headers={"Content-Type": content_type})
+        response.enable_compression()
+        return response
+
+    async def _status_page(self, _request: web.Request) -> web.Response:
+        headers = {**UNCACHED, "Content-Security-Policy": self._page.policy}
+        body = self._page.render(self._status())
+        response = web.Response(text=body, content_type="text/html", charset="utf-8", headers=headers)
+        response.enable_compression()
+        return response
+
+    async def _status_json(self, _request: web.Request) -> web.Response:
+        body = msgspec.json.encode(self._status())
+        response = web.Response(body=body, content_type="application/json", headers=UNCACHED)
         response.enable_compression()
         return response
 

@@ -11,10 +11,13 @@ PREFIX = "session_consumer_"
 
 
 class Metric(NamedTuple):
-    """One metric without its prefix; a counter's name ends in ``_total``."""
+    """One metric without its prefix; a counter's name ends in ``_total``, and a unit stands before that.
+
+    The bounds of histograms, and the reasons for them, stand in ``consumer/histogram.py``.
+    """
 
     name: str
-    kind: Literal["counter", "gauge"]
+    kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     help: str
 
@@ -37,7 +40,25 @@ METRICS = [
     Metric("rebalances_total", "counter", ("kind",), "Assignments, revocations and losses of partitions."),
     Metric("client_rebuilds_total", "counter", ("reason",), "Kafka clients that were replaced, by why."),
     Metric("offset_resets_total", "counter", ("topic", "reason"), "Positions that had to be chosen anew."),
+    Metric(
+        "loop_seconds_total",
+        "counter",
+        ("state",),
+        "The event loop's time: work, or waiting: for records (poll), handlers (backpressure), commit, drain.",
+    ),
+    Metric(
+        "inline_seconds_total",
+        "counter",
+        ("route",),
+        "Time that calls kept the event loop, timed a slice at a time; with one route decoding is in it.",
+    ),
+    Metric("handler_seconds", "histogram", ("route",), "Calls that waited 0.1 ms or more, and all calls of batches."),
+    Metric("batch_records", "histogram", ("route",), "Records a call of a batch route."),
+    Metric("record_age_seconds", "histogram", ("topic",), "Age of records when worked on, taken once a slice."),
+    Metric("commit_seconds", "histogram", (), "From sending a commit to its answer."),
     Metric("lag_records", "gauge", ("topic", "partition"), "End of the partition less the committed offset."),
+    Metric("lag_seconds", "gauge", ("topic", "partition"), "Age of the oldest record not committed; 0 when caught up."),
+    Metric("end_offset_age_seconds", "gauge", ("topic", "partition"), "How long ago that end was learnt."),
     Metric("position_lag_records", "gauge", ("topic", "partition"), "End of the partition less the next to be read."),
     Metric("committed_offset", "gauge", ("topic", "partition"), "Next offset to read after a restart."),
     Metric("in_flight_records", "gauge", ("topic", "partition"), "Records delivered and not below what is done."),

@@ -1,0 +1,73 @@
+"""A line over the last minutes, as the numbers that an inline SVG needs; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from consumer.http.history import SAMPLES, Sample
+
+WIDTH = SAMPLES
+HEIGHT = 100
+GAP_SECONDS = 5.0
+"""Without a sample for longer the line is broken: the process was stopped, or the machine asleep."""
+TABLE_SECONDS = 15
+
+Value = Callable[[Sample], float | None]
+
+
+class Chart(NamedTuple):
+    """One chart: a second is a unit of x, the newest sample at ``WIDTH``; y falls from 0 at ``top`` to ``HEIGHT``."""
+
+    lines: list[str]
+    """Points of polylines."""
+    areas: list[str]
+    """Points of the polygons below them."""
+    top: float
+    """The value at the upper edge."""
+    peak: float
+    last: float | None
+    rows: list[tuple[float, float]]
+    """Time and mean of each quarter of a minute, the newest first: the same for who cannot see it."""
+
+
+def make_chart(samples: Sequence[Sample], value: Value) -> Chart:
+    """Make the chart of one value of the samples, which are in order."""
+    known = [(sample.at, number) for sample in samples if (number := value(sample)) is not None]
+    peak = max((number for _, number in known), default=0.0)
+    top = round_up(peak)
+    end = known[-1][0] if known else 0.0
+    lines, areas = [], []
+    for run in _unbroken(known):
+        points = [(WIDTH - (end - at), HEIGHT - number / top * HEIGHT) for at, number in run if 0 <= end - at <= WIDTH]
+        if len(points) > 1:
+            line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+            lines.append(line)
+            areas.append(f"{points[0][0]:.1f},{HEIGHT} {line} {points[-1][0]:.1f},{HEIGHT}")
+    return Chart(lines, areas, top, peak, known[-1][1] if known else None, _rows(known))
+
+
+def round_up(number: float) -> float:
+    """Return the next of 1, 2, 4, 5 or 10 times a power of ten, and at least 4: half of it is a round number too."""
+    if number <= 4:
+        return 4.0
+    power = 10.0 ** math.floor(math.log10(number))
+    return next(power * step for step in (1, 2, 4, 5, 10) if number <= power * step)
+
+
+def _unbroken(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    runs: list[list[tuple[float, float]]] = []
+    for at, number in points:
+        if not runs or not 0 <= at - runs[-1][-1][0] <= GAP_SECONDS:
+            runs.append([])
+        runs[-1].append((at, number))
+    return runs
+
+
+def _rows(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    found: dict[int, list[float]] = {}
+    for at, number in points:
+        found.setdefault(int(at // TABLE_SECONDS), []).append(number)
+    means = [(float(slot * TABLE_SECONDS), sum(numbers) / len(numbers)) for slot, numbers in found.items()]
+    return sorted(means, reverse=True)

@@ -1,0 +1,91 @@
+"""Numbers and times as people read them; pure. A missing value is a dash."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+MISSING = "\N{EN DASH}"
+
+
+def number(value: float | None) -> str:
+    """Write a whole number with thousands apart."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def rate(value: float) -> str:
+    """Write so many a second; small ones with a decimal."""
+    return f"{value:.1f}" if 0.05 <= value < 9.95 else f"{value:,.0f}"
+
+
+def short(value: float) -> str:
+    """Write a number in at most four characters or so, for the axis of a chart."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:g}"
+
+
+def size(value: float) -> str:
+    """Write a number of bytes."""
+    for unit, bytes_each in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= bytes_each:
+            return f"{value / bytes_each:.1f} {unit}"
+    return f"{value:.0f} B"
+
+
+def span(seconds: float | None) -> str:
+    """Write how long something lasts, in its two largest units."""
+    if seconds is None:
+        return MISSING
+    if 0 < seconds < 10:
+        return f"{seconds:.1f} s"
+    left = max(0, round(seconds))
+    if left < 60:
+        return f"{left} s"
+    found: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or found:
+            found.append(f"{count} {unit}")
+        if len(found) == 2:
+            break
+    return " ".join(each for each in found if not each.startswith("0 "))
+
+
+def clock(at: float) -> str:
+    """Write the time of day, in UTC."""
+    return f"{datetime.fromtimestamp(at, UTC):%H:%M:%S}"
+
+
+def day(at: float) -> str:
+    """Write the date and time, in UTC."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def moment(at: float) -> str:
+    """Write the date and time, in UTC, as a machine reads it."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def setting(value: Any) -> str:
+    """Write a setting's value, about as in a file of settings."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or MISSING
+    if isinstance(value, int) and value >= 10_000:
+        return f"{value:_}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) or MISSING
+
+
+def places(partitions: list[tuple[str, int]], most: int = 12) -> str:
+    """Name partitions: each topic once, then numbers; the rest is counted."""
+    by_topic: dict[str, list[int]] = {}
+    for topic, partition in sorted(partitions)[:most]:
+        by_topic.setdefault(topic, []).append(partition)
+    named = "; ".join(f"{topic}: {', '.join(map(str, numbers))}" for topic, numbers in by_topic.items())
+    rest = len(partitions) - most
+    return f"{named} and {rest} more" if rest > 0 else named

@@ -1,0 +1,105 @@
+"""How old the oldest record is that is not committed."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.ages import EVERY_SECONDS, MOST, Ages
+from consumer.partition import Partition
+from consumer.record import TopicPartition
+
+KEY = TopicPartition("t", 0)
+
+
+def a_partition(committed: int, end: int, *noted: tuple[int, float], seen: float = 0.0) -> Partition:
+    """A partition whose end was learnt at ``seen``, with offsets noted at times in seconds."""
+    partition = Partition(KEY, 1)
+    partition.start(committed)
+    partition.lag.ends_at(end, committed, 0.0, seen)
+    for number, (offset, at) in enumerate(noted):
+        partition.lag.ages.note(offset, round(at * 1000), number)
+    return partition
+
+
+def test_caught_up_is_no_lag() -> None:
+    """Where all is committed there is no age, however old the last record is."""
+    assert a_partition(5, 5, (4, 10.0)).lag_seconds(1000.0) == 0.0
+
+
+def test_the_oldest_uncommitted_record_counts() -> None:
+    """The age is that of the record at the committed offset, not of what was done long ago, nor of the newest."""
+    partition = a_partition(5, 9, (4, 10.0), (5, 60.0), (6, 70.0), (8, 95.0))
+    assert partition.lag_seconds(100.0) == 40.0
+    partition.commit(6)
+    assert partition.lag_seconds(100.0) == 30.0
+
+
+def test_a_record_between_two_notes_is_as_old_as_the_next() -> None:
+    """Not each record is noted: the next one stands for it."""
+    assert a_partition(5, 9, (3, 10.0), (7, 80.0)).lag_seconds(100.0) == 20.0
+
+
+def test_nothing_fetched_yet_counts_from_when_it_was_seen() -> None:
+    """A partition whose records nobody has fetched is behind since that was first seen."""
+    partition = Partition(KEY, 1)
+    partition.lag.ends_at(9, partition.known_committed, 0.0, 50.0)
+    assert partition.lag_seconds(60.0) is None  # nobody knows yet what is committed
+    partition.begins_at = 5
+    partition.lag.ends_at(9, partition.known_committed, 3.0, 53.0)
+    partition.lag.ends_at(10, partition.known_committed, 6.0, 56.0)
+    assert (partition.lag_records, partition.lag_seconds(60.0)) == (5, 7.0)
+
+
+def test_the_first_record_after_long_silence_is_not_old() -> None:
+    """A record that just came and is not noted yet does not inherit the age of the one before it."""
+    partition = a_partition(5, 5, (4, 10.0))
+    partition.lag.ends_at(6, 5, 0.0, 990.0)
+    assert partition.lag_seconds(1000.0) == 10.0
+
+
+def test_the_clock_of_a_producer_may_be_ahead() -> None:
+    """A record from the future has no age below 0; one without a timestamp tells nothing."""
+    assert a_partition(5, 9, (5, 200.0)).lag_seconds(100.0) == 0.0
+    partition = a_partition(5, 9, seen=90.0)
+    partition.lag.ages.note(5, -1, 0.0)
+    assert partition.lag_seconds(100.0) == 10.0
+
+
+def test_what_was_delivered_counts_though_the_end_is_older() -> None:
+    """Records that came after the end was learnt are lag until they are committed."""
+    partition = a_partition(5, 5)
+    assert partition.watermark is not None
+    partition.watermark.position = 8
+    assert (partition.lag_records, partition.position_lag_records) == (3, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 40)), min_size=1))
+def test_what_is_known_of_an_offset_brackets_it(steps: list[tuple[int, int]]) -> None:
+    """Whatever was noted and forgotten, what is told of the committed offset lies just below and above it."""
+    ages, committed = Ages(), 0
+    noted: list[int] = []
+    for offset, ahead in steps:
+        if not noted or offset > noted[-1]:
+            noted.append(offset)
+        ages.note(offset, offset * 1000, 0.0)
+        committed = max(committed, min(noted[-1] + 1, committed + ahead))
+        ages.forget_below(committed)
+        below, above = ages.around(committed)
+        assert above == min((each for each in noted if each >= committed), default=None)
+        expected = max((each for each in noted if each <= committed), default=None)
+        assert below == (above if above == committed else expected)
+
+
+def test_without_commits_memory_is_bounded() -> None:
+    """What is noted grows coarser, not longer, when nothing is committed for hours."""
+    ages, now = Ages(), 0.0
+    for offset in range(50_000):
+        if now >= ages.next_at:
+            ages.note(offset, offset, now)
+        now += EVERY_SECONDS
+    assert len(ages._noted[0]) <= MOST
+    below, above = ages.around(25_000)
+    assert below is not None
+    assert above is not None
+    assert above - below < 1.0  # of 50 s
