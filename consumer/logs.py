@@ -52,7 +52,7 @@ def configure_logging(settings: Log, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for name in ("aiokafka", "aiohttp", "asyncio"):
+    for name in ("aiokafka", "aiohttp", "asyncio", "opentelemetry", "urllib3"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     # A broker that is away is said by us, once; aiokafka says it a thousand times.
     logging.getLogger("aiokafka.conn").setLevel(logging.ERROR)
@@ -109,7 +109,7 @@ class _Repeats(logging.Filter):
         self._last: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("aiokafka"):
+        if not record.name.startswith(("aiokafka", "opentelemetry", "urllib3")):
             return True
         if str(record.msg).startswith(self.NORMAL):
             return False

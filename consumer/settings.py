@@ -94,6 +94,10 @@ class Log(msgspec.Struct, frozen=True):
     payloads: bool = False
 
 
+class TracingSettings(msgspec.Struct, frozen=True):
+    enabled: bool = False
+
+
 class RouteSettings(msgspec.Struct, frozen=True):
     name: str
     handler: str
@@ -121,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True):
     watchdog: WatchdogSettings = WatchdogSettings()
     http: Http = Http()
     log: Log = Log()
+    tracing: TracingSettings = TracingSettings()
     routes: list[RouteSettings] = []
 
 
@@ -180,6 +185,7 @@ MEANINGS = {
     "log.level": "debug, info, warning or error",
     "log.format": "auto (console on a terminal, else json), console or json",
     "log.payloads": "whether events may appear in the log; they hold personal data",
+    "tracing.enabled": "whether calls are spans; needs the extra `otel`, and the usual `OTEL_…` variables say where to",
     "routes.name": "unique; `none` is reserved",
     "routes.handler": "`module:attribute`, imported at start",
     "routes.match": 'field = value, glob, list of them, { is = "null" } or { is = "present" }; empty: every event',

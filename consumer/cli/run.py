@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ import click
 from consumer.assembly import make_routes
 from consumer.cli.options import loaded, settings_options
 from consumer.daemon import Daemon
+from consumer.dispatch import Route
+from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.loop import TimedLoop
 from consumer.settings import Settings
@@ -37,9 +40,29 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
 
 async def run_daemon(settings: Settings) -> None:
     """Run one daemon; a first signal drains it."""
-    daemon = Daemon(settings, make_routes(settings, os.environ))
-    with Signals(daemon.stop, settings.delivery.drain_seconds):
-        await daemon.run()
+    with traced(settings, make_routes(settings, os.environ)) as routes:
+        daemon = Daemon(settings, routes)
+        with Signals(daemon.stop, settings.delivery.drain_seconds):
+            await daemon.run()
+
+
+@contextmanager
+def traced(settings: Settings, routes: list[Route]) -> Iterator[list[Route]]:
+    """Have the routes' calls traced, if the settings say so; raise SettingsError without the extra for it."""
+    if not settings.tracing.enabled:
+        yield routes
+        return
+    try:
+        from consumer.tracing import Tracing, open_provider  # noqa: PLC0415 - only those who trace have it
+    except ImportError as error:
+        raise SettingsError(
+            "tracing.enabled: OpenTelemetry is not installed; install session-consumer with the extra `otel`"
+        ) from error
+    tracing = Tracing(open_provider(), settings.kafka)
+    try:
+        yield [tracing.traced(route) for route in routes]
+    finally:
+        tracing.close()
 
 
 async def until_signal(work: Coroutine[Any, Any, Result], seconds: float = 20.0) -> Result | None:

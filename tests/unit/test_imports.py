@@ -28,7 +28,7 @@ STAGES = [
     "daemon",
     "cli",
 ]
-EDGES = {"aiokafka": "consumer.kafka", "prometheus_client": "consumer.metrics", "aiohttp": "consumer.http"}
+EDGES = {"aiokafka": "consumer.kafka", "prometheus_client": "consumer.metrics", "aiohttp": "consumer.http", "opentelemetry": "consumer.tracing"}
 PURE = ["errors", "record", "outcome", "decoding", "routing", "tally", "partition", "watermark"]
 
 

@@ -80,6 +80,8 @@ port = 8000
 level = "info"
 format = "auto"
 payloads = false
+[tracing]
+enabled = false
 """
 
 NUMBERS = [
