@@ -237,12 +237,16 @@ class _Fetch:
             raise CorruptBatchError(where, f"the length of the batch at offset {where} is wrong", where + 1)
 
     def end_within(self, highwater: int) -> None:
-        """Bound what the last batch says of its end.
+        """Bound what the last batch says of its end, when that lies beyond the log's.
 
-        Its checksum comes with its turn. A wrong end would have the client fetch from where there is nothing, and the
-        partition would be set back to its beginning before anybody had looked at the batch.
+        A wrong end would have the client fetch from where there is nothing, and the partition would be set back to its
+        beginning before anybody had looked at the batch, whose checksum comes with its turn. But records beyond the end
+        that came with them are no lie by themselves: a broker notes the end of the log, then reads, and what was
+        written in between is read as well. Stopping short of those would fetch them twice. So here the checksum tells.
         """
-        self.end = max(self.position, min(self.end, highwater))
+        if self.end > highwater and not self.batches[-1].validate_crc():
+            self.end = highwater
+        self.end = max(self.position, self.end)
 
     def next_batch(self) -> Any:
         """Step over what holds no records for this reader, as aiokafka's generator does; None when only that is left.

@@ -285,6 +285,18 @@ def test_a_last_batch_that_lies(client: Client, fetch: RawFetch, last_delta: int
     assert (raised.value.offset, 4 <= raised.value.next_offset <= 6) == (3, True)
 
 
+@pytest.mark.parametrize("highwater", [0, 2, 4])
+def test_records_beyond_the_end_that_came_with_them(client: Client, fetch: RawFetch, highwater: int) -> None:
+    """A broker that reads on while it is written to answers with an older end: the client still goes on behind it all.
+
+    Else it would fetch the same records again, and they would be handled twice.
+    """
+    client.fetched(a_batch(some(3)), a_batch(some(3), base=3), highwater=highwater)
+    assert pulled(taken(fetch)) == ([0, 1, 2], None)
+    assert client.states[KEY].position == 6
+    assert pulled(taken(fetch)) == ([3, 4, 5], None)
+
+
 @pytest.mark.parametrize("length", [0, 13, -1, -12, -(2**31), 2**31 - 13])
 def test_a_wrong_length(client: Client, fetch: RawFetch, length: int) -> None:
     """A batch that cannot be told from the next is fetched again, comes first then, and is corrupt; others are read."""
