@@ -16,7 +16,6 @@ import yaml
 
 from consumer.assembly import make_routes
 from consumer.handler import extend_path, load_handler
-from consumer.metrics.definitions import METRICS, PREFIX
 from consumer.settings import RouteSettings, Settings, dead_letter_topics
 from consumer.settings_sources import PREFIX as ENVIRONMENT_PREFIX
 from consumer.settings_sources import load_settings
@@ -36,7 +35,6 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DASHBOARDS = sorted(GRAFANA.glob("dashboards/*.json"))
 
 each_service = pytest.mark.parametrize("name", sorted(SERVICES))
-each_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
 
 
 def volumes(name: str) -> Iterator[tuple[str, str]]:
@@ -69,21 +67,6 @@ def daemon_settings() -> Settings:
     """Return the settings that the daemon has in its container."""
     command: list[str] = SERVICES["consumer"]["command"]
     return load_settings(inside("consumer", command[command.index("-c") + 1]), environment("consumer")).settings
-
-
-def expressions(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if isinstance(node.get("expr"), str):
-            yield node["expr"]
-        node = list(node.values())
-    if isinstance(node, list):
-        for each in node:
-            yield from expressions(each)
-
-
-def panels(dashboard: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(dashboard.read_text(encoding="utf-8"))["panels"]
-    return found
 
 
 @each_service
@@ -172,6 +155,13 @@ def test_prometheus_scrapes_the_daemon() -> None:
     assert job["static_configs"] == [{"targets": [f"consumer:{daemon_settings().http.port}"]}]
 
 
+def test_prometheus_finds_its_rules() -> None:
+    """The rules that the configuration names, relative to itself, are mounted where it looks for them."""
+    (rules,) = read_yaml("deploy/prometheus/prometheus.yml")["rule_files"]
+    folder, pattern = f"/etc/prometheus/{rules}".rsplit("/", 1)
+    assert list(inside("prometheus", folder).glob(pattern))
+
+
 def test_grafana_finds_prometheus_and_the_dashboards() -> None:
     """Grafana's data source is the Prometheus service, with its scrape interval, and the dashboards are mounted."""
     (source,) = read_yaml("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
@@ -182,37 +172,6 @@ def test_grafana_finds_prometheus_and_the_dashboards() -> None:
     assert inside("grafana", provider["options"]["path"]) == GRAFANA / "dashboards"
     home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert inside("grafana", home) in DASHBOARDS
-
-
-@each_dashboard
-def test_a_dashboard_asks_for_metrics_that_exist(dashboard: Path) -> None:
-    """Every metric in a dashboard's expressions is one that the daemon exports."""
-    asked = {name for each in expressions(panels(dashboard)) for name in re.findall(rf"{PREFIX}\w+", each)}
-    assert asked
-    assert asked <= {PREFIX + metric.name for metric in METRICS}
-
-
-@each_dashboard
-def test_a_dashboard_groups_by_labels_that_exist(dashboard: Path) -> None:
-    """Every label in a legend or a grouping is one that its metric has, or the scraped instance."""
-    labels = {PREFIX + metric.name: {*metric.labels, "instance"} for metric in METRICS}
-    for target in (target for panel in panels(dashboard) for target in panel["targets"]):
-        (metric,) = set(re.findall(rf"{PREFIX}\w+", target["expr"]))
-        grouped = re.findall(r"\bby \(([^)]*)\)", target["expr"])
-        used = {*re.findall(r"{{(\w+)}}", target["legendFormat"]), *re.findall(r"\w+", " ".join(grouped))}
-        assert used <= labels[metric], target["expr"]
-
-
-@each_dashboard
-def test_a_dashboard_is_complete(dashboard: Path) -> None:
-    """Every panel has a title, a meaning, a unit, an id of its own and the chosen data source."""
-    found = panels(dashboard)
-    assert len({panel["id"] for panel in found}) == len(found)
-    for panel in found:
-        assert panel["title"]
-        assert panel["description"]
-        assert panel["fieldConfig"]["defaults"]["unit"]
-        assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
 
 
 def test_the_example_settings_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""A real Prometheus beside the daemon: it counts what was produced, its alerts fire, and every panel has data."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster, a_route, a_session
+from tests.monitoring import PANELS, RunningPrometheus, program, promtool, rules
+from tests.promql import filled_in
+
+RECORDER = "recording:Recorder"
+JOB = "session-consumer"
+NOT_AN_EVENT = b'{"timestamp":"never"}'
+EMPTY_WITHOUT_HALT = {"Halts and holds by partition"}
+FIRING = 'count by (alertname) (ALERTS{alertstate="firing"})'
+
+
+@pytest.fixture(autouse=True)
+def _prometheus() -> None:
+    """Look for it before anything is begun."""
+    program("prometheus")
+
+
+async def test_it_counts_what_was_produced(cluster: Cluster, tmp_path: Path) -> None:
+    """Prometheus has exactly as many records and outcomes as were produced: handled, skipped and dead-lettered."""
+    await cluster.create(partitions=3, dead_letters=1)
+    routes = a_route(RECORDER, path=tmp_path / "handled")
+    async with cluster.run(routes=routes) as daemon, RunningPrometheus(tmp_path, await daemon.url()) as prometheus:
+        for partition in range(3):
+            await cluster.produce(map(a_session, range(1000)), partition)
+        await cluster.produce([None, None, NOT_AN_EVENT, a_session(0), NOT_AN_EVENT, None, NOT_AN_EVENT, None])
+        records = "sum by (topic) (session_consumer_records_consumed_total)"
+        await prometheus.settles(records, "topic", {cluster.topic: 3008})
+        outcomes = "sum by (outcome) (session_consumer_outcomes_total)"
+        await prometheus.settles(outcomes, "outcome", {"handled": 3001, "skipped": 4, "dead_lettered": 3})
+        letters = 'sum by (reason) (session_consumer_dead_letters_total{reason="undecodable"})'
+        await prometheus.settles(letters, "reason", {"undecodable": 3})
+        await prometheus.settles("session_consumer_lag_records", "partition", {"0": 0, "1": 0, "2": 0})
+        assert await daemon.stop() == 0
+        # What has left owns nothing, and so says nothing: no lag is left behind.
+        await prometheus.settles("session_consumer_lag_records", "partition", {})
+
+
+async def test_a_halt_fires_its_alert(cluster: Cluster, tmp_path: Path) -> None:
+    """A partition that halts, and it alone, has its alert firing; Prometheus finds no fault in any rule."""
+    await cluster.create()
+    await cluster.produce([a_session(0), NOT_AN_EVENT])
+    routes = a_route(RECORDER, path=tmp_path / "handled")
+    async with cluster.run(routes=routes) as daemon, RunningPrometheus(tmp_path, await daemon.url()) as prometheus:
+        await daemon.said("partition halted")
+        await prometheus.settles(FIRING, "alertname", {"SessionConsumerHalted": 1})
+        (alert,) = (await prometheus.get("alerts"))["alerts"]
+        assert (alert["labels"]["topic"], alert["labels"]["reason"]) == (cluster.topic, "no_dead_letter")
+        assert alert["annotations"]["summary"] == f"{cluster.topic} has halted: no_dead_letter"
+        (group,) = (await prometheus.get("rules"))["groups"]
+        assert [rule["name"] for rule in group["rules"]] == [rule.get("alert") or rule["record"] for rule in rules()]
+        assert {(rule["health"], rule.get("lastError", "")) for rule in group["rules"]} == {("ok", "")}
+
+
+async def test_the_dashboard_has_data(cluster: Cluster, tmp_path: Path) -> None:
+    """Once there is a dead letter every panel but one shows something, with every label that its legend names."""
+    await cluster.create(dead_letters=1)
+    routes = a_route(RECORDER, path=tmp_path / "handled", delay=0.001)
+    async with cluster.run(routes=routes) as daemon, RunningPrometheus(tmp_path, await daemon.url()) as prometheus:
+        # What was counted before the first scrape is in no rate.
+        await prometheus.settles("sum by (job) (session_consumer_assigned_partitions)", "job", {JOB: 1})
+        await cluster.produce([*map(a_session, range(500)), NOT_AN_EVENT])
+        await prometheus.settles(FIRING, "alertname", {"SessionConsumerDeadLetters": 1})
+        empty = set()
+        for panel in PANELS:
+            found = [await prometheus.query(filled_in(target["expr"])) for target in panel["targets"]]
+            if not any(found):
+                empty.add(panel["title"])
+            for target, series in zip(panel["targets"], found, strict=True):
+                legend = set(re.findall(r"{{(\w+)}}", target.get("legendFormat", "")))
+                assert all(legend <= labels.keys() for labels, _ in series), target
+        assert empty == EMPTY_WITHOUT_HALT
+        assert await daemon.stop() == 0
+
+
+async def test_promtool_finds_no_fault_with_a_scrape(cluster: Cluster, tmp_path: Path) -> None:
+    """What the daemon exports is well formed and named as Prometheus wants it."""
+    await cluster.create()
+    async with cluster.run(routes=a_route(RECORDER, path=tmp_path / "handled")) as daemon:
+        await daemon.said("partitions assigned")
+        code, said = promtool("check", "metrics", stdin=(await daemon.get("/metrics"))[1])
+        assert (code, said) == (0, "")

@@ -1,0 +1,104 @@
+"""The alerts: each fires when it should, and only then, and leads a person to what to do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.monitoring import CONFIG, ROOT, RULES, promtool, rules
+from tests.promql import EXPORTED, known_series, series_of, unknown
+
+SCENARIOS = sorted((ROOT / "tests/prometheus").glob("*.yml"))
+ALERTS = [rule for rule in rules() if "alert" in rule]
+RUNBOOK = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Runbook\n")[2].partition("\n## ")[0]
+
+each_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda rule: rule["alert"])
+
+
+def scenario_of(alert: str) -> Path:
+    """SessionConsumerNoPartitions has tests/prometheus/no_partitions.yml."""
+    words = re.findall("[A-Z][a-z]+", alert.removeprefix("SessionConsumer"))
+    return ROOT / "tests/prometheus" / f"{'_'.join(words).lower()}.yml"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem)
+def test_an_alert_fires_when_it_should_and_only_then(scenario: Path) -> None:
+    """Every scenario ends as it says: which alerts have fired by when, and with which words."""
+    code, said = promtool("test", "rules", str(scenario))
+    assert code == 0, said
+
+
+@each_alert
+def test_an_alert_has_scenarios(alert: dict[str, Any]) -> None:
+    """Every alert has a scenario in which it fires, text included, and one in which it nearly does."""
+    tests = yaml.safe_load(scenario_of(alert["alert"]).read_text(encoding="utf-8"))["tests"]
+    assert any(each["alertname"] == alert["alert"] for test in tests for each in test.get("alert_rule_test", []))
+    assert any(all(not each["exp_samples"] for each in test["promql_expr_test"]) for test in tests)
+
+
+def test_every_scenario_is_of_an_alert() -> None:
+    """No scenario is left of an alert that is no more."""
+    assert sorted(scenario_of(alert["alert"]) for alert in ALERTS) == SCENARIOS
+
+
+def test_promtool_finds_no_fault() -> None:
+    """Prometheus takes the configuration, and the rules that it names."""
+    code, said = promtool("check", "config", str(CONFIG))
+    assert code == 0, said
+    assert f"{len(rules())} rules found" in said
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
+def test_a_rule_asks_for_what_there_is(rule: dict[str, Any]) -> None:
+    """Every series and label in a rule is one that the daemon exports, Prometheus adds, or another rule records."""
+    assert list(series_of(rule["expr"]))
+    assert list(unknown(rule["expr"], known_series(rules()))) == []
+
+
+def test_what_is_recorded_is_used() -> None:
+    """Every recorded series is asked for by an alert."""
+    asked = {name for alert in ALERTS for name, _ in series_of(alert["expr"])}
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    assert recorded
+    assert recorded <= asked
+
+
+@each_alert
+def test_an_alert_leads_to_its_runbook(alert: dict[str, Any]) -> None:
+    """Every alert has a severity, and words; its link is the heading of its own in the README."""
+    assert alert["labels"]["severity"] in {"critical", "warning", "info"}
+    assert alert["annotations"].keys() == {"summary", "description", "runbook_url"}
+    assert alert["annotations"]["runbook_url"] == f"README.md#{alert['alert'].lower()}"
+    assert alert["alert"].startswith("SessionConsumer")
+
+
+@each_alert
+def test_words_name_labels_that_the_alert_has(alert: dict[str, Any]) -> None:
+    """Every label in an alert's words is one that its series keep."""
+    said = " ".join(alert["annotations"].values())
+    labels = re.findall(r"\$labels\.(\w+)", said)
+    kept = set(re.findall(r"\w+", " ".join(re.findall(r"\bby \(([^)]*)\)", alert["expr"])))) or {
+        label for name, _ in series_of(alert["expr"]) for label in known_series(rules())[name]
+    }
+    assert set(labels) <= kept
+
+
+def test_the_runbook_has_every_alert_in_order() -> None:
+    """The README's runbook has one section for each alert, in the rules' order, and no other."""
+    assert re.findall(r"^### (\w+)$", RUNBOOK, re.MULTILINE) == [alert["alert"] for alert in ALERTS]
+
+
+def test_the_runbook_names_metrics_that_exist() -> None:
+    """Every metric that the runbook names is exported."""
+    assert set(re.findall(r"session_consumer_\w+", RUNBOOK)) <= set(EXPORTED)
+
+
+def test_the_rule_file_is_the_one_that_is_tested() -> None:
+    """Every scenario reads the rules that are shipped."""
+    for scenario in SCENARIOS:
+        (file,) = yaml.safe_load(scenario.read_text(encoding="utf-8"))["rule_files"]
+        assert (scenario.parent / file).resolve() == RULES
