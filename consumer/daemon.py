@@ -15,8 +15,8 @@ from consumer.assembly import enter_handlers, make_decoder, make_letter_box
 from consumer.clients import Clients
 from consumer.dispatch import Route
 from consumer.engine import MEASURE_SECONDS, Engine
+from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
-from consumer.http.status import StatusReader
 from consumer.kafka.client import connection_options
 from consumer.kafka.source import KafkaSource
 from consumer.life import exit_if_stuck, guarded

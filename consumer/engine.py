@@ -111,8 +111,8 @@ class Engine:
 
     @property
     def partitions(self) -> dict[TopicPartition, Partition]:
-        """What is owned now."""
-        return {key: lanes.partition for key, lanes in self._lanes.items()}
+        """What is owned now; also asked by the supervisor's thread."""
+        return {key: lanes.partition for key, lanes in list(self._lanes.items())}
 
     @property
     def flushing(self) -> bool:

@@ -153,7 +153,7 @@ class Partition:
     @property
     def held(self) -> list[Hold]:
         """Holds without a limit: the partition waits for something outside of it, for as long as it takes."""
-        return [hold for hold in self.holds if hold.kind in ("retry", "pause", "dead_letter", "group")]
+        return [hold for hold in list(self.holds) if hold.kind in ("retry", "pause", "dead_letter", "group")]
 
     @contextmanager
     def holding(self, hold: Hold) -> Iterator[None]:

@@ -180,7 +180,7 @@ MEANINGS = {
     "watchdog.stalled_seconds": "work waits and nothing moves for so long: the daemon is stalled, and says so",
     "watchdog.rebuilds": "new Kafka clients within the window before it gives up with exit 70",
     "watchdog.window_seconds": "that window; a stall that no new client can cure is given up after as long",
-    "http.host": "address of /metrics, /healthz and /readyz",
+    "http.host": "address of the status page, /metrics, /healthz and /readyz",
     "http.port": "its port; 0 takes a free one and logs it",
     "log.level": "debug, info, warning or error",
     "log.format": "auto (console on a terminal, else json), console or json",

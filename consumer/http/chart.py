@@ -49,11 +49,11 @@ def make_chart(samples: Sequence[Sample], value: Value) -> Chart:
 
 
 def round_up(number: float) -> float:
-    """Return the next of 1, 2, 4, 5 or 10 times a power of ten, and at least 4: half of it is a round number too."""
+    """Return the next round number, at least 4; half of it can be said shortly too."""
     if number <= 4:
         return 4.0
     power = 10.0 ** math.floor(math.log10(number))
-    return next(power * step for step in (1, 2, 4, 5, 10) if number <= power * step)
+    return next(power * step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if number <= power * step)
 
 
 def _unbroken(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:

@@ -5,21 +5,13 @@ Privacy: no key, value or option's value is here, only names, counts, offsets an
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
-from consumer.http.history import History, Sample
-from consumer.partition import Hold, Partition
+from consumer.http.history import Sample
 from consumer.recent import Failure
-from consumer.settings import LOG_EVERYTHING, MEANINGS, SECRETS, RouteSettings, Settings
-from consumer.tally import RouteTally, Tally
-from consumer.watchdog import Stall
-from consumer.way_out import HOLD_ENDS, split_way_out
+from consumer.settings import MEANINGS, SECRETS, Settings
 
 HIDDEN_SETTINGS = SECRETS | {"kafka.security.username"}
 HIDDEN = "hidden"
@@ -134,94 +126,6 @@ class Status(msgspec.Struct, frozen=True):
     """The oldest first."""
 
 
-class StatusReader:
-    """Reads one daemon's status from its own objects; kept by the daemon, called in the supervisor's thread."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        tally: Tally,
-        partitions: Callable[[], Iterable[Partition]],
-        state: Callable[[], str],
-        stall: Callable[[], Stall | None],
-        unready: Callable[[], str | None],
-        clock: Callable[[], tuple[float, float]] = lambda: (time.time(), time.monotonic()),
-    ) -> None:
-        """``clock`` gives seconds since 1970 and monotonic ones."""
-        self._settings = settings
-        self._tally = tally
-        self._partitions = partitions
-        self._state = state
-        self._stall = stall
-        self._unready = unready
-        self._clock = clock
-        self._history = History()
-        self._started_at = clock()[0]
-        self._since = ("starting", self._started_at)
-        self._plain_settings = plain_settings(settings)
-        names = ("session-consumer", "aiokafka")
-        self._versions = {**{name: version(name) for name in names}, "python": platform.python_version()}
-
-    def sample(self) -> None:
-        """Note what the charts and "since" are made of; called about once a second."""
-        wall, now = self._clock()
-        tally = self._tally
-        lags = [lag for each in self._partitions() if (lag := each.lag_records) is not None]
-        records, size = sum(tally.records_consumed.values()), sum(tally.bytes_consumed.values())
-        self._history.note(wall, now, records, size, sum(lags) if lags else None)
-        self._note_state(wall, now)
-
-    def read(self) -> Status:
-        """Return what the daemon is at now."""
-        wall, now = self._clock()
-        self._note_state(wall, now)
-        settings, tally, stall = self._settings, self._tally, self._stall()
-        partitions = sorted(self._partitions(), key=lambda p: p.key)
-        records_per_second, bytes_per_second = self._history.rate()
-        return Status(
-            at=wall,
-            started_at=self._started_at,
-            client_id=settings.kafka.client_id,
-            group_id=settings.kafka.group_id,
-            topics=settings.kafka.topics,
-            state=self._since[0],
-            since=self._since[1],
-            stalled=str(stall) if stall is not None else None,
-            unready=self._unready(),
-            records_per_second=records_per_second,
-            bytes_per_second=bytes_per_second,
-            records_consumed=sum(tally.records_consumed.values()),
-            last_commit_at=tally.last_commit_timestamp or None,
-            max_in_flight_records=settings.delivery.max_in_flight_records,
-            partitions=[_partition_status(each, wall, now) for each in partitions],
-            halts=[_halt_status(each) for each in partitions if each.halt is not None],
-            holds=[hold for each in partitions for hold in _hold_statuses(each)],
-            routes=self._routes(),
-            failures=tally.failures.latest_first,
-            commits=dict(tally.commits),
-            rebalances=dict(tally.rebalances),
-            client_rebuilds=dict(tally.client_rebuilds),
-            settings=self._plain_settings,
-            versions=self._versions,
-            history=self._history.samples,
-        )
-
-    def _note_state(self, wall: float, now: float) -> None:
-        stall = self._stall()
-        state = "stalled" if stall is not None else self._state()
-        if state != self._since[0]:
-            self._since = (state, wall - (now - stall.since) if stall is not None else wall)
-
-    def _routes(self) -> list[RouteStatus]:
-        tally = self._tally
-        known = {route.name: route for route in self._settings.routes or [LOG_EVERYTHING]}
-        errors: dict[str, dict[str, int]] = {name: {} for name in tally.routes}
-        for (name, kind), count in tally.handler_errors.items():
-            errors[name][kind] = count
-        found = [_route_status(name, known.get(name), counts, errors[name]) for name, counts in tally.routes.items()]
-        return [*found, _route_status("none", None, tally.no_route, {}, skipped=tally.skipped)]
-
-
 def plain_settings(settings: Settings) -> dict[str, Any]:
     """Return every setting's value under its name, routes left out, and secrets as ``hidden``."""
     found: dict[str, Any] = {}
@@ -233,75 +137,3 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
             value = getattr(value, part)
         found[name] = HIDDEN if name in HIDDEN_SETTINGS and value else value
     return found
-
-
-def _partition_status(partition: Partition, wall: float, now: float) -> PartitionStatus:
-    in_flight_records, in_flight_bytes = partition.in_flight
-    end, position = partition.lag.end_offset, partition.position
-    return PartitionStatus(
-        topic=partition.key.topic,
-        partition=partition.key.partition,
-        state=_state_of(partition),
-        lag_records=partition.lag_records,
-        lag_seconds=partition.lag_seconds(wall),
-        in_flight_records=in_flight_records,
-        in_flight_bytes=in_flight_bytes,
-        committed_offset=partition.known_committed,
-        position=position,
-        end_offset=max(end, position or 0) if end is not None else None,
-        end_offset_age_seconds=now - partition.lag.measured_at if end is not None else None,
-    )
-
-
-def _state_of(partition: Partition) -> str:
-    holds = list(partition.holds)
-    states = (
-        (partition.halt is not None, "halted"),
-        (partition.closing, "draining"),
-        (any(hold.kind in HOLD_ENDS for hold in holds), "holding"),
-        (bool(holds), "retrying"),
-        (partition.lag_records is None, "starting"),
-        (partition.lag_records != 0, "reading"),
-    )
-    return next((state for holds_true, state in states if holds_true), "caught up")
-
-
-def _halt_status(partition: Partition) -> HaltStatus:
-    halt = partition.halt
-    assert halt is not None
-    mend, command = split_way_out(halt.way_out)
-    return HaltStatus(*partition.key, halt.offset, halt.reason.value, halt.explanation, mend, command)
-
-
-def _hold_statuses(partition: Partition) -> list[HoldStatus]:
-    """Put together what waits for the same thing: there may be thousands of records."""
-    together: dict[tuple[str, str], list[Hold]] = {}
-    for hold in list(partition.holds):  # copied at once: the event loop changes it meanwhile
-        if hold.kind in HOLD_ENDS:
-            together.setdefault((hold.route, hold.kind), []).append(hold)
-    return [
-        HoldStatus(*partition.key, route, kind, len(holds), *_first_and_since(holds), HOLD_ENDS[kind])
-        for (route, kind), holds in sorted(together.items())
-    ]
-
-
-def _first_and_since(holds: Sequence[Hold]) -> tuple[int, float]:
-    return min(hold.offset for hold in holds), min(hold.since for hold in holds)
-
-
-def _route_status(
-    name: str, settings: RouteSettings | None, counts: RouteTally, errors: dict[str, int], skipped: int = 0
-) -> RouteStatus:
-    return RouteStatus(
-        name=name,
-        handler=settings.handler if settings is not None else "",
-        match_fields=list(settings.match) if settings is not None else [],
-        options=list(settings.options) if settings is not None else [],
-        handled=counts.handled,
-        skipped=skipped,
-        dead_lettered=counts.dead_lettered,
-        retries=counts.retries,
-        abandoned=counts.abandoned,
-        waiting=counts.waiting,
-        errors=errors,
-    )

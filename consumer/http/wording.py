@@ -68,6 +68,11 @@ def moment(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
+def sentence(text: str) -> str:
+    """Make a sentence of words that begin small and end without a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}" if text else ""
+
+
 def setting(value: Any) -> str:
     """Write a setting's value, about as in a file of settings."""
     if isinstance(value, bool):

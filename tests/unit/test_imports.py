@@ -28,7 +28,12 @@ STAGES = [
     "daemon",
     "cli",
 ]
-EDGES = {"aiokafka": "consumer.kafka", "prometheus_client": "consumer.metrics", "aiohttp": "consumer.http", "opentelemetry": "consumer.tracing"}
+EDGES = {
+    "aiokafka": "consumer.kafka",
+    "prometheus_client": "consumer.metrics",
+    "aiohttp": "consumer.http",
+    "opentelemetry": "consumer.tracing",
+}
 PURE = ["errors", "record", "outcome", "decoding", "routing", "tally", "partition", "watermark"]
 
 

@@ -1,0 +1,358 @@
+"""What ``/status.json`` says: plain data from the daemon's own objects, and nothing of what records hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from consumer import Pause, Record
+from consumer.http.history import SAMPLES, History
+from consumer.http.reader import StatusReader
+from consumer.http.status import HIDDEN, Status, plain_settings
+from consumer.outcome import HaltReason
+from consumer.partition import Halt, Hold, Partition
+from consumer.recent import KEPT, RecentFailures
+from consumer.record import Position, TopicPartition
+from consumer.settings import Kafka, RouteSettings, Security, Settings
+from consumer.tally import Tally
+from consumer.watchdog import Stall
+from consumer.way_out import HOLD_ENDS, way_out
+from tests.unit.engines import QUICK, a_route, an_engine_on
+from tests.unit.source import KEY
+from tests.unit.test_failures import Letters
+from tests.unit.test_lanes import LogSource, keyed, until
+
+PHONE = "+18045550100"
+WALL = 1_793_000_000.0
+
+
+class Scene:
+    """A daemon's objects, as a test sets them, and their reader."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings(routes=[RouteSettings("voice", "calls:talk")])
+        self.tally = Tally(self.settings.kafka.topics, [route.name for route in self.settings.routes])
+        self.partitions: list[Partition] = []
+        self.state = "running"
+        self.stall: Stall | None = None
+        self.unready: str | None = None
+        self.now = 1000.0
+        self.reader = StatusReader(
+            self.settings,
+            self.tally,
+            lambda: self.partitions,
+            lambda: self.state,
+            lambda: self.stall,
+            lambda: self.unready,
+            lambda: (WALL + self.now - 1000.0, self.now),
+        )
+
+    def owns(self, number: int = 0, start: int = 100, end: int | None = None) -> Partition:
+        """Own a partition, begun at ``start``; its end is known when it is given."""
+        partition = Partition(TopicPartition("session-events", number), 1)
+        partition.start(start)
+        if end is not None:
+            partition.lag.ends_at(end, partition.known_committed, self.now, WALL)
+        self.partitions.append(partition)
+        return partition
+
+    def read(self) -> Status:
+        """Read it, as it arrives at who asked for JSON."""
+        return msgspec.json.decode(msgspec.json.encode(self.reader.read()), type=Status)
+
+
+# -- partitions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_partition() -> None:
+    """A partition says its offsets, its lag, what is in flight, and how old the end is that the lag is counted to."""
+    scene = Scene()
+    partition = scene.owns(3, start=100, end=160)
+    assert partition.watermark is not None
+    partition.watermark.advance(120)
+    partition.commit(110)
+    scene.now += 4
+    (found,) = scene.read().partitions
+    assert (found.topic, found.partition, found.state) == ("session-events", 3, "reading")
+    assert (found.committed_offset, found.position, found.end_offset, found.lag_records) == (110, 120, 160, 50)
+    assert found.end_offset_age_seconds == 4.0
+    assert found.lag_seconds == partition.lag_seconds(WALL + 4)
+
+
+def test_an_unknown_start() -> None:
+    """What is not known yet is null: a partition that has just been assigned has no lag."""
+    scene = Scene()
+    scene.partitions.append(Partition(TopicPartition("session-events", 0), 1))
+    (found,) = scene.read().partitions
+    assert found.state == "starting"
+    assert (found.lag_records, found.lag_seconds, found.committed_offset, found.end_offset) == (None, None, None, None)
+
+
+def halted(partition: Partition) -> None:
+    partition.stop_at(Halt(HaltReason.FUSE, 3, "most fail", ""))
+
+
+def held(kind: str) -> Callable[[Partition], None]:
+    return lambda partition: partition.holds.add(Hold(kind, "voice", 100, WALL))
+
+
+@pytest.mark.parametrize(
+    ("happens", "state"),
+    [
+        ((), "caught up"),
+        ((held("error"),), "retrying"),
+        ((held("timeout"),), "retrying"),
+        ((held("error"), held("pause")), "holding"),
+        ((held("pause"), Partition.close), "draining"),
+        ((held("pause"), halted), "halted"),
+    ],
+)
+def test_the_state_of_a_partition(happens: tuple[Callable[[Partition], None], ...], state: str) -> None:
+    """Of all that is true of a partition its state is what a person has to know first."""
+    scene = Scene()
+    partition = scene.owns(end=100)
+    for each in happens:
+        each(partition)
+    assert scene.read().partitions[0].state == state
+
+
+def test_partitions_are_in_order() -> None:
+    """Partitions stand in the order of their numbers, however they were assigned."""
+    scene = Scene()
+    for number in (10, 2, 1):
+        scene.owns(number)
+    assert [each.partition for each in scene.read().partitions] == [1, 2, 10]
+
+
+@pytest.mark.parametrize("reason", HaltReason)
+def test_a_halt_and_its_end(reason: HaltReason) -> None:
+    """A halt says why, where, what to mend, and apart from that the command that moves past it, if one would help."""
+    scene = Scene()
+    partition = scene.owns(2)
+    said = way_out(scene.settings.kafka, partition.key, reason, 101)
+    partition.stop_at(Halt(reason, 100, "something is wrong", said))
+    (halt,) = scene.read().halts
+    assert (halt.topic, halt.partition, halt.offset, halt.reason) == ("session-events", 2, 100, reason.value)
+    assert halt.explanation == "something is wrong"
+    assert halt.mend.endswith(", then restart")
+    assert "kafka-consumer-groups" not in halt.mend
+    assert halt.command.startswith("kafka-consumer-groups.sh ") == (reason is not HaltReason.FUSE)
+
+
+def test_holds_are_put_together() -> None:
+    """Thousands of records that wait for the same thing are one line: how many, the lowest, since when."""
+    scene = Scene()
+    partition = scene.owns(1)
+    for offset in range(100, 1100):
+        partition.holds.add(Hold("pause", "voice", offset, WALL - offset))
+    partition.holds.add(Hold("retry", "voice", 100, WALL))
+    partition.holds.add(Hold("error", "voice", 100, WALL))
+    pause, retry = scene.read().holds
+    assert (pause.kind, pause.records, pause.offset, pause.since) == ("pause", 1000, 100, WALL - 1099)
+    assert (retry.kind, retry.records) == ("retry", 1)
+    assert (pause.ends, retry.ends) == (HOLD_ENDS["pause"], HOLD_ENDS["retry"])
+
+
+@pytest.mark.parametrize("kind", [*HOLD_ENDS, "error", "timeout", "reject"])
+def test_what_is_a_hold(kind: str) -> None:
+    """The page shows as holds what the metric ``holding`` counts: waits that have no limit."""
+    partition = Partition(TopicPartition("t", 0), 1)
+    hold = Hold(kind, "voice", 1, WALL)
+    partition.holds.add(hold)
+    assert bool(partition.held) == (kind in HOLD_ENDS)
+
+
+# -- routes and settings -----------------------------------------------------------------------------------------------
+
+
+def test_routes_and_outcomes() -> None:
+    """Each route has its counts; what came to no route stands under ``none``."""
+    scene = Scene()
+    counts = scene.tally.routes["voice"]
+    counts.handled, counts.dead_lettered, counts.retries, counts.waiting = 7, 1, 4, 2
+    scene.tally.skipped, scene.tally.no_route.dead_lettered = 3, 2
+    scene.tally.handler_errors["voice", "timeout"] = 5
+    voice, none = scene.read().routes
+    assert (voice.name, voice.handled, voice.dead_lettered, voice.retries, voice.waiting) == ("voice", 7, 1, 4, 2)
+    assert voice.errors["timeout"] == 5
+    assert (none.name, none.skipped, none.dead_lettered, none.errors) == ("none", 3, 2, {})
+
+
+def test_without_routes_everything_is_logged() -> None:
+    """A daemon without routes has the route that logs everything."""
+    scene = Scene(Settings())
+    assert [route.name for route in scene.read().routes] == ["none"]
+    scene.tally.routes["log"] = scene.tally.no_route
+    assert scene.read().routes[0].handler == "consumer.handlers.log:Log"
+
+
+def test_no_value_of_an_option_or_match() -> None:
+    """Of options and matches only the names are told, and of secrets only that they are set."""
+    security = Security("SASL_SSL", username=f"{PHONE}-user", password=f"{PHONE}-password")
+    options = {"url": f"https://{PHONE}@crm.example", "nested": {"token": PHONE}}
+    route = RouteSettings("crm", "crm:Upsert", match={"source": PHONE}, options=options)
+    scene = Scene(Settings(kafka=Kafka(security=security), routes=[route]))
+    status = scene.read()
+    assert PHONE not in msgspec.json.encode(status).decode()
+    assert status.settings["kafka.security.password"] == status.settings["kafka.security.username"] == HIDDEN
+    assert status.settings["kafka.security.protocol"] == "SASL_SSL"
+    assert status.routes[0].options == ["url", "nested"]
+    assert status.routes[0].match_fields == ["source"]
+
+
+def test_every_setting_is_there() -> None:
+    """All settings but those of routes stand there with their values; a secret that is not set is empty."""
+    found = plain_settings(Settings())
+    assert found["kafka.bootstrap_servers"] == ["localhost:9092"]
+    assert found["delivery.max_in_flight_bytes"] == 8_388_608
+    assert found["kafka.security.password"] == ""
+    assert not [name for name in found if name.startswith("routes.")]
+
+
+# -- state -------------------------------------------------------------------------------------------------------------
+
+
+def test_state_and_since() -> None:
+    """It says what the daemon does, and since when, as it was first seen."""
+    scene = Scene()
+    scene.state = "starting"
+    scene.now += 5
+    scene.reader.sample()
+    assert (scene.read().state, scene.read().since) == ("starting", WALL)
+    scene.state = "running"
+    scene.now += 5
+    scene.reader.sample()
+    scene.now += 100
+    status = scene.read()
+    assert (status.state, status.since, status.at, status.started_at) == ("running", WALL + 10, WALL + 110, WALL)
+
+
+def test_a_stall() -> None:
+    """A stall comes before any other state, with its reason, and since the time at which things stopped moving."""
+    scene = Scene()
+    scene.now += 100
+    scene.stall = Stall("loop", "", scene.now - 60)
+    scene.unready = "stalled: too"
+    status = scene.read()
+    assert (status.state, status.since) == ("stalled", WALL + 40)
+    assert status.stalled == "the event loop is blocked, most likely by a handler that waits without await"
+    assert status.unready == "stalled: too"
+    scene.stall = None
+    assert (scene.read().state, scene.read().since) == ("running", WALL + 100)
+
+
+def test_versions_and_totals() -> None:
+    """It says which versions run, and what happened so far in the words of the metrics."""
+    scene = Scene()
+    scene.tally.commits["ok"] = 4
+    scene.tally.records_consumed["session-events"] = 12
+    status = scene.read()
+    assert set(status.versions) == {"session-consumer", "aiokafka", "python"}
+    assert (status.commits, status.records_consumed) == ({"ok": 4, "failed": 0, "fenced": 0}, 12)
+    assert status.last_commit_at is None
+
+
+# -- history -----------------------------------------------------------------------------------------------------------
+
+
+def test_rates_are_differences() -> None:
+    """A sample is what came since the one before, a second; lag is that of all partitions."""
+    scene = Scene()
+    scene.owns(0, start=0, end=30)
+    scene.owns(1, start=0, end=12)
+    scene.reader.sample()
+    scene.tally.records_consumed["session-events"] += 500
+    scene.tally.bytes_consumed["session-events"] += 8000
+    scene.now += 2
+    scene.reader.sample()
+    status = scene.read()
+    (sample,) = status.history
+    assert (sample.at, sample.records_per_second, sample.bytes_per_second, sample.lag_records) == (
+        WALL + 2,
+        250,
+        4000,
+        42,
+    )
+    assert (status.records_per_second, status.bytes_per_second) == (250, 4000)
+
+
+def test_history_is_bounded() -> None:
+    """It keeps five minutes; the rate that is said is the mean of ten samples."""
+    history = History()
+    for second in range(SAMPLES * 3):
+        history.note(WALL + second, second, second * (100 if second < 890 else 0), 0, None)
+    assert len(history.samples) == SAMPLES
+    assert history.samples[-1].at == WALL + SAMPLES * 3 - 1
+    assert history.rate()[0] == sum(sample.records_per_second for sample in history.samples[-10:]) / 10
+    assert History().rate() == (0.0, 0.0)
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+def note(failures: RecentFailures, at: float, kind: str = "error", error: str = "KeyError (a.py:1)") -> None:
+    failures.note(at, "voice", kind, error, Position("t", 0, int(at)))
+
+
+def test_a_storm_is_one_failure() -> None:
+    """Failures of one sort are one entry: how often, since when, and where it was last."""
+    failures = RecentFailures()
+    note(failures, 1, error="ValueError (b.py:2)")
+    for at in range(2, 1002):
+        note(failures, at)
+    storm, other = failures.latest_first
+    assert (storm.times, storm.first_at, storm.last_at, storm.offset) == (1000, 2, 1001, 1001)
+    assert (other.error, other.times) == ("ValueError (b.py:2)", 1)
+
+
+def test_failures_are_bounded() -> None:
+    """Only the last sorts are kept: whichever happened least recently goes first."""
+    failures = RecentFailures()
+    for line in range(KEPT):
+        note(failures, line, error=f"KeyError (a.py:{line})")
+    note(failures, 100, error="KeyError (a.py:0)")
+    note(failures, 101, error="KeyError (new.py:1)")
+    errors = [failure.error for failure in failures.latest_first]
+    assert len(errors) == KEPT
+    assert errors[:2] == ["KeyError (new.py:1)", "KeyError (a.py:0)"]
+    assert "KeyError (a.py:1)" not in errors
+
+
+def test_no_event_is_one_sort() -> None:
+    """Records that are no events are one sort a topic and reason, though each says another size."""
+    failures = RecentFailures()
+    for size in range(50):
+        failures.note(size, "none", "undecodable", f"its value of {size} bytes is not an event", Position("t", 0, size))
+    (failure,) = failures.latest_first
+    assert (failure.times, failure.error) == (50, "its value of 49 bytes is not an event")
+
+
+async def test_failures_of_an_engine() -> None:
+    """A call that is made again and a dead letter are noted with class and place, and nothing of what was raised."""
+    source, letters = LogSource(keyed([b"a", b"a"])), Letters()
+    calls: list[int] = []
+
+    async def fails(_event: Any, record: Record) -> None:
+        calls.append(record.offset)
+        if record.offset == 0 and len(calls) == 1:
+            raise Pause(PHONE, after=0.001)
+        if record.offset == 1:
+            raise ValueError(PHONE)
+
+    async with an_engine_on(source, a_route(fails), retry=QUICK, letters=letters) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.tally.routes["r0"].dead_lettered == 1)
+        found = bench.tally.failures.latest_first
+    assert [(each.kind, each.times, each.offset, each.partition) for each in found] == [
+        ("exhausted", 1, 1, KEY.partition),
+        ("error", 2, 1, KEY.partition),
+        ("pause", 1, 0, KEY.partition),
+    ]
+    assert found[0].error.startswith("the handler of route 'r0' raised ValueError (")
+    assert found[1].error.startswith("ValueError (")
+    assert "test_status.py:" in found[1].error
+    assert PHONE not in json.dumps([msgspec.to_builtins(each) for each in found])

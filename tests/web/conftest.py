@@ -1,0 +1,63 @@
+"""A real Chromium, without a window, for the tests of the status page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright, expect
+
+from consumer.http.server import HttpServer
+from consumer.http.status import Status
+from consumer.settings import Http
+from tests.statuses import a_status
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def browser() -> AsyncIterator[Browser]:
+    """Debian's Chromium, or any named chromium in the path; without it a test is skipped, or fails where CI is set."""
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
+        why = "no chromium in the path; on Debian: apt-get install --no-install-recommends chromium"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+    expect.set_options(timeout=30_000)  # a bound, for busy machines; what is waited for comes within seconds
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=executable)
+        yield browser
+        await browser.close()
+
+
+class Served:
+    """The daemon's own server on a free port, with a status that a test sets."""
+
+    def __init__(self) -> None:
+        self.status: Status = a_status()
+        self.server = HttpServer(
+            Http(port=0), lambda _accept: (b"", "text/plain"), lambda: None, lambda: None, lambda: self.status
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}/"
+
+    async def come_back(self) -> None:
+        """Serve again on the same port, as a daemon that was started anew."""
+        self.server = HttpServer(
+            Http(port=self.server.port),
+            lambda _accept: (b"", "text/plain"),
+            lambda: None,
+            lambda: None,
+            lambda: self.status,
+        )
+        await self.server.__aenter__()
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def served() -> AsyncIterator[Served]:
+    served = Served()
+    await served.server.__aenter__()
+    yield served
+    await served.server.__aexit__()
