@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.cluster import eventually
+from tests.process import Running
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "deploy/prometheus/prometheus.yml"
@@ -51,7 +52,7 @@ def rules(path: Path = RULES) -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
 
 
-class RunningPrometheus:
+class RunningPrometheus(Running):
     """A Prometheus with the shipped configuration, but quick: it scrapes and judges each second, and fires at once.
 
     Started when entered, with storage of its own; killed when left.
@@ -60,8 +61,6 @@ class RunningPrometheus:
     def __init__(self, folder: Path, target: str) -> None:
         self._folder = folder / "prometheus"
         self._target = target.removeprefix("http://")
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
         self._lines: list[str] = []
         self._url: asyncio.Future[str] | None = None
 
@@ -78,14 +77,6 @@ class RunningPrometheus:
         self._url = asyncio.get_running_loop().create_future()
         self._reader = asyncio.create_task(self._read())
         return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._process is not None
-        assert self._reader is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
-        await self._reader
 
     def _write_config(self) -> Path:
         config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))

@@ -18,25 +18,11 @@ import aiohttp
 EXIT_SECONDS = 40.0
 
 
-class RunningConsumer:
-    """Started when entered; ended, however it takes, when left."""
+class Running:
+    """A process whose output is read while it runs; killed, if need be, at the end of the block."""
 
-    def __init__(self, settings: Path, overrides: Sequence[str]) -> None:
-        self.module = "consumer"
-        self.arguments = ["--debug", "run", "-c", str(settings)]
-        for override in overrides:
-            self.arguments += ["--set", override]
-        self.lines: list[str] = []
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
-
-    async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", self.module, *self.arguments, stderr=asyncio.subprocess.PIPE
-        )
-        self._reader = asyncio.create_task(self._read())
-        return self
+    _process: asyncio.subprocess.Process | None = None
+    _reader: asyncio.Task[None] | None = None
 
     async def __aexit__(self, *_: object) -> None:
         assert self._process is not None
@@ -45,6 +31,25 @@ class RunningConsumer:
             self._process.kill()
         await self._process.wait()
         await self._reader
+
+
+class RunningConsumer(Running):
+    """Started when entered; ended, however it takes, when left."""
+
+    def __init__(self, settings: Path, overrides: Sequence[str]) -> None:
+        self.module = "consumer"
+        self.arguments = ["--debug", "run", "-c", str(settings)]
+        for override in overrides:
+            self.arguments += ["--set", override]
+        self.lines: list[str] = []
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", self.module, *self.arguments, stderr=asyncio.subprocess.PIPE
+        )
+        self._reader = asyncio.create_task(self._read())
+        return self
 
     async def _read(self) -> None:
         assert self._process is not None

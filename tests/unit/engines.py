@@ -31,6 +31,15 @@ class Bench(msgspec.Struct):
     failures: list[Exception]
 
 
+async def outlive(release: asyncio.Event) -> None:
+    """Wait for an event, and swallow every cancellation until it is set."""
+    while not release.is_set():
+        try:
+            await release.wait()
+        except asyncio.CancelledError:
+            continue
+
+
 def a_route(handler: Callable[..., Any], name: str = "r0") -> Route:
     return Route(name, None, bind_handler(handler, "test"))
 

@@ -17,7 +17,7 @@ from consumer.calling import in_thread
 from consumer.dispatch import Route
 from consumer.handler import bind_handler
 from consumer.outcome import HaltReason
-from tests.unit.engines import a_route, an_engine_on
+from tests.unit.engines import a_route, an_engine_on, outlive
 from tests.unit.source import KEY
 from tests.unit.test_lanes import (
     Gate,
@@ -383,11 +383,7 @@ async def test_a_call_that_outlives_its_epoch_brings_no_other_after_it() -> None
         calls.append(f"begin {offsets}")
         if not stubborn.is_set():
             stubborn.set()
-            while not release.is_set():
-                try:
-                    await release.wait()
-                except asyncio.CancelledError:
-                    continue
+            await outlive(release)
         await asyncio.sleep(0)
         calls.append(f"end {offsets}")
 

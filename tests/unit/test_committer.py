@@ -127,6 +127,14 @@ async def test_a_flush_that_lets_a_cancellation_escape_counts_as_failed() -> Non
 # -- one at a time, and the end of an epoch ----------------------------------------------------------------------------
 
 
+async def begin_hanging(bench: Bench, partition: Partition) -> asyncio.Event:
+    """Begin a commit whose answer does not come before the event that is returned is set."""
+    bench.source.hold_commits = held = asyncio.Event()
+    await bench.committer.commit([partition], 0.0)
+    await until(lambda: bench.source.commits_under_way)
+    return held
+
+
 async def test_a_second_commit_waits_for_the_first() -> None:
     """While one is under way nobody else's is sent; the waiting one is given up when its seconds are over."""
     partition = a_partition(3)
@@ -144,15 +152,12 @@ async def test_a_commit_that_waited_beside_another_is_not_skipped() -> None:
     """Two wait for a slow commit, the interval's and a revoke's: what each asked for is committed on return."""
     partition = a_partition(3)
     async with a_committer() as bench:
-        bench.source.hold_commits = asyncio.Event()
-        await bench.committer.commit([partition], 0.0)
-        await until(lambda: bench.source.commits_under_way)
+        first, second = await begin_hanging(bench, partition), asyncio.Event()
         advance(partition, 5)
         by_interval = bench.tasks.create_task(bench.committer.commit([partition], LONG))
         await rounds(3)
         by_revoke = bench.tasks.create_task(bench.committer.commit([partition], LONG))
         await rounds(3)
-        first, second = bench.source.hold_commits, asyncio.Event()
         bench.source.hold_commits = second
         first.set()
         await rounds()
@@ -170,12 +175,10 @@ async def test_end_leaves_nothing_under_way() -> None:
     """A commit that hangs is cancelled at the end of its epoch and counts as failed; the next epoch commits freely."""
     partition, following = a_partition(3), a_partition(7)
     async with a_committer() as bench:
-        bench.source.hold_commits = asyncio.Event()
-        await bench.committer.commit([partition], 0.0)
-        await until(lambda: bench.source.commits_under_way)
+        held = await begin_hanging(bench, partition)
         await bench.committer.end()
         assert (bench.source.commits_under_way, bench.tally.commits["failed"]) == (0, 1)
-        bench.source.hold_commits.set()
+        held.set()
         await bench.committer.commit([following], LONG)
     assert (bench.source.commits, partition.committed) == ([{KEY: 7}], 0)
 
@@ -184,15 +187,13 @@ async def test_a_commit_that_waits_is_not_sent_behind_the_end() -> None:
     """Whoever waits for a commit that the epoch's end gives up does not send the old epoch's offsets then."""
     partition = a_partition(3)
     async with a_committer() as bench:
-        bench.source.hold_commits = asyncio.Event()
-        await bench.committer.commit([partition], 0.0)
-        await until(lambda: bench.source.commits_under_way)
+        held = await begin_hanging(bench, partition)
         advance(partition, 5)
         waiting = bench.tasks.create_task(bench.committer.commit([partition], LONG))
         await rounds(3)
         await bench.committer.end()
         assert bench.source.commits_under_way == 0
-        bench.source.hold_commits.set()
+        held.set()
         await waiting
     assert bench.source.commits == []
 

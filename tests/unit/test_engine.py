@@ -15,7 +15,7 @@ from consumer.errors import PartitionHaltedError
 from consumer.outcome import Outcome
 from consumer.record import TopicPartition
 from tests.cluster import eventually
-from tests.unit.engines import Bench, a_route, an_engine_on
+from tests.unit.engines import Bench, a_route, an_engine_on, outlive
 from tests.unit.source import KEY, MemorySource, a_chunk
 
 Handle = Callable[..., Any]
@@ -138,11 +138,7 @@ async def test_old_work_never_meets_new_work() -> None:
         calls.append(f"begin {record.offset}")
         if not stubborn.is_set():
             stubborn.set()
-            while not release.is_set():
-                try:
-                    await release.wait()
-                except asyncio.CancelledError:
-                    continue
+            await outlive(release)
         calls.append(f"end {record.offset}")
 
     async with an_engine(handle, drain_seconds=0.05) as bench:
