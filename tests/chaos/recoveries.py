@@ -16,8 +16,8 @@ HEAD = """\
 Written by `make chaos`; not edited by hand. Three brokers and two workers on one machine, records flowing all the time;
 seconds until everything that was there is handled and committed, counted from the fault's end, or from its begin where
 it lasts until then. The workers' session is 6 s and a request's time 20 s here: the bounds of kills and of black holes
-follow from these. Every run was checked: no loss, no commit ahead, none that falls, order, and repeats only of what was
-not committed.
+follow from these. Every run was checked: no loss, no commit ahead, none that falls, order, repeats only of what was not
+committed, and no rebalance where the group has no reason for one ({calm}).
 
 | fault | times | median | longest | bound | over the bound |
 |---|---|---|---|---|---|
@@ -37,7 +37,10 @@ def keep(recoveries: list[Recovery], folder: Path = BENCH) -> None:
     for each in recoveries:
         kept.setdefault(each.fault, Covered([])).seconds.append(each.seconds)
     file.write_bytes(msgspec.json.format(msgspec.json.encode(dict(sorted(kept.items()))), indent=1) + b"\n")
-    (folder / "RECOVERY.md").write_text(HEAD + "".join(_row(fault.name, fault.bound, kept) for fault in FAULTS))
+    (folder / "RECOVERY.md").write_text(
+        HEAD.format(calm=", ".join(each.name for each in FAULTS if each.calm))
+        + "".join(_row(fault.name, fault.bound, kept) for fault in FAULTS)
+    )
 
 
 def _row(name: str, bound: float, kept: dict[str, Covered]) -> str:

@@ -43,6 +43,8 @@ class Fault(NamedTuple):
     """How long it lasts; 0: until all flows again without it being healed."""
     from_its_end: bool = False
     """Whether the time counts from when it is over: it lasts by itself."""
+    calm: bool = False
+    """Whether the group has no reason to notice: nobody's partitions may be taken away."""
     zombie: bool = False
     """Whether a worker goes on with what is no longer its own: two calls of a key may overlap then."""
 
@@ -53,6 +55,8 @@ class Recovery(NamedTuple):
     fault: str
     seconds: float
     bound: float
+    rebalances: int = 0
+    """Epochs that workers lost meanwhile."""
 
 
 class Storm(Run):
@@ -92,7 +96,7 @@ class Storm(Run):
         for worker in self._workers:
             await worker.said("partitions assigned")
         await self._flows(60.0)
-        began = time.monotonic()
+        began, rebalances = time.monotonic(), self._rebalances()
         await fault.begin(self)
         if fault.from_its_end:
             began = time.monotonic()
@@ -103,10 +107,15 @@ class Storm(Run):
         try:
             await self._flows(fault.bound + 60.0)
         finally:
-            self.recoveries.append(Recovery(fault.name, round(time.monotonic() - began, 1), fault.bound))
+            seconds, lost = round(time.monotonic() - began, 1), self._rebalances() - rebalances
+            self.recoveries.append(Recovery(fault.name, seconds, fault.bound, lost))
             self._tell(self.recoveries[-1])
         if fault.heal is not None and not fault.seconds:
             await fault.heal(self)
+
+    def _rebalances(self) -> int:
+        """Count how often workers have had partitions taken away."""
+        return sum('"partitions revoked"' in line or '"partitions lost"' in line for w in self._all for line in w.lines)
 
     async def _flows(self, seconds: float) -> None:
         """Wait until all that is there now, in every partition, is committed."""
@@ -135,7 +144,7 @@ class Storm(Run):
         # A worker that was frozen in a call ends it, and may begin a few more before it looks at the clock.
         of_zombies = (" began before ", " was repeated below ") if self._zombies else ()
         broken = [line for line in report.broken if not any(words in line for words in of_zombies)]
-        return report._replace(broken=[*late, *broken])
+        return report._replace(broken=[*late, *needless(self.recoveries), *broken])
 
     def repeats_below_commits(self) -> int:
         """Count repeats; each lies at or above what was committed when it began, or the checker says so."""
@@ -248,15 +257,15 @@ async def thaw_worker(storm: Storm) -> None:
 
 
 FAULTS = [
-    Fault("leader killed", 15.0, kill_leader, start_victim),
-    Fault("coordinator killed", 15.0, kill_coordinator, start_victim),
+    Fault("leader killed", 15.0, kill_leader, start_victim, calm=True),
+    Fault("coordinator killed", 15.0, kill_coordinator, start_victim, calm=True),
     Fault("leader frozen for 10 s", 15.0, freeze_leader, thaw_victim, seconds=10.0),
-    Fault("rolling restart", 15.0, roll, from_its_end=True),
+    Fault("rolling restart", 15.0, roll, from_its_end=True, calm=True),
     Fault("all brokers killed, away for 20 s", 30.0, kill_all, start_all, seconds=20.0),
     Fault("leader refuses connections for 8 s", 15.0, network("refuse"), pass_on, seconds=8.0),
     Fault("coordinator refuses connections for 8 s", 15.0, network("refuse", coordinator=True), pass_on, seconds=8.0),
     Fault("all refuse connections for 15 s", 15.0, network("refuse", everywhere=True), pass_on, seconds=15.0),
-    Fault("all connections reset", 15.0, reset_connections),
+    Fault("all connections reset", 15.0, reset_connections, calm=True),
     Fault("leader in a black hole for 3 s", REQUEST + 10, network("black_hole"), pass_on, seconds=3.0),
     Fault(
         "coordinator in a black hole for 3 s",
@@ -266,10 +275,17 @@ FAULTS = [
         seconds=3.0,
     ),
     Fault("leader heard by nobody for 3 s", REQUEST + 10, network("one_way"), pass_on, seconds=3.0),
-    Fault("slow network for 10 s", 15.0, network("slow", everywhere=True), pass_on, seconds=10.0),
-    Fault("flaky network for 10 s", 15.0, network("flaky", everywhere=True), pass_on, seconds=10.0),
+    Fault("slow network for 10 s", 15.0, network("slow", everywhere=True), pass_on, seconds=10.0, calm=True),
+    Fault("flaky network for 10 s", 15.0, network("flaky", everywhere=True), pass_on, seconds=10.0, calm=True),
     Fault("worker killed", SESSION + 5.0, kill_worker),
     Fault("worker replaced", 10.0, replace_worker),
     Fault("four workers replaced in a row", 15.0, come_and_go),
     Fault("worker frozen for twice its session", 15.0, freeze_worker, thaw_worker, seconds=2 * SESSION, zombie=True),
 ]
+
+
+def needless(recoveries: list[Recovery]) -> list[str]:
+    """Say where partitions were taken away though the group had no reason to notice."""
+    calm = {fault.name for fault in FAULTS if fault.calm}
+    lost = [each for each in recoveries if each.rebalances and each.fault in calm]
+    return [f"{each.fault}: {each.rebalances} epochs were lost for nothing" for each in lost]

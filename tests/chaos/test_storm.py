@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.harness import Plan
 from tests.chaos.proxy import Proxy
-from tests.chaos.storm import FAULTS, OVERRIDES, Storm
+from tests.chaos.storm import FAULTS, OVERRIDES, Recovery, Storm, needless
 from tests.chaos.three import Three
 from tests.cluster import Cluster
 
@@ -43,6 +43,12 @@ async def test_a_storm_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert report.broken == [], "\n".join(report.broken + report.said)
     assert [each.fault for each in storm.recoveries] == [fault.name for fault in FAULTS if fault.name in SLICE]
     assert report.calls > 500
+
+
+def test_a_needless_rebalance_is_found() -> None:
+    """An epoch that is lost with a leader is one too many; one that is lost with a worker is not."""
+    assert needless([Recovery("leader killed", 1.0, 15.0, 1)])
+    assert not needless([Recovery("leader killed", 1.0, 15.0, 0), Recovery("worker killed", 1.0, 11.0, 2)])
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
