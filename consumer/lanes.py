@@ -269,15 +269,24 @@ class Lanes:
                                 ended = now
                     except BaseException as error:
                         failed = failure_of(error, self._route, partition) if waited else error
+                        now = monotonic()
+                        if waited and loop.rounds != rounds:
+                            counts.took(now - ended)
+                            waiting += now - ended
                         waited = True
                         self._count(count, raw)
-                        count, look_at = 0, 0
+                        counts.inline_seconds += now - sliced - waiting
+                        count, look_at, waiting, sliced = 0, 0, 0.0, math.inf
                         if not await self._settle(raw, failed):
                             return False
+                        rounds, sliced = loop.rounds, monotonic()
+                        ended = sliced
                     if waited:
                         must_wait = partition.pausing > 0
                         if overlapping:
                             if self._puller is not me:
+                                counts.inline_seconds += monotonic() - sliced - waiting
+                                sliced = math.inf
                                 await self._finish_held(raw)
                                 return False
                             if not self._armed:

@@ -1,0 +1,136 @@
+"""How long calls take: each that waits is counted once, with its own time, and waiting is no time of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from consumer.loop import TimedLoop
+from consumer.partition import Chunk
+from consumer.record import Record
+from consumer.settings import RetrySettings
+from tests.unit.engines import Bench, a_route, an_engine_on
+from tests.unit.source import KEY, MemorySource, RawRecord
+from tests.unit.test_lanes import until
+
+WAIT = 0.05
+RETRY = RetrySettings(attempts=3, initial_seconds=0.3, jitter=0.0)
+Handle = Callable[..., Any]
+
+
+@pytest.fixture(params=["timed", "plain"])
+def on_loop(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Bench]], Bench]:
+    """Run something on an event loop that knows its rounds, and on one that does not."""
+
+    def run(work: Coroutine[Any, Any, Bench]) -> Bench:
+        factory = TimedLoop if request.param == "timed" else asyncio.SelectorEventLoop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(work)
+
+    return run
+
+
+def records(count: int, key: Callable[[int], bytes] = lambda _number: b"k") -> Chunk:
+    made = [RawRecord(number, b"%d" % number, key(number)) for number in range(count)]
+    return Chunk(0, iter(made), count, lambda: made)
+
+
+async def handled(count: int, chunk: Chunk, *handlers: Handle, **delivery: Any) -> Bench:
+    routes = [a_route(handler, f"r{index}") for index, handler in enumerate(handlers)]
+    async with an_engine_on(MemorySource(), *routes, retry=RETRY, **delivery) as bench:
+        bench.source.give(chunk)
+        bench.engine.assign([KEY])
+        await until(lambda: all(each.handled == count for each in bench.tally.routes.values()))
+    return bench
+
+
+def times(bench: Bench, route: str = "r0") -> tuple[int, float, float]:
+    """How many calls waited, for how long together, and how long calls kept the loop."""
+    counts = bench.tally.routes[route]
+    return sum(counts.seconds.counts), counts.seconds.total, counts.inline_seconds
+
+
+def test_a_call_that_waits_is_counted_with_its_time(on_loop: Any) -> None:
+    """Of ten calls two wait: those are the ones that are counted, and none of their time is the loop's."""
+
+    async def handle(event: bytes) -> None:
+        if event in (b"3", b"7"):
+            await asyncio.sleep(WAIT)
+
+    count, seconds, inline = times(on_loop(handled(10, records(10), handle)))
+    assert count == 2
+    assert 2 * WAIT * 0.9 < seconds < 2 * WAIT + 0.1
+    assert 0 < inline < WAIT
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
+def test_a_retry_is_no_time_of_a_call(on_loop: Any, ordering: str) -> None:
+    """What passes between a failed call and the next is nobody's: not the record's behind it, and not the loop's."""
+    failed: list[bytes] = []
+
+    async def handle(event: bytes) -> None:
+        if event == b"1" and not failed:
+            failed.append(event)
+            await asyncio.sleep(0)
+            raise ValueError
+
+    count, seconds, inline = times(on_loop(handled(5, records(5), handle, ordering=ordering)))
+    assert seconds < RETRY.initial_seconds / 2, (count, seconds)
+    assert 0 <= inline < RETRY.initial_seconds / 2
+
+
+def test_calls_behind_a_busy_key_are_counted_once(on_loop: Any) -> None:
+    """Whether it was pulled and waited, or queued behind its key: each call that waits is one."""
+
+    async def handle(_event: bytes, _record: Record) -> None:
+        await asyncio.sleep(WAIT)
+
+    count, seconds, inline = times(
+        on_loop(handled(6, records(6, lambda number: b"%d" % (number % 2)), handle, ordering="key", concurrency=4))
+    )
+    assert count == 6
+    assert 6 * WAIT * 0.9 < seconds < 6 * WAIT + 0.3
+    assert 0 <= inline < WAIT
+
+
+def test_a_plain_function_keeps_the_loop(on_loop: Any) -> None:
+    """What a plain function takes is time of the event loop, by route, and nothing of it has waited."""
+
+    def slow(event: bytes) -> None:
+        if event == b"0":
+            time.sleep(WAIT)
+
+    alone = on_loop(handled(3, records(3), slow))
+    assert (times(alone)[0], times(alone)[2] >= WAIT) == (0, True)
+    beside = on_loop(handled(3, records(3), slow, lambda _event: None))
+    assert (times(beside)[0], times(beside)[2] >= WAIT) == (0, True)
+    assert times(beside, "r1")[2] < WAIT
+
+
+def test_of_several_routes_each_has_its_own(on_loop: Any) -> None:
+    """A route that waits and one that does not are told apart."""
+
+    async def waits(_event: bytes) -> None:
+        await asyncio.sleep(WAIT)
+
+    bench = on_loop(handled(2, records(2), waits, lambda _event: None))
+    assert times(bench)[0] == 2
+    assert times(bench, "r1")[0] == 0
+    assert times(bench, "r1")[2] < WAIT
+
+
+def test_a_batch_is_one_call(on_loop: Any) -> None:
+    """A batch is counted with its records and its time, waiting or not."""
+
+    async def handle(events: list[bytes]) -> None:
+        await asyncio.sleep(WAIT)
+
+    bench = on_loop(handled(5, records(5), handle))
+    counts = bench.tally.routes["r0"]
+    assert sum(counts.batches.counts) == sum(counts.seconds.counts)
+    assert counts.batches.total == 5
+    assert counts.seconds.total >= WAIT * 0.9
