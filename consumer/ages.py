@@ -23,10 +23,10 @@ class Ages:
         self._every = EVERY_SECONDS
         self._noted: tuple[list[int], list[float]] = ([], [])
 
-    def note(self, offset: int, timestamp_ms: int, now: float) -> None:
-        """Note a record that is in work at ``now``; without a timestamp (-1) it tells nothing."""
+    def note(self, offset: int, timestamp_ms: int | None, now: float) -> None:
+        """Note a record that is in work at ``now``; without a timestamp (None, or -1) it tells nothing."""
         offsets, times = self._noted
-        if timestamp_ms < 0 or (offsets and offset <= offsets[-1]):
+        if timestamp_ms is None or timestamp_ms < 0 or (offsets and offset <= offsets[-1]):
             return
         if len(offsets) >= MOST:  # nothing was committed for long: keep every other, and note half as many from now on
             self._every *= 2

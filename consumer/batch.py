@@ -165,6 +165,7 @@ class RouteBatch:
             if result is not None and needs_awaiting(result, self._route.name):
                 return result, None
         except BaseException as error:
+            self._counts.seconds.observe(time.monotonic() - began)
             return None, error if isinstance(error, HandlerFailedError) else HandlerFailedError(self._route.name, error)
         self._counts.handled += count
         self._counts.seconds.observe(time.monotonic() - began)
@@ -174,7 +175,7 @@ class RouteBatch:
         """Await a call to its end; return how it failed, if it did."""
         if rest is not None:
             try:
-                await awaited(rest, self._route.name, self._counts, self._partition)
+                await awaited(rest, self._route.name, self._counts, self._partition, self._counts.seconds.observe)
             except HandlerFailedError as failed:
                 return failed
             self._counts.handled += count - 1  # awaited() counted one

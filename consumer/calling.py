@@ -7,6 +7,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from consumer.errors import CallTimeoutError
@@ -30,7 +31,7 @@ def in_thread(call: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
 
     @functools.wraps(call)
     async def threaded(*arguments: Any) -> Any:
-        future = asyncio.get_running_loop().run_in_executor(pool, run, *arguments)
+        future = asyncio.get_running_loop().run_in_executor(pool, copy_context().run, run, *arguments)
         cancelled: asyncio.CancelledError | None = None
         while not future.done():
             try:

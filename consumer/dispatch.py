@@ -80,7 +80,7 @@ class Calls(NamedTuple):
     """Decodes a raw record; returns its event and the routes that get it."""
 
 
-def make_dispatch(  # noqa: C901 - closures over the same names
+def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
     routes: Sequence[Route],
     decoder: Decoder,
     partition: Partition,
@@ -134,9 +134,11 @@ def make_dispatch(  # noqa: C901 - closures over the same names
     def begin(found: Sequence[Step], event: Any, raw: Any) -> Awaitable[Any] | None:
         began = monotonic()
         for index, (name, call, counts) in enumerate(found):
-            rest = call(event, raw)
-            now = monotonic()
-            counts.inline_seconds += now - began
+            try:
+                rest = call(event, raw)
+            finally:
+                now = monotonic()
+                counts.inline_seconds += now - began
             began = now
             if rest is not None:
                 return in_turn(rest, name, found[index + 1 :], event, raw)
@@ -254,8 +256,17 @@ def _make_use(
     return with_record if wants_record else alone
 
 
-async def awaited(result: Awaitable[Any], name: str, counts: RouteTally, partition: Partition) -> None:
-    """Await a handler's call to its end and count it; raise HandlerFailedError for whatever it raises."""
+async def awaited(
+    result: Awaitable[Any],
+    name: str,
+    counts: RouteTally,
+    partition: Partition,
+    took: Callable[[float], None] | None = None,
+) -> None:
+    """Await a handler's call to its end and count it; raise HandlerFailedError for whatever it raises.
+
+    ``took`` is told the seconds; without it they are counted as those of a call.
+    """
     counts.waiting += 1
     began = time.monotonic()
     try:
@@ -264,7 +275,7 @@ async def awaited(result: Awaitable[Any], name: str, counts: RouteTally, partiti
         raise failure_of(error, name, partition) from error
     finally:
         counts.waiting -= 1
-        counts.took(time.monotonic() - began)
+        (took or counts.took)(time.monotonic() - began)
     counts.handled += 1
 
 

@@ -141,10 +141,8 @@ class Engine:
         if self._draining:
             return "drain"
         lanes = [each for each in list(self._lanes.values()) if not each.partition.ended]
-        if any(not each.idle for each in lanes):  # it would pull on, but for handlers that keep all places or all room
+        if any(not each.idle or each.partition.held_records for each in lanes):  # for calls that were begun
             return "backpressure"
-        if any(each.partition.in_flight[0] for each in lanes):
-            return "work"
         return "commit" if self._committer.busy else "poll"
 
     # -- ownership -----------------------------------------------------------------------------------------------

@@ -16,12 +16,16 @@ class Lag:
         self.ages = Ages()
         self._behind_since: float | None = None
         """Seconds since 1970: when it was first seen that there are records beyond what is committed."""
+        self._seen_to = 0
+        """Where it ended then."""
 
     def ends_at(self, offset: int, committed: int | None, now: float, wall: float) -> None:
         """Note where it ends, learnt at ``now`` (monotonic) and ``wall``; ``committed`` as it is known then."""
         self.end_offset, self.measured_at = offset, now
-        behind = committed is not None and offset > committed
-        self._behind_since = (self._behind_since or wall) if behind else None
+        if committed is None or offset <= committed:
+            self._behind_since = None
+        elif self._behind_since is None or committed >= self._seen_to:  # what was seen then is committed by now
+            self._behind_since, self._seen_to = wall, offset
 
     def end_offset_at(self, since: float) -> int | None:
         """Return the end if it was learnt after ``since`` (monotonic)."""

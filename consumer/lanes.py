@@ -11,7 +11,6 @@ record, does what queued up behind its key meanwhile, and ends if another pulls 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
@@ -170,6 +169,8 @@ class Lanes:
                     return
                 continue
             if self._chunk is None:
+                if not await self._set_back(chunk):
+                    return
                 self._begin_chunk(chunk)
             if (self._crowded() or time.monotonic() >= self._turns.end) and not await self._next_turn():
                 return
@@ -177,6 +178,24 @@ class Lanes:
             run = None if self._busy else self._stretch
             if not await (self._pull_stretches(me, chunk, run) if run else self._pull_chunk(me, chunk)):
                 return
+
+    async def _set_back(self, chunk: Chunk) -> bool:
+        """Begin anew where the log has become shorter than what was done, and ``out_of_range`` says to go on there.
+
+        What is in work was of the longer log: it ends first. False when the partition ended meanwhile.
+        """
+        watermark = self.partition.watermark
+        if watermark is None or chunk.first_offset >= watermark.position:
+            return True
+        for batch in self._batches:
+            batch.call_now()
+        while len(watermark):
+            if self.partition.ended:
+                return False
+            await self.waits.woken()
+        self.partition.start(chunk.first_offset)
+        self.partition.committed = chunk.first_offset - 1  # so that it is committed, before anything is done
+        return True
 
     def _begin_chunk(self, chunk: Chunk) -> None:
         self._chunk = chunk
@@ -199,7 +218,8 @@ class Lanes:
         assert watermark is not None
         while not partition.ended:
             done = run(chunk.records, turns)
-            self._count(done.records, done.last)
+            if done.records:
+                self._count(done.records, done.last, 0.0)
             if done.position is not None:
                 watermark.position = done.position
             if done.raw is not None:
@@ -260,6 +280,8 @@ class Lanes:
                         rest = dispatch(raw)
                         if rest is not None:
                             waited = True
+                            if count == 1:  # what waits first may wait for long
+                                self._note(raw)
                             await rest
                             counts.handled += 1
                             if loop.rounds != rounds:  # it has waited, or may have
@@ -274,9 +296,8 @@ class Lanes:
                             counts.took(now - ended)
                             waiting += now - ended
                         waited = True
-                        self._count(count, raw)
-                        counts.inline_seconds += now - sliced - waiting
-                        count, look_at, waiting, sliced = 0, 0, 0.0, math.inf
+                        self._end_slice(count, raw, sliced, waiting)
+                        count, look_at, waiting = 0, 0, 0.0
                         if not await self._settle(raw, failed):
                             return False
                         rounds, sliced = loop.rounds, monotonic()
@@ -285,8 +306,8 @@ class Lanes:
                         must_wait = partition.pausing > 0
                         if overlapping:
                             if self._puller is not me:
-                                counts.inline_seconds += monotonic() - sliced - waiting
-                                sliced = math.inf
+                                self._end_slice(count, raw, sliced, waiting)
+                                count = 0
                                 await self._finish_held(raw)
                                 return False
                             if not self._armed:
@@ -306,10 +327,8 @@ class Lanes:
                 ended = now
                 if must_wait or now >= turns.end:
                     self._current = None
-                    self._count(count, raw)
-                    counts.inline_seconds += now - sliced - waiting
+                    self._end_slice(count, raw, sliced, waiting)
                     count, waiting, must_wait = 0, 0.0, False
-                    sliced = math.inf
                     if not await self._next_turn():
                         return False
                     self._arm()
@@ -321,8 +340,7 @@ class Lanes:
                 raise
             return self._salvage(error)
         finally:
-            self._count(count, raw)
-            counts.inline_seconds += max(0.0, monotonic() - sliced - waiting)
+            self._end_slice(count, raw, sliced, waiting)
             if self._puller is me:
                 self._current = None
         self._end_chunk(chunk)
@@ -372,6 +390,7 @@ class Lanes:
             failed = DecodeError("undecodable", f"no route can be found for it: {place_of(failed.error)}")
         # Others may go on meanwhile, if the ordering lets them.
         self._arm()
+        self._note(raw, always=True)
         return await self.settler.settle(raw, failed)
 
     def _salvage(self, error: Exception) -> bool:
@@ -389,20 +408,30 @@ class Lanes:
         reason = HaltReason.BATCH_TOO_LARGE if isinstance(corrupt, BatchTooLargeError) else HaltReason.CORRUPT_BATCH
         self._failures.halt(self.partition, reason, corrupt.offset, str(corrupt), corrupt.next_offset)
 
-    def _count(self, records: int, last: Any) -> None:
-        """Count what was pulled since the last time; the age of all is taken for that of the last."""
-        if not records:
-            return
+    def _count(self, records: int, last: Any, seconds: float) -> None:
+        """Count what was pulled within so many seconds; the age of the last, when its work began, stands for all.
+
+        Formats of old have records without a timestamp (None, or -1).
+        """
         topic = self.partition.key.topic
         self._tally.records_consumed[topic] += records
-        if last.timestamp >= 0:
-            self._tally.record_age[topic].observe(max(0.0, time.time() - last.timestamp / 1000), records)
+        if (last.timestamp or -1) >= 0:
+            age = time.time() - seconds - last.timestamp / 1000
+            self._tally.record_age[topic].observe(max(0.0, age), records)
         self._note(last)
 
-    def _note(self, raw: Any) -> None:
+    def _note(self, raw: Any, *, always: bool = False) -> None:
+        """Note a record that is in work, at most so often."""
         now, ages = time.monotonic(), self.partition.lag.ages
-        if now >= ages.next_at:
+        if always or now >= ages.next_at:
             ages.note(raw.offset, raw.timestamp, now)
+
+    def _end_slice(self, records: int, last: Any, began: float, waited: float) -> None:
+        """Count a slice of pulled records, and the time that their calls kept the loop; an ended one has no records."""
+        if records:
+            seconds = time.monotonic() - began
+            self._counts.inline_seconds += max(0.0, seconds - waited)
+            self._count(records, last, seconds)
 
     async def _data(self) -> bool:
         """Wait until something can be taken; False at the end."""

@@ -34,6 +34,7 @@ class LoopTime(selectors.DefaultSelector):
         """Says which state a wait belongs to; set by the daemon."""
         self._clock = clock
         self._seconds = dict.fromkeys(STATES, 0.0)
+        self._told = dict(self._seconds)
         self._since = clock()
         self._waiting = False
         self._answer, self._ask_at = "poll", self._since
@@ -46,7 +47,6 @@ class LoopTime(selectors.DefaultSelector):
         try:
             return super().select(timeout)
         finally:
-            self._waiting = False
             now = self._clock()
             if now - self._since >= SHORT_SECONDS:
                 if now >= self._ask_at:
@@ -54,12 +54,19 @@ class LoopTime(selectors.DefaultSelector):
                 self._count(self._answer)
             else:
                 self._count("work")
+            self._waiting = False
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of each state so far, up to now; may be asked from another thread."""
-        found, since = dict(self._seconds), self._since
-        found[self.waits_for() if self._waiting else "work"] += max(0.0, self._clock() - since)
-        return found
+        """Return the seconds of each state so far, up to now; to be asked from one thread, which may be another.
+
+        What goes on just now may be counted otherwise when it is over, and the loop goes on while it is looked at. A
+        counter must not fall: so nothing is told that is less than before.
+        """
+        since = self._since
+        found = dict(self._seconds)
+        found[self.waits_for() if self._waiting else "work"] += max(0.0, self._clock() - max(since, self._since))
+        self._told = {state: max(seconds, self._told[state]) for state, seconds in found.items()}
+        return self._told
 
     def _count(self, state: str) -> None:
         now = self._clock()

@@ -82,30 +82,31 @@ class Supervisor:
     # -- in the thread -------------------------------------------------------------------------------------------
 
     def _run(self, begun: Future[None]) -> None:
-        asyncio.run(self._serve(begun))
-
-    async def _serve(self, begun: Future[None]) -> None:
-        self._own_loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            async with self._http:
-                begun.set_result(None)
-                trim_at = time.monotonic() + TRIM_SECONDS
-                while not self._stop.is_set():
-                    try:
-                        self._look()
-                        self._sample()
-                    except Exception as error:  # whoever watches must not be the one that ends
-                        log.error("cannot look; this is a defect", error=place_of(error))  # noqa: TRY400
-                    if time.monotonic() >= trim_at:
-                        trim_at = time.monotonic() + TRIM_SECONDS
-                        give_back_memory()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(LOOK_SECONDS):
-                            await self._stop.wait()
-        except Exception as error:
+            with asyncio.Runner() as runner:
+                runner.run(self._serve(begun))
+        except BaseException as error:  # not even a loop could be made
             if begun.done():
                 raise
             begun.set_exception(error)
+
+    async def _serve(self, begun: Future[None]) -> None:
+        self._own_loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with self._http:
+            begun.set_result(None)
+            trim_at = time.monotonic() + TRIM_SECONDS
+            while not self._stop.is_set():
+                try:
+                    self._look()
+                    self._sample()
+                except Exception as error:  # whoever watches must not be the one that ends
+                    log.error("cannot look; this is a defect", error=place_of(error))  # noqa: TRY400
+                if time.monotonic() >= trim_at:
+                    trim_at = time.monotonic() + TRIM_SECONDS
+                    give_back_memory()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._stop.wait()
 
     def _look(self) -> None:
         assert self._loop is not None

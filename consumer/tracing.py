@@ -25,7 +25,7 @@ from consumer.record import Record
 from consumer.settings import Kafka
 
 SHUTDOWN_SECONDS = 3.0
-CONTEXT = ("traceparent", "tracestate")
+PARENT = "traceparent"
 
 
 def open_provider() -> TracerProvider:
@@ -83,8 +83,8 @@ class Tracing:
             return result
 
         async def call_async(event: Any, given: Any) -> Any:
-            span = begin(given)
-            return await _finished(span, own(event, given))
+            rest = call(event, given)
+            return await rest if inspect.isawaitable(rest) else rest
 
         traced = call_async if handler.is_async else call
         return msgspec.structs.replace(route, handler=msgspec.structs.replace(handler, call=traced, wants_record=True))
@@ -113,8 +113,11 @@ class Tracing:
         )
 
     def _link(self, record: Record) -> Link | None:
-        """Find the producer's span in a record's headers; None when there is none that can be read."""
-        carrier = {key: value.decode("ascii", "replace") for key, value in record.headers if key in CONTEXT and value}
+        """Find the producer's span in a record's headers; None when there is none that can be read.
+
+        ``tracestate`` is left alone: it is free text of whoever produced the record, and a link would send it on.
+        """
+        carrier = {key: value.decode("ascii", "replace") for key, value in record.headers if key == PARENT and value}
         if not carrier:
             return None
         found = trace.get_current_span(self._propagator.extract(carrier)).get_span_context()

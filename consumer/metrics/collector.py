@@ -99,7 +99,9 @@ class DaemonCollector(Collector):
             "position_lag_records": _known({labels: p.position_lag_records for labels, p in partitions.items()}),
             "lag_seconds": _known({labels: p.lag_seconds(wall) for labels, p in partitions.items()}),
             "end_offset_age_seconds": {
-                labels: now - p.lag.measured_at for labels, p in partitions.items() if p.lag.end_offset is not None
+                labels: max(0.0, now - p.lag.measured_at)
+                for labels, p in partitions.items()
+                if p.lag.end_offset is not None
             },
             "committed_offset": _known({labels: p.known_committed for labels, p in partitions.items()}),
             "in_flight_records": {labels: p.in_flight[0] for labels, p in partitions.items()},

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from consumer.instructions import Pause
 from consumer.loop import TimedLoop
 from consumer.partition import Chunk
 from consumer.record import Record
 from consumer.settings import RetrySettings
-from tests.unit.engines import Bench, a_route, an_engine_on
+from tests.unit.engines import QUICK, Bench, a_route, an_engine_on
 from tests.unit.source import KEY, MemorySource, RawRecord
+from tests.unit.test_failures import Letters
 from tests.unit.test_lanes import until
 
 WAIT = 0.05
@@ -134,3 +136,117 @@ def test_a_batch_is_one_call(on_loop: Any) -> None:
     assert sum(counts.batches.counts) == sum(counts.seconds.counts)
     assert counts.batches.total == 5
     assert counts.seconds.total >= WAIT * 0.9
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
+def test_failing_calls_are_calls(on_loop: Any, ordering: str) -> None:
+    """A call that waits and then raises is counted like any other: a time limit that is hit shows."""
+
+    async def handle(_event: bytes) -> None:
+        await asyncio.sleep(0.01)
+        raise ValueError
+
+    async def run() -> Bench:
+        source = MemorySource()
+        source.give(records(3, lambda number: b"%d" % number))
+        async with an_engine_on(source, a_route(handle), retry=QUICK, letters=Letters(), ordering=ordering) as bench:
+            bench.engine.assign([KEY])
+            await until(lambda: bench.tally.routes["r0"].dead_lettered == 3)
+        return bench
+
+    assert times(on_loop(run()))[0] == 3 * QUICK.attempts
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_failing_batches_are_calls(on_loop: Any, is_async: bool) -> None:
+    """Each call of a batch is counted, however quick, and though it raises."""
+
+    def fail(_events: list[bytes]) -> None:
+        raise ValueError
+
+    async def fail_async(_events: list[bytes]) -> None:
+        raise ValueError
+
+    async def run() -> Bench:
+        source = MemorySource()
+        source.give(records(3))
+        route = a_route(fail_async if is_async else fail)
+        async with an_engine_on(source, route, retry=QUICK, letters=Letters()) as bench:
+            bench.engine.assign([KEY])
+            await until(lambda: bench.tally.routes["r0"].dead_lettered == 3)
+        return bench
+
+    counts = on_loop(run()).tally.routes["r0"]
+    assert sum(counts.seconds.counts) == sum(counts.batches.counts) > 3
+
+
+def test_a_plain_call_that_raises_keeps_the_loop_too(on_loop: Any) -> None:
+    """Of two routes the one that fails is timed as well."""
+
+    def fail(_event: bytes) -> None:
+        time.sleep(WAIT)
+        raise ValueError
+
+    async def run() -> Bench:
+        source = MemorySource()
+        source.give(records(1))
+        routes = [a_route(lambda _event: None, "r0"), a_route(fail, "r1")]
+        async with an_engine_on(source, *routes, letters=Letters()) as bench:
+            bench.engine.assign([KEY])
+            await until(lambda: bench.tally.routes["r1"].dead_lettered == 1)
+        return bench
+
+    assert times(on_loop(run()), "r1")[2] >= WAIT * 0.9
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
+def test_a_records_age_is_that_of_its_calls_begin(on_loop: Any, ordering: str) -> None:
+    """How long its handler takes is not how late it came."""
+
+    async def handle(_event: bytes) -> None:
+        await asyncio.sleep(0.4)
+
+    chunk = Chunk(0, iter([RawRecord(0, b"x", b"k", int(time.time() * 1000))]), 1)
+    bench = on_loop(handled(1, chunk, handle, ordering=ordering))
+    age = bench.tally.record_age["t"]
+    assert (sum(age.counts), age.total < 0.3) == (1, True)
+
+
+@pytest.mark.parametrize("timestamp", [None, -1])
+@pytest.mark.parametrize("routes", [1, 2])
+def test_records_without_a_timestamp(on_loop: Any, timestamp: Any, routes: int) -> None:
+    """Formats of old have none: they are handled like others, and have no age."""
+
+    async def handle(_event: bytes) -> None:
+        await asyncio.sleep(0)
+
+    made = [RawRecord(number, b"x", None, timestamp) for number in range(3)]
+    bench = on_loop(handled(3, Chunk(0, iter(made), 3), *[handle] * routes))
+    assert bench.failures == []
+    assert sum(bench.tally.record_age["t"].counts) == 0
+
+
+def test_an_old_backlog_that_is_paused_is_old(on_loop: Any) -> None:
+    """The record that says Pause is known by its own time, however young the epoch is."""
+    calls = []
+
+    def handle(_event: bytes) -> None:
+        calls.append(1)
+        if len(calls) > 500:
+            raise Pause(after=60)
+
+    async def run() -> Bench:
+        source = MemorySource()
+        old = int((time.time() - 259_200) * 1000)
+        source.give(Chunk(0, iter([RawRecord(n, b"x", None, old + n) for n in range(1000)]), 1000))
+        async with an_engine_on(source, a_route(handle)) as bench:
+            bench.engine.assign([KEY])
+            partition = bench.engine.partitions[KEY]
+            await until(lambda: partition.committed == 500)
+            partition.lag.ends_at(1000, 500, time.monotonic(), time.time())
+            seconds.append(partition.lag_seconds(time.time()))
+        return bench
+
+    seconds: list[float | None] = []
+    on_loop(run())
+    assert seconds[0] == pytest.approx(259_200, abs=60)

@@ -13,6 +13,7 @@ import pytest
 from consumer import Record
 from consumer.errors import PartitionHaltedError
 from consumer.outcome import Outcome
+from consumer.partition import Chunk
 from consumer.record import TopicPartition
 from tests.cluster import eventually
 from tests.unit.engines import Bench, a_route, an_engine_on, outlive
@@ -259,3 +260,25 @@ async def test_stop_is_harmless_twice_and_before_anything() -> None:
         await settled(bench.engine.stop())
         bench.engine.assign([KEY])
         assert bench.engine.partitions == {}
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key", "unordered", "batch"])
+async def test_a_log_that_became_shorter_is_begun_anew(ordering: str) -> None:
+    """Set back below what was done, the partition commits where it goes on, and what it does there; nothing fails."""
+    seen: list[bytes] = []
+
+    async def handle(event: bytes) -> None:
+        await asyncio.sleep(0.001)
+        seen.append(event)
+
+    def handle_batch(events: list[bytes]) -> None:
+        seen.extend(events)
+
+    route = a_route(handle_batch if ordering == "batch" else handle)
+    source = MemorySource()
+    source.give(Chunk(1000, iter(()), 1000), Chunk(2, iter(()), 2), a_chunk(2, 5))
+    order = "partition" if ordering == "batch" else ordering
+    async with an_engine_on(source, route, ordering=order) as bench:
+        bench.engine.assign([KEY])
+        await eventually(lambda: source.commits and source.commits[-1] == {KEY: 7})
+    assert (len(seen), bench.failures, bench.tally.routes["r0"].dead_lettered) == (5, [], 0)

@@ -103,3 +103,14 @@ def test_without_commits_memory_is_bounded() -> None:
     assert below is not None
     assert above is not None
     assert above - below < 1.0  # of 50 s
+
+
+def test_a_partition_that_keeps_up_without_timestamps_is_not_behind() -> None:
+    """Where each look finds the last second's records uncommitted, lag is since the look that saw the first of them."""
+    partition = a_partition(0, 0)
+    for look in range(1200):
+        partition.commit((look + 1) * 3000 - 1000)
+        partition.lag.ends_at((look + 1) * 3000, partition.known_committed, look * 3.0, look * 3.0)
+    seconds = partition.lag_seconds(3600.0)
+    assert seconds is not None
+    assert seconds < 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -80,3 +81,36 @@ def test_a_real_loop_adds_up_to_the_time_that_went_by() -> None:
     assert sum(spent.values()) == pytest.approx(lasted, rel=0.05)
     assert spent["poll"] >= 0.15
     assert spent["work"] >= 0.1
+
+
+def test_nothing_told_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked in the middle of a wait that turns out to be short, or to be for something else: no counter falls."""
+    clock = Clock()
+    spent = LoopTime(clock)
+    told = [spent.seconds()]
+
+    def wait(seconds: float, state: str) -> None:
+        def select(_selector: LoopTime, _timeout: float | None) -> list[object]:
+            for _ in range(2):
+                clock.now += seconds / 2
+                told.append(spent.seconds())
+            return []
+
+        monkeypatch.setattr(LoopTime.__base__, "select", select)
+        spent.waits_for = lambda: state
+        spent.select(None)
+        told.append(spent.seconds())
+
+    for seconds, state in (
+        (0.0005, "backpressure"),
+        (0.01, "poll"),
+        (0.01, "commit"),
+        (0.2, "drain"),
+        (0.0009, "poll"),
+    ):
+        wait(seconds, state)
+        clock.now += 0.001
+    for before, after in pairwise(told):
+        assert all(after[state] >= before[state] for state in STATES)
+    assert sum(told[-1].values()) == pytest.approx(clock.now - 100.0, abs=0.02)
+    spent.close()

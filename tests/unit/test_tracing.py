@@ -15,8 +15,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from consumer.calling import in_thread
 from consumer.dispatch import Route
-from consumer.handler import bind_handler
+from consumer.handler import Handler, bind_handler
 from consumer.record import Record
 from consumer.settings import Kafka
 from consumer.tracing import Tracing
@@ -139,6 +140,26 @@ async def test_a_failure_says_its_class_only(spans: Spans, is_async: bool) -> No
     assert (span.attributes or {})["error.type"] == "ValueError"
     assert PHONE not in span.to_json()
     assert not span.events
+
+
+async def test_a_threaded_call_is_within_its_span(spans: Spans) -> None:
+    """What a blocking function traces belongs to its call."""
+    seen = []
+
+    def handle(_event: str) -> None:
+        seen.append(trace.get_current_span().get_span_context().span_id)
+
+    route = Route("r", None, Handler(in_thread(handle), is_async=True, wants_record=False))
+    await spans.tracing.traced(route).handler.call("event", A_RECORD)
+    assert seen == [spans.one.context.span_id]
+
+
+def test_what_else_a_producer_says_of_its_trace_is_not_told(spans: Spans) -> None:
+    """``tracestate`` is free text: it may be anything, so it stays in the record."""
+    headers = (("traceparent", PARENT.encode()), ("tracestate", b"caller=%b" % PHONE[1:].encode()))
+    spans.of(lambda _event: None)("event", Record("t", 0, 1, 1, None, b"", headers))
+    assert len(spans.one.links) == 1
+    assert PHONE[1:] not in spans.one.to_json()
 
 
 @pytest.mark.parametrize("header", [b"", b"\xff\xfe", b"00-zz", PARENT.encode() + b"\n" + PHONE.encode()])
