@@ -21,7 +21,6 @@ class Bounded:
         self._over: set[TopicPartition] = set()
         self.commit = source.commit
         self.end_offsets = source.end_offsets
-        self.next_offset = source.next_offset
 
     async def start(self, engine: Engine) -> None:
         """Join the group, and pass its decisions on to the engine."""

@@ -53,9 +53,6 @@ class Source(Intake, Commits, Protocol):
     def ready(self, key: TopicPartition) -> bool:
         """Whether ``take`` would return something."""
 
-    def next_offset(self, key: TopicPartition) -> int | None:
-        """Return the offset that is read next in a partition; None while the client does not know."""
-
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Ask the brokers where partitions end for this reader; empty when no broker answered in time."""
 
@@ -332,8 +329,6 @@ class Engine:
             for key, lanes in self._lanes.items():
                 if lanes.idle and self._source.ready(key):
                     lanes.waits.wake()
-                elif lanes.partition.begins_at is None:
-                    lanes.partition.begins_at = self._source.next_offset(key)
 
     async def commit_forever(self) -> None:
         """Commit what is done, once each interval."""

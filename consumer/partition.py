@@ -77,8 +77,6 @@ class Partition:
         self.epoch = epoch
         self.watermark: Watermark | None = None
         self.committed = -1
-        self.begins_at: int | None = None
-        """Where this epoch begins, known before its first record."""
         self.lag = Lag()
         self.held_records = 0
         self.held_bytes = 0
@@ -98,7 +96,7 @@ class Partition:
     def start(self, offset: int) -> Watermark:
         """Note where this epoch begins: what lies below was done by others."""
         self.watermark = Watermark(offset)
-        self.committed = self.begins_at = offset
+        self.committed = offset
         return self.watermark
 
     @property
@@ -113,8 +111,8 @@ class Partition:
 
     @property
     def known_committed(self) -> int | None:
-        """What the group has for this partition, also before its first record; None until the client knows."""
-        return self.committed if self.watermark is not None else self.begins_at
+        """What the group has for this partition; None until the client knows, which is before the first record."""
+        return self.committed if self.watermark is not None else None
 
     def commit(self, offset: int) -> None:
         """Note what the group has now."""
@@ -129,7 +127,7 @@ class Partition:
     @property
     def position_lag_records(self) -> int | None:
         """Offsets between what was delivered and the end; None until both are known."""
-        return self.lag.records(self.position if self.watermark is not None else self.begins_at, None)
+        return self.lag.records(self.position, None)
 
     def lag_seconds(self, wall: float) -> float | None:
         """Return the age of the oldest record that is not committed; 0 without any, None while that is not known."""

@@ -21,7 +21,6 @@ from consumer.kafka.client import (
     make_consumer,
     make_reader,
     open_admin,
-    position_of,
     require_topics,
     unreachable,
 )
@@ -251,12 +250,6 @@ class KafkaSource:
     def take(self, key: TopicPartition) -> Chunk | None:
         """Return what comes next in a partition, or None when nothing is there yet; raises CorruptBatchError."""
         return self._fetch.take(key) if self._fetch is not None else None
-
-    def next_offset(self, key: TopicPartition) -> int | None:
-        """Return the offset that is read next in a partition; None while the client does not know."""
-        if self._consumer is None or self.ready(key):  # what is ready has been read already
-            return None
-        return position_of(self._consumer, key)
 
     def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
         """Return what can be read of the chunk taken last, from ``position`` on, when pulling from it raised ``error``.

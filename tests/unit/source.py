@@ -71,8 +71,5 @@ class MemorySource:
         finally:
             self.commits_under_way -= 1
 
-    def next_offset(self, key: TopicPartition) -> int | None:
-        return None
-
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         return {}

@@ -45,7 +45,7 @@ def test_nothing_fetched_yet_counts_from_when_it_was_seen() -> None:
     partition = Partition(KEY, 1)
     partition.lag.ends_at(9, partition.known_committed, 0.0, 50.0)
     assert partition.lag_seconds(60.0) is None  # nobody knows yet what is committed
-    partition.begins_at = 5
+    partition.start(5)
     partition.lag.ends_at(9, partition.known_committed, 3.0, 53.0)
     partition.lag.ends_at(10, partition.known_committed, 6.0, 56.0)
     assert (partition.lag_records, partition.lag_seconds(60.0)) == (5, 7.0)
