@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer
 
 from consumer.generate import encoded, sessions
 from consumer.kafka.producer import create_topic
-from consumer.settings import Kafka
+from consumer.settings.sections import Kafka
 from schemas.session import Session
 
 KEYS = 20_000

@@ -13,7 +13,7 @@ from consumer.handler import extend_path, load_handler
 from consumer.kafka.letters import LetterBox
 from consumer.letter import Writer
 from consumer.routing import compile_match
-from consumer.settings import LOG_EVERYTHING, Settings
+from consumer.settings.sections import LOG_EVERYTHING, Settings
 from schemas.session import Session
 from schemas.wire import TwoSpellings
 

@@ -11,7 +11,7 @@ import structlog
 from consumer.engine import Engine
 from consumer.errors import ClientLostError, StalledError
 from consumer.kafka.source import KafkaSource
-from consumer.settings import WatchdogSettings
+from consumer.settings.sections import WatchdogSettings
 
 log = structlog.get_logger("consumer.clients")
 

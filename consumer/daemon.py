@@ -23,7 +23,7 @@ from consumer.life import exit_if_stuck, guarded
 from consumer.loop import STATES, LoopTime, TimedLoop
 from consumer.metrics.collector import DaemonCollector, exposition
 from consumer.partition import Partition
-from consumer.settings import Settings
+from consumer.settings.sections import Settings
 from consumer.supervisor import Supervisor
 from consumer.tally import Tally
 from consumer.watchdog import BROKER_AWAY_SECONDS, Limits, Vitals, Watchdog

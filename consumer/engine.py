@@ -21,7 +21,7 @@ from consumer.lanes import Intake, Lanes
 from consumer.outcome import HaltReason
 from consumer.partition import Halt, Partition
 from consumer.record import TopicPartition
-from consumer.settings import DeadLetterSettings, Delivery, RetrySettings
+from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
 from consumer.settle import Failures, Letters
 from consumer.stretch import Run, Way, make_stretch
 from consumer.tally import Tally

@@ -19,7 +19,7 @@ import msgspec
 
 from consumer.calling import in_thread, within
 from consumer.errors import SettingsError, hint, place_of, raised_at
-from consumer.settings import RouteSettings
+from consumer.settings.sections import RouteSettings
 
 MAX_RECORDS = 500
 MAX_SECONDS = 1.0

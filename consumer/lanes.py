@@ -22,7 +22,7 @@ from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, 
 from consumer.outcome import HaltReason
 from consumer.partition import Chunk, Partition
 from consumer.record import TopicPartition
-from consumer.settings import Delivery
+from consumer.settings.sections import Delivery
 from consumer.settle import Failures, Settler
 from consumer.stretch import LOOK_EVERY, SLOW_SECONDS, Run, Stretch
 from consumer.tally import RouteTally, Tally

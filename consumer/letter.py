@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from consumer.record import Position, TopicPartition
-from consumer.settings import DeadLetterSettings
+from consumer.settings.sections import DeadLetterSettings
 
 Headers = Sequence[tuple[str, bytes | None]]
 

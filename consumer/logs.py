@@ -13,7 +13,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 from consumer.errors import place_of
-from consumer.settings import Log
+from consumer.settings.sections import Log
 
 
 def configure_logging(settings: Log, stream: TextIO | None = None) -> None:

@@ -30,7 +30,7 @@ from consumer.life import exit_if_stuck, guarded
 from consumer.outcome import HaltReason
 from consumer.pace import Pace
 from consumer.record import Position, Record, TopicPartition
-from consumer.settings import Settings
+from consumer.settings.sections import Settings
 from consumer.survey import Filter
 from consumer.tally import Tally
 from consumer.way_out import way_out

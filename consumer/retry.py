@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from consumer.errors import CallTimeoutError
 from consumer.instructions import Pause, Reject, Retry
-from consumer.settings import RetrySettings
+from consumer.settings.sections import RetrySettings
 
 MINIMUM_SECONDS = 0.01
 """Between two calls, whatever the handler says: ``Retry(after=0)`` must not keep the event loop busy."""

@@ -22,7 +22,7 @@ from consumer.outcome import HaltReason
 from consumer.partition import Hold, Partition
 from consumer.record import Position, TopicPartition
 from consumer.retry import Attempts
-from consumer.settings import RetrySettings
+from consumer.settings.sections import RetrySettings
 from consumer.tally import Tally
 
 log = Sparingly(structlog.get_logger("consumer.settle"))

@@ -22,7 +22,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from consumer.dispatch import Route
 from consumer.record import Record
-from consumer.settings import Kafka
+from consumer.settings.sections import Kafka
 
 SHUTDOWN_SECONDS = 3.0
 PARENT = "traceparent"

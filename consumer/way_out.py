@@ -6,7 +6,7 @@ import shlex
 
 from consumer.outcome import HaltReason
 from consumer.record import TopicPartition
-from consumer.settings import Kafka
+from consumer.settings.sections import Kafka
 
 MEND = {
     HaltReason.NO_DEAD_LETTER: "mend the handler, or have a topic for dead letters that takes it (dead_letter.topic)",

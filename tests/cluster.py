@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from consumer.kafka.probe import group_offsets
 from consumer.kafka.producer import create_topic
-from consumer.settings import Kafka
+from consumer.settings.sections import Kafka
 from tests.process import RunningConsumer
 
 A_SESSION = b'{"timestamp":"2024-10-21T14:05:00Z","session_id":"%d","channel_manager_type":"voice_sip_v1"}'

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from consumer.metrics.definitions import METRICS
-from consumer.settings import MEANINGS, Settings
+from consumer.settings.meanings import MEANINGS
+from consumer.settings.sections import Settings
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -12,7 +12,7 @@ from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteS
 from consumer.outcome import HaltReason
 from consumer.recent import Failure
 from consumer.record import TopicPartition
-from consumer.settings import Kafka, Settings
+from consumer.settings.sections import Kafka, Settings
 from consumer.way_out import HOLD_ENDS, split_way_out, way_out
 
 AT = 1_793_000_000.0

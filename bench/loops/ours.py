@@ -11,7 +11,7 @@ from consumer.assembly import make_routes
 from consumer.daemon import Daemon
 from consumer.logs import configure_logging
 from consumer.loop import TimedLoop
-from consumer.settings import Delivery, Http, Kafka, Log, RouteSettings, Settings
+from consumer.settings.sections import Delivery, Http, Kafka, Log, RouteSettings, Settings
 
 IDLE_SECONDS = 1.0
 

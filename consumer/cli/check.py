@@ -20,7 +20,7 @@ from consumer.errors import ConsumerError, KafkaUnreachableError
 from consumer.kafka.client import connection_options
 from consumer.kafka.probe import probe_group, probe_topics
 from consumer.logs import configure_logging
-from consumer.settings import LOG_EVERYTHING, Settings, dead_letter_topics
+from consumer.settings.sections import LOG_EVERYTHING, Settings, dead_letter_topics
 
 
 @click.command()

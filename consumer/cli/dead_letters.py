@@ -14,7 +14,7 @@ from consumer.kafka.probe import groups_offsets
 from consumer.kafka.scan import open_scan
 from consumer.letter import Context
 from consumer.logs import configure_logging
-from consumer.settings import Settings, dead_letter_topics
+from consumer.settings.sections import Settings, dead_letter_topics
 from consumer.survey import Filter, Survey, read_passed
 
 TELL_EVERY = 500

@@ -30,7 +30,7 @@ from consumer.logs import configure_logging
 from consumer.loop import TimedLoop
 from consumer.outcome import Outcome
 from consumer.record import Record, TopicPartition
-from consumer.settings import Delivery, Http, Kafka, Log, RouteSettings, Settings, dead_letter_topics
+from consumer.settings.sections import Delivery, Http, Kafka, Log, RouteSettings, Settings, dead_letter_topics
 
 TOPIC = "session-events"
 PARTITIONS = 4

@@ -21,7 +21,7 @@ from consumer.errors import ConsumerError
 from consumer.kafka.scan import open_scan
 from consumer.letter import Context, read_context, split_headers
 from consumer.record import Position, TopicPartition
-from consumer.settings import Settings, dead_letter_topics
+from consumer.settings.sections import Settings, dead_letter_topics
 from consumer.survey import Filter
 
 POSITION = re.compile(r"(?P<topic>.+)-(?P<partition>[0-9]{1,10})@(?P<offset>[0-9]{1,18})")

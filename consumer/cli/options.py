@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from consumer.settings_sources import Loaded, load_settings
+from consumer.settings.sources import Loaded, load_settings
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ from consumer.kafka.probe import probe_topics
 from consumer.kafka.producer import Outgoing, create_topic, open_producer
 from consumer.logs import configure_logging
 from consumer.record import TopicPartition
-from consumer.settings import Settings
+from consumer.settings.sections import Settings
 from schemas.wire import session_reader
 
 Counts = dict[TopicPartition, list[int]]

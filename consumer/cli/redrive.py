@@ -25,7 +25,7 @@ from consumer.kafka.probe import probe_topics
 from consumer.letter import NO_ROUTE, Writer
 from consumer.record import Position
 from consumer.redrive import Redrive, republishing, require_routes
-from consumer.settings import Settings, dead_letter_topics
+from consumer.settings.sections import Settings, dead_letter_topics
 from consumer.signals import Signals
 from consumer.survey import MAX_REDRIVES, Filter
 

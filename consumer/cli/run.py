@@ -18,7 +18,7 @@ from consumer.dispatch import Route
 from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.loop import TimedLoop
-from consumer.settings import Settings
+from consumer.settings.sections import Settings
 from consumer.signals import Signals
 
 Result = TypeVar("Result")

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from consumer.http.history import History
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
 from consumer.partition import Hold, Partition
-from consumer.settings import LOG_EVERYTHING, RouteSettings, Settings
+from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 from consumer.tally import RouteTally, Tally
 from consumer.watchdog import Stall
 from consumer.way_out import HOLD_ENDS, split_way_out

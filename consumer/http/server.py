@@ -11,7 +11,7 @@ from aiohttp import web
 from consumer.errors import ConsumerError
 from consumer.http.page import Page, load_page
 from consumer.http.status import Status
-from consumer.settings import Http
+from consumer.settings.sections import Http
 
 Health = Callable[[], str | None]
 """None when all is well, else the reason why not."""

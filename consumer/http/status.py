@@ -11,7 +11,8 @@ import msgspec
 
 from consumer.http.history import Sample
 from consumer.recent import Failure
-from consumer.settings import MEANINGS, SECRETS, Settings
+from consumer.settings.meanings import MEANINGS
+from consumer.settings.sections import SECRETS, Settings
 
 HIDDEN_SETTINGS = SECRETS | {"kafka.security.username"}
 HIDDEN = "hidden"

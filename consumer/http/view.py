@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from consumer.http.chart import Chart, make_chart
 from consumer.http.status import HIDDEN, HaltStatus, HoldStatus, PartitionStatus, Status, plain_settings
 from consumer.http.verdict import Verdict, judge
-from consumer.settings import MEANINGS, Settings
+from consumer.settings.meanings import MEANINGS
+from consumer.settings.sections import Settings
 
 SMALL_LAG = 1000
 """A lag that fills its bar, unless another is larger: a short one is not to look like a long one."""

@@ -14,7 +14,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from consumer.errors import KafkaError, KafkaUnreachableError, SettingsError
 from consumer.record import TopicPartition
-from consumer.settings import Kafka, Security
+from consumer.settings.sections import Kafka, Security
 
 ClientError = aiokafka.errors.KafkaError
 """Anything that aiokafka raises of its own; translated into our words in this package."""

@@ -18,7 +18,7 @@ from consumer.kafka.client import ClientError, connection_options, described
 from consumer.kafka.probe import connected_admin
 from consumer.letter import Cause, Letter, Writer
 from consumer.record import TopicPartition
-from consumer.settings import Kafka
+from consumer.settings.sections import Kafka
 
 log = structlog.get_logger("consumer.kafka")
 

@@ -22,7 +22,7 @@ from consumer.kafka.client import (
     unreachable,
 )
 from consumer.record import TopicPartition
-from consumer.settings import Kafka
+from consumer.settings.sections import Kafka
 
 Answer = TypeVar("Answer")
 

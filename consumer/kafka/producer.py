@@ -17,7 +17,7 @@ from consumer.errors import KafkaError
 from consumer.kafka.client import ClientError, connection_options, described, unreachable
 from consumer.kafka.probe import connected_admin
 from consumer.record import TopicPartition
-from consumer.settings import Kafka
+from consumer.settings.sections import Kafka
 
 OUTSTANDING = 20_000
 

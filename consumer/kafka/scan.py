@@ -13,7 +13,7 @@ from consumer.kafka.client import ClientError, described, make_reader, position_
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.probe import answered, connected_admin
 from consumer.record import TopicPartition
-from consumer.settings import Kafka
+from consumer.settings.sections import Kafka
 
 POLL_SECONDS = 0.5
 SILENT_POLLS = 60

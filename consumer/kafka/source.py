@@ -31,7 +31,7 @@ from consumer.kafka.fetch_raw import RawFetch, supported
 from consumer.outcome import HaltReason
 from consumer.partition import Chunk
 from consumer.record import TopicPartition
-from consumer.settings import Kafka
+from consumer.settings.sections import Kafka
 from consumer.tally import Tally
 
 log = structlog.get_logger("consumer.kafka")

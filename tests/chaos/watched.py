@@ -14,7 +14,7 @@ import msgspec
 
 from consumer.cli import run as run_command
 from consumer.cli.main import run_cli
-from consumer.settings import Settings
+from consumer.settings.sections import Settings
 
 FILE = "WATCHED_FILE"
 SAMPLE_SECONDS = 1.0

@@ -20,7 +20,7 @@ from consumer.kafka.producer import create_topic
 from consumer.kafka.scan import open_scan
 from consumer.letter import Cause, Letter, Writer, read_context, split_headers, write_context
 from consumer.record import Position
-from consumer.settings import DeadLetterSettings
+from consumer.settings.sections import DeadLetterSettings
 from tests.cluster import Cluster, a_route, a_session, eventually
 from tests.process import command, started
 

@@ -32,7 +32,7 @@ from consumer.kafka.source import KafkaSource
 from consumer.outcome import HaltReason
 from consumer.partition import Chunk
 from consumer.record import TopicPartition
-from consumer.settings import Delivery
+from consumer.settings.sections import Delivery
 from consumer.tally import Tally
 from tests.cluster import Cluster, eventually
 

@@ -15,7 +15,7 @@ from consumer.kafka.letters import LetterBox
 from consumer.kafka.scan import open_scan
 from consumer.letter import Letter, Writer
 from consumer.record import TopicPartition
-from consumer.settings import DeadLetterSettings
+from consumer.settings.sections import DeadLetterSettings
 from tests.cluster import Cluster, a_route, a_session, eventually
 
 SMALL_BYTES = 20_000

@@ -16,7 +16,7 @@ import consumer.kafka.source
 from consumer.daemon import Daemon
 from consumer.kafka.client import make_consumer
 from consumer.record import Record
-from consumer.settings import Delivery, Http, Settings
+from consumer.settings.sections import Delivery, Http, Settings
 from schemas.session import Session
 from tests.cluster import Cluster, a_route, a_session, eventually
 from tests.kafka.test_run import RECORDER, cluster_caught_up, noted

@@ -13,7 +13,7 @@ from consumer.decoding import Decoder
 from consumer.dispatch import Choose, Route
 from consumer.engine import Engine
 from consumer.handler import bind_handler
-from consumer.settings import DeadLetterSettings, Delivery, RetrySettings
+from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
 from consumer.settle import Letters
 from consumer.tally import Tally
 from tests.unit.source import MemorySource

@@ -17,7 +17,7 @@ from consumer.calling import in_thread, within
 from consumer.dispatch import Route
 from consumer.errors import SettingsError
 from consumer.handler import Handler, bind_handler, load_handler
-from consumer.settings import RouteSettings
+from consumer.settings.sections import RouteSettings
 from tests.unit.engines import Bench, an_engine_on
 from tests.unit.source import KEY
 from tests.unit.test_lanes import LogSource, keyed, rounds, until

@@ -41,7 +41,7 @@ from consumer.kafka.source import KafkaSource
 from consumer.logs import configure_logging
 from consumer.outcome import HaltReason
 from consumer.record import Record, TopicPartition
-from consumer.settings import DeadLetterSettings, Delivery, Http, Kafka, Log, Settings, WatchdogSettings
+from consumer.settings.sections import DeadLetterSettings, Delivery, Http, Kafka, Log, Settings, WatchdogSettings
 from consumer.watchdog import Limits, Vital, Vitals, Watchdog
 from schemas.session import Session
 from tests.fakes.broker import (

@@ -16,9 +16,9 @@ import yaml
 
 from consumer.assembly import make_routes
 from consumer.handler import extend_path, load_handler
-from consumer.settings import RouteSettings, Settings, dead_letter_topics
-from consumer.settings_sources import PREFIX as ENVIRONMENT_PREFIX
-from consumer.settings_sources import load_settings
+from consumer.settings.sections import RouteSettings, Settings, dead_letter_topics
+from consumer.settings.sources import PREFIX as ENVIRONMENT_PREFIX
+from consumer.settings.sources import load_settings
 from schemas.session import Session
 
 ROOT = Path(__file__).parent.parent.parent

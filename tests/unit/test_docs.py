@@ -15,8 +15,8 @@ import pytest
 from consumer.assembly import make_routes
 from consumer.cli.main import cli
 from consumer.metrics.definitions import METRICS
-from consumer.settings import MEANINGS
-from consumer.settings_sources import load_settings
+from consumer.settings.meanings import MEANINGS
+from consumer.settings.sources import load_settings
 from tests.docs import metrics_table, settings_table
 
 ROOT = Path(__file__).parent.parent.parent

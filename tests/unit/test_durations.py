@@ -13,7 +13,7 @@ from consumer.instructions import Pause
 from consumer.loop import TimedLoop
 from consumer.partition import Chunk
 from consumer.record import Record
-from consumer.settings import RetrySettings
+from consumer.settings.sections import RetrySettings
 from tests.unit.engines import QUICK, Bench, a_route, an_engine_on
 from tests.unit.source import KEY, MemorySource, RawRecord
 from tests.unit.test_failures import Letters

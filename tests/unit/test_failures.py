@@ -15,7 +15,7 @@ from consumer.errors import LetterDelayedError, LetterRefusedError
 from consumer.letter import Cause
 from consumer.outcome import HaltReason, Outcome
 from consumer.record import TopicPartition
-from consumer.settings import DeadLetterSettings
+from consumer.settings.sections import DeadLetterSettings
 from tests.unit.engines import QUICK, Bench, a_route, an_engine_on
 from tests.unit.source import KEY
 from tests.unit.test_batches import a_batch_route

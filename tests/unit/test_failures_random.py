@@ -22,7 +22,7 @@ from consumer.letter import NO_ROUTE, Cause
 from consumer.outcome import HaltReason, Outcome
 from consumer.partition import Chunk
 from consumer.record import TopicPartition
-from consumer.settings import DeadLetterSettings, RetrySettings
+from consumer.settings.sections import DeadLetterSettings, RetrySettings
 from tests.unit.engines import Bench, a_route, an_engine_on
 from tests.unit.source import KEY, RawRecord
 from tests.unit.test_batches import a_batch_route

@@ -15,8 +15,8 @@ from consumer.decoding import Decoder
 from consumer.errors import DecodeError, SettingsError
 from consumer.letter import Cause, Writer, read_context, split_headers
 from consumer.outcome import Outcome
-from consumer.settings import DeadLetterSettings
-from consumer.settings_sources import load_settings
+from consumer.settings.sections import DeadLetterSettings
+from consumer.settings.sources import load_settings
 from schemas.session import Session
 from schemas.wire import TwoSpellings
 from tests.unit.engines import QUICK, a_route, an_engine_on

@@ -14,7 +14,7 @@ import pytest
 
 from consumer.errors import SettingsError
 from consumer.handler import Handler, bind_handler, extend_path, load_handler
-from consumer.settings import RouteSettings
+from consumer.settings.sections import RouteSettings
 
 SECRET = "hunter2-s3cret"
 WHERE = "routes[0] (r)"

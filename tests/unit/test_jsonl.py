@@ -24,7 +24,7 @@ from consumer.generate import sessions
 from consumer.handler import load_handler
 from consumer.handlers import jsonl
 from consumer.handlers.jsonl import JsonLines
-from consumer.settings import RouteSettings
+from consumer.settings.sections import RouteSettings
 from schemas.session import Session
 from schemas.wire import session_reader
 

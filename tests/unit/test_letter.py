@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from consumer.errors import DecodeError
 from consumer.letter import REASONS, Cause, Context, Letter, Writer, class_name, read_context, split_headers
 from consumer.record import Position, TopicPartition
-from consumer.settings import DeadLetterSettings
+from consumer.settings.sections import DeadLetterSettings
 
 KEY = TopicPartition("orders", 3)
 DLQ = TopicPartition("orders.dlq", 1)

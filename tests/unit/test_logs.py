@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumer.logs import Sparingly, configure_logging
-from consumer.settings import Log
+from consumer.settings.sections import Log
 
 Format = Literal["json", "console"]
 FORMATS: list[Format] = ["json", "console"]

@@ -21,7 +21,7 @@ from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteS
 from consumer.http.verdict import judge
 from consumer.outcome import HaltReason
 from consumer.recent import Failure
-from consumer.settings import Http, Kafka, Security, Settings
+from consumer.settings.sections import Http, Kafka, Security, Settings
 from tests.statuses import (
     AT,
     a_failure,

@@ -20,7 +20,7 @@ from consumer.pace import Pace
 from consumer.partition import Chunk
 from consumer.record import Position, Record, TopicPartition
 from consumer.redrive import as_consumed, republishing, require_routes
-from consumer.settings import DeadLetterSettings
+from consumer.settings.sections import DeadLetterSettings
 from tests.unit.source import KEY, MemorySource, a_chunk, a_record
 
 OTHER = TopicPartition("t", 1)

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from consumer.errors import ConsumerError
 from consumer.http.server import HttpServer
-from consumer.settings import Http
+from consumer.settings.sections import Http
 from tests.statuses import a_troubled_status
 
 

@@ -17,7 +17,7 @@ from consumer.outcome import HaltReason
 from consumer.partition import Halt, Hold, Partition
 from consumer.recent import KEPT, RecentFailures
 from consumer.record import Position, TopicPartition
-from consumer.settings import Kafka, RouteSettings, Security, Settings
+from consumer.settings.sections import Kafka, RouteSettings, Security, Settings
 from consumer.tally import Tally
 from consumer.watchdog import Stall
 from consumer.way_out import HOLD_ENDS, way_out

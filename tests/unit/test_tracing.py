@@ -19,7 +19,7 @@ from consumer.calling import in_thread
 from consumer.dispatch import Route
 from consumer.handler import Handler, bind_handler
 from consumer.record import Record
-from consumer.settings import Kafka
+from consumer.settings.sections import Kafka
 from consumer.tracing import Tracing
 
 PHONE = "+4915112345678"

@@ -8,7 +8,7 @@ import pytest
 
 from consumer.outcome import HaltReason
 from consumer.record import TopicPartition
-from consumer.settings import Kafka
+from consumer.settings.sections import Kafka
 from consumer.way_out import way_out
 
 KEY = TopicPartition("orders", 3)

@@ -12,7 +12,7 @@ from playwright.async_api import Browser, async_playwright, expect
 
 from consumer.http.server import HttpServer
 from consumer.http.status import Status
-from consumer.settings import Http
+from consumer.settings.sections import Http
 from tests.statuses import a_status
 
 

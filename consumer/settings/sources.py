@@ -11,7 +11,8 @@ from typing import Any, get_args
 import msgspec
 
 from consumer.errors import SettingsError, hint
-from consumer.settings import SECRETS, RouteSettings, Settings, check_relations
+from consumer.settings.checks import check_relations
+from consumer.settings.sections import SECRETS, RouteSettings, Settings
 
 PREFIX = "SESSION_CONSUMER_"
 KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT.*)|PORT|PORT_\d+_(TCP|UDP|SCTP).*)")

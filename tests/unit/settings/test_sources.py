@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import SettingsError
-from consumer.settings import HIDDEN, MEANINGS, SECRETS, Kafka, RouteSettings, Settings
-from consumer.settings_sources import PREFIX, Loaded, load_settings
+from consumer.settings.meanings import HIDDEN, MEANINGS
+from consumer.settings.sections import SECRETS, Kafka, RouteSettings, Settings
+from consumer.settings.sources import PREFIX, Loaded, load_settings
 
 SECRET = "hunter2-s3cret"
 

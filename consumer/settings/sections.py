@@ -1,0 +1,136 @@
+"""Every setting as one typed value, with its default and its meaning; validated whole before any connection.
+
+Where values come from (file, environment, ``--set``) is ``sources.py``. The first sentence under a field is
+its meaning in the README's table. Seconds are floats, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class Security(msgspec.Struct, frozen=True):
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    username: str = ""
+    password: str = ""
+
+    def __repr__(self) -> str:
+        return f"Security(protocol={self.protocol!r}, …)"
+
+
+class Kafka(msgspec.Struct, frozen=True):
+    bootstrap_servers: list[str] = msgspec.field(default_factory=lambda: ["localhost:9092"])
+    topics: list[str] = msgspec.field(default_factory=lambda: ["session-events"])
+    group_id: str = "session-consumer"
+    client_id: str = "session-consumer"
+    offset_reset: Literal["earliest", "latest", "none"] = "earliest"
+    out_of_range: Literal["halt", "earliest", "latest"] = "halt"
+    isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    fetch_bytes: int = 1_048_576
+    fetch_path: Literal["auto", "raw", "plain"] = "auto"
+    max_batch_bytes: int = 67_108_864
+    start_timeout_seconds: float = 60.0
+    session_timeout_seconds: float = 45.0
+    heartbeat_interval_seconds: float = 3.0
+    rebalance_timeout_seconds: float = 60.0
+    request_timeout_seconds: float = 70.0
+    security: Security = Security()
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    ordering: Literal["partition", "key", "unordered"] = "partition"
+    concurrency: int = 64
+    max_in_flight_records: int = 2000
+    max_in_flight_bytes: int = 8_388_608
+    max_record_bytes: int = 1_048_576
+    commit_interval_seconds: float = 1.0
+    drain_seconds: float = 25.0
+    on_halt: Literal["wait", "exit"] = "wait"
+
+
+class RetrySettings(msgspec.Struct, frozen=True):
+    attempts: int = 5
+    initial_seconds: float = 0.2
+    maximum_seconds: float = 30.0
+    multiplier: float = 2.0
+    jitter: float = 0.2
+
+
+class DeadLetterSettings(msgspec.Struct, frozen=True):
+    topic: str = "{topic}.dlq"
+    headers: Literal["connect", "spring"] = "connect"
+    limit_ratio: float = 0.5
+    limit_window_records: int = 1000
+
+    def topic_for(self, topic: str) -> str:
+        """Where dead letters of a topic go; empty: nowhere."""
+        return self.topic.replace("{topic}", topic)
+
+
+class WatchdogSettings(msgspec.Struct, frozen=True):
+    stalled_seconds: float = 60.0
+    rebuilds: int = 5
+    window_seconds: float = 600.0
+
+
+class Http(msgspec.Struct, frozen=True):
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+
+class Log(msgspec.Struct, frozen=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    payloads: bool = False
+
+
+class TracingSettings(msgspec.Struct, frozen=True):
+    enabled: bool = False
+
+
+class RouteSettings(msgspec.Struct, frozen=True):
+    name: str
+    handler: str
+    match: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    threaded: bool = False
+    timeout_seconds: float | None = None
+    max_records: int | None = None
+    max_seconds: float | None = None
+    flush_seconds: float | None = None
+    tombstones: bool = False
+
+    def __repr__(self) -> str:
+        return f"RouteSettings(name={self.name!r}, handler={self.handler!r}, …)"
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The whole of the settings; lives as long as the process and never changes."""
+
+    path: list[str] = []
+    kafka: Kafka = Kafka()
+    delivery: Delivery = Delivery()
+    retry: RetrySettings = RetrySettings()
+    dead_letter: DeadLetterSettings = DeadLetterSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
+    http: Http = Http()
+    log: Log = Log()
+    tracing: TracingSettings = TracingSettings()
+    routes: list[RouteSettings] = []
+
+
+def dead_letter_topics(settings: Settings) -> list[str]:
+    """Return the topics that dead letters of this daemon's topics go to."""
+    return sorted({settings.dead_letter.topic_for(topic) for topic in settings.kafka.topics})
+
+
+LOG_EVERYTHING = RouteSettings(name="log", handler="consumer.handlers.log:Log")
+"""The route of a daemon that was given none: it says what it gets."""
+
+SECRETS = frozenset({"kafka.security.password"})
