@@ -7,7 +7,7 @@ import time
 from statistics import median
 
 from consumer.metrics.collector import DaemonCollector, exposition
-from consumer.partition import Partition
+from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.tally import Tally
 

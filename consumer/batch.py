@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from consumer.dispatch import Route, awaited
 from consumer.errors import DecodeError, HandlerFailedError
 from consumer.instructions import Reject
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import Record
 from consumer.settle import Settler, Trouble, Verdict
 from consumer.stretch import needs_awaiting

@@ -7,7 +7,7 @@ from typing import Any
 
 from consumer.engine import Engine
 from consumer.kafka.source import KafkaSource
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import Position, TopicPartition
 
 

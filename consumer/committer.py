@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import structlog
 
 from consumer.errors import place_of
-from consumer.partition import Partition
+from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.tally import Tally
 

@@ -22,12 +22,12 @@ from consumer.kafka.source import KafkaSource
 from consumer.life import exit_if_stuck, guarded
 from consumer.loop import STATES, LoopTime, TimedLoop
 from consumer.metrics.collector import DaemonCollector, exposition
-from consumer.partition import Partition
+from consumer.partition.remedy import way_out
+from consumer.partition.state import Partition
 from consumer.settings.sections import Settings
 from consumer.supervisor import Supervisor
 from consumer.tally import Tally
 from consumer.watchdog import BROKER_AWAY_SECONDS, Limits, Vitals, Watchdog
-from consumer.way_out import way_out
 
 log = structlog.get_logger("consumer.daemon")
 

@@ -17,7 +17,7 @@ import msgspec
 from consumer.decoding import Decoder
 from consumer.errors import HandlerFailedError
 from consumer.handler import Handler
-from consumer.partition import Partition
+from consumer.partition.state import Partition
 from consumer.record import Record, TopicPartition
 from consumer.routing import Predicate
 from consumer.stretch import needs_awaiting

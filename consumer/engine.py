@@ -19,7 +19,8 @@ from consumer.errors import ConsumerError, PartitionHaltedError, StuckCallError,
 from consumer.fuse import Fuse
 from consumer.lanes import Intake, Lanes
 from consumer.outcome import HaltReason
-from consumer.partition import Halt, Partition
+from consumer.partition.hold import Halt
+from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
 from consumer.settle import Failures, Letters

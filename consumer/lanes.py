@@ -20,7 +20,8 @@ from consumer.batch import RouteBatch
 from consumer.dispatch import Calls, Route, failure_of
 from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError, place_of
 from consumer.outcome import HaltReason
-from consumer.partition import Chunk, Partition
+from consumer.partition.chunk import Chunk
+from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.settings.sections import Delivery
 from consumer.settle import Failures, Settler

@@ -29,11 +29,11 @@ from consumer.letter import NO_ROUTE, Letter, Writer, read_context, split_header
 from consumer.life import exit_if_stuck, guarded
 from consumer.outcome import HaltReason
 from consumer.pace import Pace
+from consumer.partition.remedy import way_out
 from consumer.record import Position, Record, TopicPartition
 from consumer.settings.sections import Settings
 from consumer.survey import Filter
 from consumer.tally import Tally
-from consumer.way_out import way_out
 
 log = structlog.get_logger("consumer.redrive")
 

@@ -19,7 +19,8 @@ from consumer.fuse import Fuse
 from consumer.letter import NO_ROUTE, Cause, class_name
 from consumer.logs import Sparingly
 from consumer.outcome import HaltReason
-from consumer.partition import Hold, Partition
+from consumer.partition.hold import Hold
+from consumer.partition.state import Partition
 from consumer.record import Position, TopicPartition
 from consumer.retry import Attempts
 from consumer.settings.sections import RetrySettings

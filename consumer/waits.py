@@ -12,7 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from consumer.partition import Hold, Partition
+from consumer.partition.hold import Hold
+from consumer.partition.state import Partition
 
 
 class Waits:

@@ -10,10 +10,10 @@ import msgspec
 from consumer.http.history import SAMPLES, Sample
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
 from consumer.outcome import HaltReason
+from consumer.partition.remedy import HOLD_ENDS, split_way_out, way_out
 from consumer.recent import Failure
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka, Settings
-from consumer.way_out import HOLD_ENDS, split_way_out, way_out
 
 AT = 1_793_000_000.0
 KINDS = ("reject", "retry", "pause", "error", "timeout")

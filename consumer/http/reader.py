@@ -9,11 +9,12 @@ from importlib.metadata import version
 
 from consumer.http.history import History
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
-from consumer.partition import Hold, Partition
+from consumer.partition.hold import Hold
+from consumer.partition.remedy import HOLD_ENDS, split_way_out
+from consumer.partition.state import Partition
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 from consumer.tally import RouteTally, Tally
 from consumer.watchdog import Stall
-from consumer.way_out import HOLD_ENDS, split_way_out
 
 
 class StatusReader:

@@ -12,7 +12,7 @@ import aiokafka
 
 from consumer.errors import CorruptBatchError, KafkaError
 from consumer.kafka.client import ClientError, position_of
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 
 NOWHERE = aiokafka.TopicPartition("", 0)

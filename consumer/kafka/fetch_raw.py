@@ -30,7 +30,7 @@ from consumer.errors import BatchTooLargeError, CorruptBatchError
 from consumer.kafka.client import position_of
 from consumer.kafka.codecs import TooLargeError
 from consumer.kafka.plain_batch import parse_batch
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 
 MADE_FOR = "0.14.0"

@@ -29,7 +29,7 @@ from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
 from consumer.outcome import HaltReason
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
 from consumer.tally import Tally

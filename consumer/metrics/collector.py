@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from consumer.histogram import Histogram
 from consumer.metrics.definitions import METRICS, PREFIX
-from consumer.partition import Partition
+from consumer.partition.state import Partition
 from consumer.tally import Tally
 
 STATES = ("starting", "running", "rebuilding", "draining")

@@ -30,7 +30,7 @@ from consumer.kafka.fetch_raw import RawFetch, supported
 from consumer.kafka.probe import group_offsets
 from consumer.kafka.source import KafkaSource
 from consumer.outcome import HaltReason
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from consumer.settings.sections import Delivery
 from consumer.tally import Tally

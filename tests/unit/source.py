@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
 from consumer.errors import CorruptBatchError
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 
 KEY = TopicPartition("t", 0)

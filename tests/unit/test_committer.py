@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from consumer.committer import Committer
 from consumer.dispatch import Route
 from consumer.handler import bind_handler
-from consumer.partition import Partition
+from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.tally import Tally
 from tests.unit.engines import a_route, an_engine_on

@@ -11,7 +11,7 @@ import pytest
 
 from consumer.instructions import Pause
 from consumer.loop import TimedLoop
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import Record
 from consumer.settings.sections import RetrySettings
 from tests.unit.engines import QUICK, Bench, a_route, an_engine_on

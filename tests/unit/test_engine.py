@@ -13,7 +13,7 @@ import pytest
 from consumer import Record
 from consumer.errors import PartitionHaltedError
 from consumer.outcome import Outcome
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from tests.cluster import eventually
 from tests.unit.engines import Bench, a_route, an_engine_on, outlive

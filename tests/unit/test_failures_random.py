@@ -20,7 +20,7 @@ from consumer.dispatch import Route
 from consumer.errors import CorruptBatchError, DecodeError, LetterDelayedError, LetterRefusedError
 from consumer.letter import NO_ROUTE, Cause
 from consumer.outcome import HaltReason, Outcome
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from consumer.settings.sections import DeadLetterSettings, RetrySettings
 from tests.unit.engines import Bench, a_route, an_engine_on

@@ -17,7 +17,7 @@ from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from tests.unit.test_codecs import decoders
 from tests.unit.test_plain_batch import PLACEHOLDER, Raw, a_bad_batch, a_batch, with_checksum

@@ -21,7 +21,8 @@ from consumer import Record
 from consumer.dispatch import Route
 from consumer.handler import bind_handler
 from consumer.outcome import HaltReason
-from consumer.partition import Chunk, Partition
+from consumer.partition.chunk import Chunk
+from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from tests.unit.engines import a_route, an_engine_on
 from tests.unit.source import KEY, MemorySource, RawRecord

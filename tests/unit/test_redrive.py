@@ -17,7 +17,7 @@ from consumer.errors import LetterDelayedError, LetterRefusedError, SettingsErro
 from consumer.instructions import Pause
 from consumer.letter import Cause, Letter, Writer, write_context
 from consumer.pace import Pace
-from consumer.partition import Chunk
+from consumer.partition.chunk import Chunk
 from consumer.record import Position, Record, TopicPartition
 from consumer.redrive import as_consumed, republishing, require_routes
 from consumer.settings.sections import DeadLetterSettings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.ages import EVERY_SECONDS, MOST, Ages
-from consumer.partition import Partition
+from consumer.partition.lag import EVERY_SECONDS, MOST, Ages
+from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 
 KEY = TopicPartition("t", 0)

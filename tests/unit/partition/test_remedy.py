@@ -7,9 +7,9 @@ import shlex
 import pytest
 
 from consumer.outcome import HaltReason
+from consumer.partition.remedy import way_out
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
-from consumer.way_out import way_out
 
 KEY = TopicPartition("orders", 3)
 COMMAND = "kafka-consumer-groups.sh --bootstrap-server a:9092,b:9092 --group mine --reset-offsets --topic orders:3"

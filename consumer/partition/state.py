@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-import msgspec
-
-from consumer.errors import DecodeError
-from consumer.lag import Lag
-from consumer.outcome import HaltReason
+from consumer.partition.chunk import size_of
+from consumer.partition.hold import Halt, Hold
+from consumer.partition.lag import Lag
+from consumer.partition.watermark import Watermark
 from consumer.record import TopicPartition
-from consumer.watermark import Watermark
-
-
-class Chunk(msgspec.Struct, gc=False):
-    """A slice of one partition's fetch: raw records in offset order, and the offset to read after them.
-
-    ``records`` is pulled from in place, record by record: listing them first costs a tenth of the whole. A raw record
-    has ``offset``, ``timestamp``, ``key``, ``value`` and ``headers``. ``next_offset`` may lie past the last record + 1:
-    transaction markers and compacted ranges hold no records.
-    """
-
-    first_offset: int
-    records: Iterator[Any]
-    next_offset: int
-    again: Callable[[], Iterable[Any]] | None = None
-    """Reads the same records once more: for a batch that failed, whose raw records were not kept."""
-
-
-class Halt(NamedTuple):
-    """Why and where a partition waits for a person."""
-
-    reason: HaltReason
-    offset: int
-    explanation: str
-    way_out: str = ""
-    """What to run, or to do, so that it goes on."""
-
-
-class Hold(msgspec.Struct, eq=False):
-    """A record that waits and is tried again by itself."""
-
-    kind: str
-    """What it waits for: the handler's ``retry`` or ``pause``, its policy (``error``, ``timeout``), Kafka to take its
-    ``dead_letter``, or the ``group`` to hear of this member."""
-    route: str
-    offset: int
-    since: float
-    """Seconds since 1970."""
 
 
 class InFlight(Protocol):
@@ -175,12 +136,3 @@ class Partition:
         self.watermark.release(offset)
         self.held_records -= 1
         self.held_bytes -= size_of(raw)
-
-
-def size_of(raw: Any) -> int:
-    """Bytes of a raw record's key and value."""
-    try:
-        value = raw.value
-    except DecodeError as error:  # its headers cannot be read
-        value = error.record.value
-    return (len(raw.key) if raw.key is not None else 0) + (len(value) if value is not None else 0)

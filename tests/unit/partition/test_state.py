@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.outcome import HaltReason
-from consumer.partition import Halt, Partition, size_of
+from consumer.partition.chunk import size_of
+from consumer.partition.hold import Halt
+from consumer.partition.state import Partition
 from tests.unit.source import KEY, RawRecord
 
 

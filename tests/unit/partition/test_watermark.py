@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from consumer.watermark import Watermark
+from consumer.partition.watermark import Watermark
 
 
 class WatermarkMachine(RuleBasedStateMachine):
