@@ -6,12 +6,12 @@ import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 
+from consumer.dead_letters.letter import Writer
 from consumer.decoding import Decoder
 from consumer.dispatch import Route
 from consumer.errors import ConsumerError, SettingsError, place_of
 from consumer.handler import extend_path, load_handler
 from consumer.kafka.letters import LetterBox
-from consumer.letter import Writer
 from consumer.routing import compile_match
 from consumer.settings.sections import LOG_EVERYTHING, Settings
 from schemas.session import Session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from consumer.letter import NO_ROUTE
+from consumer.dead_letters.cause import NO_ROUTE
 from consumer.record import Position
 
 KEPT = 20

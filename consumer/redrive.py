@@ -17,6 +17,10 @@ import msgspec
 import structlog
 
 from consumer.bounded import Bounded, ends_of
+from consumer.dead_letters.cause import NO_ROUTE
+from consumer.dead_letters.filter import Filter
+from consumer.dead_letters.headers import read_context, split_headers
+from consumer.dead_letters.letter import Letter, Writer
 from consumer.decoding import Decoder
 from consumer.dispatch import Choice, Route, matching
 from consumer.engine import Engine
@@ -25,14 +29,12 @@ from consumer.handler import Handler
 from consumer.instructions import Pause, Retry
 from consumer.kafka.letters import LetterBox
 from consumer.kafka.source import KafkaSource
-from consumer.letter import NO_ROUTE, Letter, Writer, read_context, split_headers
 from consumer.life import exit_if_stuck, guarded
 from consumer.outcome import HaltReason
 from consumer.pace import Pace
 from consumer.partition.remedy import way_out
 from consumer.record import Position, Record, TopicPartition
 from consumer.settings.sections import Settings
-from consumer.survey import Filter
 from consumer.tally import Tally
 
 log = structlog.get_logger("consumer.redrive")

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import structlog
 
+from consumer.dead_letters.cause import NO_ROUTE, Cause, class_name
 from consumer.errors import DecodeError, HandlerFailedError, LetterDelayedError, LetterRefusedError, place_of
 from consumer.fuse import Fuse
-from consumer.letter import NO_ROUTE, Cause, class_name
 from consumer.logs import Sparingly
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Hold

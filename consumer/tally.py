@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import product
 
+from consumer.dead_letters.cause import REASONS
 from consumer.histogram import BATCH_RECORDS, COMMIT_SECONDS, HANDLER_SECONDS, RECORD_AGE_SECONDS, Histogram
-from consumer.letter import REASONS
 from consumer.outcome import Outcome
 from consumer.recent import RecentFailures
 

@@ -9,13 +9,14 @@ import msgspec
 
 from consumer.cli.options import loaded
 from consumer.cli.progress import Progress
+from consumer.dead_letters.filter import Filter
+from consumer.dead_letters.headers import Context
+from consumer.dead_letters.inventory import Survey, read_passed
 from consumer.errors import SettingsError
 from consumer.kafka.probe import groups_offsets
 from consumer.kafka.scan import open_scan
-from consumer.letter import Context
 from consumer.logs import configure_logging
 from consumer.settings.sections import Settings, dead_letter_topics
-from consumer.survey import Filter, Survey, read_passed
 
 TELL_EVERY = 500
 

@@ -17,12 +17,12 @@ from consumer.cli.options import settings_options
 from consumer.cli.progress import Progress
 from consumer.cli.redrive import redrive
 from consumer.cli.run import until_signal
+from consumer.dead_letters.filter import Filter
+from consumer.dead_letters.headers import Context, read_context, split_headers
 from consumer.errors import ConsumerError
 from consumer.kafka.scan import open_scan
-from consumer.letter import Context, read_context, split_headers
 from consumer.record import Position, TopicPartition
 from consumer.settings.sections import Settings, dead_letter_topics
-from consumer.survey import Filter
 
 POSITION = re.compile(r"(?P<topic>.+)-(?P<partition>[0-9]{1,10})@(?P<offset>[0-9]{1,18})")
 

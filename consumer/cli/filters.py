@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from consumer.letter import REASONS
-from consumer.survey import NO_CAP, Filter, sha256
+from consumer.dead_letters.cause import REASONS
+from consumer.dead_letters.filter import NO_CAP, Filter, sha256
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -17,17 +17,18 @@ from consumer.cli.filters import filters
 from consumer.cli.options import require_rate, settings_options
 from consumer.cli.progress import Progress
 from consumer.cli.run import until_signal
+from consumer.dead_letters.cause import NO_ROUTE
+from consumer.dead_letters.filter import MAX_REDRIVES, Filter
+from consumer.dead_letters.letter import Writer
 from consumer.decoding import Decoder
 from consumer.dispatch import Route
 from consumer.errors import ConsumerError, SettingsError, hint
 from consumer.kafka.letters import LetterBox
 from consumer.kafka.probe import probe_topics
-from consumer.letter import NO_ROUTE, Writer
 from consumer.record import Position
 from consumer.redrive import Redrive, republishing, require_routes
 from consumer.settings.sections import Settings, dead_letter_topics
 from consumer.signals import Signals
-from consumer.survey import MAX_REDRIVES, Filter
 
 WATCH_SECONDS = 0.2
 WAITING_SECONDS = 5.0

@@ -8,11 +8,11 @@ from importlib.resources import files
 
 import jinja2
 
+from consumer.dead_letters.cause import REASONS
 from consumer.http import wording
 from consumer.http.chart import HEIGHT, WIDTH
 from consumer.http.status import Status
 from consumer.http.view import make_view
-from consumer.letter import REASONS
 
 OLD_END_SECONDS = 15.0
 """A lag that is older is said to be: its partition's leader does not answer."""

@@ -13,10 +13,11 @@ import aiokafka
 import structlog
 from aiokafka import errors
 
+from consumer.dead_letters.cause import Cause
+from consumer.dead_letters.letter import Letter, Writer
 from consumer.errors import ConsumerError, KafkaUnreachableError, LetterDelayedError, LetterRefusedError
 from consumer.kafka.client import ClientError, connection_options, described
 from consumer.kafka.probe import connected_admin
-from consumer.letter import Cause, Letter, Writer
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import msgspec
 from aiokafka.record.util import calc_crc32c
 
+from consumer.dead_letters.headers import Context, read_context, split_headers
 from consumer.kafka.scan import open_scan
-from consumer.letter import Context, read_context, split_headers
 from tests.cluster import Cluster
 
 MAX_RECORD_BYTES = 4_000

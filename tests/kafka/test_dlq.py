@@ -14,11 +14,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from consumer.dead_letters.cause import Cause
+from consumer.dead_letters.headers import read_context, split_headers, write_context
+from consumer.dead_letters.letter import Letter, Writer
 from consumer.kafka.letters import LetterBox
 from consumer.kafka.probe import groups_offsets
 from consumer.kafka.producer import create_topic
 from consumer.kafka.scan import open_scan
-from consumer.letter import Cause, Letter, Writer, read_context, split_headers, write_context
 from consumer.record import Position
 from consumer.settings.sections import DeadLetterSettings
 from tests.cluster import Cluster, a_route, a_session, eventually

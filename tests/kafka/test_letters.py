@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from aiokafka.admin import NewTopic
 
+from consumer.dead_letters.letter import Letter, Writer
 from consumer.errors import LetterDelayedError, LetterRefusedError
 from consumer.kafka.letters import LetterBox
 from consumer.kafka.scan import open_scan
-from consumer.letter import Letter, Writer
 from consumer.record import TopicPartition
 from consumer.settings.sections import DeadLetterSettings
 from tests.cluster import Cluster, a_route, a_session, eventually

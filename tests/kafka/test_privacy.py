@@ -11,7 +11,7 @@ import aiokafka
 import pytest
 from aiokafka.record.util import calc_crc32c
 
-from consumer.letter import split_headers
+from consumer.dead_letters.headers import split_headers
 from tests.cluster import Cluster, a_route, eventually
 from tests.kafka.test_letters import is_committed, written
 from tests.process import command

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from consumer import Pause, Record, Reject, Retry
+from consumer.dead_letters.cause import Cause
 from consumer.decoding import Decoder
 from consumer.errors import LetterDelayedError, LetterRefusedError
-from consumer.letter import Cause
 from consumer.outcome import HaltReason, Outcome
 from consumer.record import TopicPartition
 from consumer.settings.sections import DeadLetterSettings

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer import Pause, Record, Reject, Retry
+from consumer.dead_letters.cause import NO_ROUTE, Cause
 from consumer.decoding import Decoder
 from consumer.dispatch import Route
 from consumer.errors import CorruptBatchError, DecodeError, LetterDelayedError, LetterRefusedError
-from consumer.letter import NO_ROUTE, Cause
 from consumer.outcome import HaltReason, Outcome
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition

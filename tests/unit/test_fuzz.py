@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer import Record
+from consumer.dead_letters.cause import Cause
+from consumer.dead_letters.headers import read_context, split_headers
+from consumer.dead_letters.letter import Writer
 from consumer.decoding import Decoder
 from consumer.errors import DecodeError, SettingsError
-from consumer.letter import Cause, Writer, read_context, split_headers
 from consumer.outcome import Outcome
 from consumer.settings.sections import DeadLetterSettings
 from consumer.settings.sources import load_settings

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from consumer import Retry
 from consumer.bounded import Bounded, ends_of
+from consumer.dead_letters.cause import Cause
+from consumer.dead_letters.headers import write_context
+from consumer.dead_letters.letter import Letter, Writer
 from consumer.errors import LetterDelayedError, LetterRefusedError, SettingsError
 from consumer.instructions import Pause
-from consumer.letter import Cause, Letter, Writer, write_context
 from consumer.pace import Pace
 from consumer.partition.chunk import Chunk
 from consumer.record import Position, Record, TopicPartition

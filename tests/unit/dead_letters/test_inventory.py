@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.letter import Cause, write_context
+from consumer.dead_letters.cause import Cause
+from consumer.dead_letters.filter import Filter, sha256
+from consumer.dead_letters.headers import write_context
+from consumer.dead_letters.inventory import Passed, Survey, read_passed
 from consumer.record import Position, TopicPartition
-from consumer.survey import Filter, Passed, Survey, read_passed, sha256
 
 DLQ = TopicPartition("t.dlq", 0)
 OTHER = TopicPartition("t.dlq", 1)

@@ -7,58 +7,15 @@ again is home too, and a new one, with one redrive more, takes its place.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from consumer.letter import Context, read_context
+from consumer.dead_letters.filter import NO_CAP, Filter
+from consumer.dead_letters.headers import Context, read_context
 from consumer.record import Position, TopicPartition
-
-MAX_REDRIVES = 5
-NO_CAP = 2**31
-
-
-class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which letters are meant; empty lists and None mean all."""
-
-    reasons: list[str] = []
-    routes: list[str] = []
-    since_ms: int | None = None
-    """Milliseconds since 1970, of the record's timestamp; from here on."""
-    until_ms: int | None = None
-    """Up to here, exclusive."""
-    key_sha256: str | None = None
-    """Of the record's key: a key may be personal data, and this is stored with offsets."""
-    max_redrives: int = MAX_REDRIVES
-    """Letters that were run again so often are left alone."""
-
-    def lets_in(self, context: Context, raw: Any) -> bool:
-        """Whether a letter is meant."""
-        return (
-            context.redrives < self.max_redrives
-            and (not self.reasons or context.reason in self.reasons)
-            and (not self.routes or context.route in self.routes)
-            and (self.since_ms is None or raw.timestamp >= self.since_ms)
-            and (self.until_ms is None or raw.timestamp < self.until_ms)
-            and (self.key_sha256 is None or (raw.key is not None and sha256(raw.key) == self.key_sha256))
-        )
-
-    def as_text(self) -> str:
-        """Write it for a commit's metadata."""
-        return msgspec.json.encode(self).decode()
-
-    def group(self, group_id: str) -> str:
-        """Name the group that redrives under this filter."""
-        name = f"{group_id}.redrive"
-        return name if self == Filter() else f"{name}.{sha256(self.as_text().encode())[:8]}"
-
-
-def sha256(text: bytes) -> str:
-    """Return the digest in hexadecimal."""
-    return hashlib.sha256(text).hexdigest()
 
 
 class Passed(NamedTuple):

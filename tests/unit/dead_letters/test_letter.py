@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.dead_letters.cause import REASONS, Cause, class_name
+from consumer.dead_letters.headers import Context, read_context, split_headers
+from consumer.dead_letters.letter import Letter, Writer
 from consumer.errors import DecodeError
-from consumer.letter import REASONS, Cause, Context, Letter, Writer, class_name, read_context, split_headers
 from consumer.record import Position, TopicPartition
 from consumer.settings.sections import DeadLetterSettings
 

@@ -1,71 +1,21 @@
-"""Dead letters as plain values: the record as it was, byte for byte, and behind its headers a block that says why.
-
-The block speaks one of two dialects that other tools read (Kafka Connect's, Spring's) and always ours. Its first header
-is ``session-consumer.reason``: everything before it is the record's own. Pure: no client, no clock.
-"""
+"""The headers behind a dead letter's own: why it was written, in Kafka Connect's or Spring's dialect and always in ours."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import msgspec
-
-from consumer.record import Position, TopicPartition
-from consumer.settings.sections import DeadLetterSettings
+from consumer.dead_letters.cause import NO_ROUTE, Cause
+from consumer.record import Position
 
 Headers = Sequence[tuple[str, bytes | None]]
-
 OURS = "session-consumer."
 CONNECT = "__connect.errors."
 SPRING = "kafka_dlt-"
-REASONS = ("undecodable", "too_large", "bad_header", "rejected", "exhausted")
 STAGES = {"undecodable": "VALUE_CONVERTER", "too_large": "VALUE_CONVERTER", "bad_header": "HEADER_CONVERTER"}
 """Kafka Connect's names for where it went wrong; what a handler refused is a TASK_PUT."""
-NO_ROUTE = "none"
 INTEGER_BYTES = {"partition": 4, "offset": 8}
 LARGEST = {"partition": 2**31 - 1, "offset": 2**63 - 1, "attempts": 2**31 - 1, "redrives": 2**31 - 1}
-
-
-class Cause(NamedTuple):
-    """Why a record becomes a dead letter; holds nothing of the record."""
-
-    reason: str
-    route: str
-    """``none`` when it came to no route."""
-    attempts: int
-    """Calls that counted; 0 when it came to no call."""
-    error_class: str
-    message: str
-    """Our own sentence: class and place in the code, never the exception's text, which may quote the event."""
-
-
-class Letter(msgspec.Struct, frozen=True):
-    """A record to be written to a dead-letter topic."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes | None]]
-    timestamp_ms: int
-
-
-class Writer(NamedTuple):
-    """How letters are written: where to, in which dialect, for which group."""
-
-    settings: DeadLetterSettings
-    group: str
-    of_letters: bool = False
-    """Whether what failed are letters that were run again: a new one speaks of the same original record."""
-
-    def letter(self, key: TopicPartition, raw: Any, cause: Cause) -> Letter:
-        """Make the letter of a raw record that was consumed from ``key``."""
-        origin, redrives, own = Position(*key, raw.offset), 0, list(raw.headers)
-        before = read_context(own) if self.of_letters else None
-        if before is not None:
-            origin, redrives, own = before.origin, before.redrives + 1, list(split_headers(own)[0])
-        block = write_context(self.settings.headers, origin, raw.timestamp, self.group, cause, redrives)
-        return Letter(self.settings.topic_for(origin.topic), raw.key, raw.value, [*own, *block], raw.timestamp)
 
 
 class Context(NamedTuple):
@@ -80,11 +30,6 @@ class Context(NamedTuple):
     message: str = ""
     is_ours: bool = True
     """Whether this software wrote it; what others say in a message may quote the event."""
-
-
-def class_name(error: BaseException) -> str:
-    """Name an exception's class with its module."""
-    return f"{type(error).__module__}.{type(error).__qualname__}"
 
 
 def write_context(
