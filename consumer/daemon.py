@@ -11,9 +11,8 @@ from functools import partial
 
 import structlog
 
-from consumer.assembly import enter_handlers, make_decoder, make_letter_box
+from consumer.assembly import make_decoder, make_letter_box
 from consumer.clients import Clients
-from consumer.dispatch import Route
 from consumer.engine import MEASURE_SECONDS, Engine
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
@@ -24,6 +23,7 @@ from consumer.loop import STATES, LoopTime, TimedLoop
 from consumer.metrics.collector import DaemonCollector, exposition
 from consumer.partition.remedy import way_out
 from consumer.partition.state import Partition
+from consumer.routes.route import Route, enter_handlers
 from consumer.settings.sections import Settings
 from consumer.supervisor import Supervisor
 from consumer.tally import Tally

@@ -12,14 +12,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
-
 from consumer.decoding import Decoder
 from consumer.errors import HandlerFailedError
-from consumer.handler import Handler
 from consumer.partition.state import Partition
 from consumer.record import Record, TopicPartition
-from consumer.routing import Predicate
+from consumer.routes.route import Route, is_single, matching
 from consumer.stretch import needs_awaiting
 from consumer.tally import RouteTally, Tally
 
@@ -30,16 +27,6 @@ Raises DecodeError or HandlerFailedError. With a single route what is returned i
 exceptions are the handler's and whose end the caller counts (a coroutine around it would cost a tenth of the whole).
 With several it counts for itself, and raises HandlerFailedError.
 """
-
-
-class Route(msgspec.Struct, frozen=True):
-    """A match on events plus a handler, under a name."""
-
-    name: str
-    matches: Predicate | None
-    handler: Handler
-    tombstones: bool = False
-    """Whether null values reach the handler, as an event that is None."""
 
 
 class Batch(Protocol):
@@ -165,18 +152,6 @@ def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
         later = early if routes[0].handler.takes_batches else lambda raw: lambda: dispatch(raw)
         return Calls(dispatch, later, again, chosen)
     return Calls(at_once, early, again, chosen)
-
-
-def matching(routes: Sequence[Route], event: Any) -> list[Route]:
-    """Return the routes that want an event; None is a tombstone."""
-    if event is None:
-        return [route for route in routes if route.tombstones]
-    return [route for route in routes if route.matches is None or route.matches(event)]
-
-
-def is_single(routes: Sequence[Route]) -> bool:
-    """Whether records go to one route only, and tombstones to none."""
-    return len(routes) == 1 and not routes[0].tombstones
 
 
 def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]) -> Dispatch:

@@ -14,7 +14,7 @@ import structlog
 from consumer.batch import RouteBatch
 from consumer.committer import Commits, Committer
 from consumer.decoding import Decoder
-from consumer.dispatch import Choose, Route, is_single, make_dispatch
+from consumer.dispatch import Choose, make_dispatch
 from consumer.errors import ConsumerError, PartitionHaltedError, StuckCallError, place_of
 from consumer.fuse import Fuse
 from consumer.lanes import Intake, Lanes
@@ -22,6 +22,7 @@ from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
+from consumer.routes.route import Route, is_single
 from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
 from consumer.settle import Failures, Letters
 from consumer.stretch import Run, Way, make_stretch

@@ -17,12 +17,13 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol
 
 from consumer.batch import RouteBatch
-from consumer.dispatch import Calls, Route, failure_of
+from consumer.dispatch import Calls, failure_of
 from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError, place_of
 from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
+from consumer.routes.route import Route
 from consumer.settings.sections import Delivery
 from consumer.settle import Failures, Settler
 from consumer.stretch import LOOK_EVERY, SLOW_SECONDS, Run, Stretch

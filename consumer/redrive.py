@@ -22,10 +22,9 @@ from consumer.dead_letters.filter import Filter
 from consumer.dead_letters.headers import read_context, split_headers
 from consumer.dead_letters.letter import Letter, Writer
 from consumer.decoding import Decoder
-from consumer.dispatch import Choice, Route, matching
+from consumer.dispatch import Choice
 from consumer.engine import Engine
 from consumer.errors import KafkaError, LetterDelayedError, LetterRefusedError, SettingsError
-from consumer.handler import Handler
 from consumer.instructions import Pause, Retry
 from consumer.kafka.letters import LetterBox
 from consumer.kafka.source import KafkaSource
@@ -34,6 +33,8 @@ from consumer.outcome import HaltReason
 from consumer.pace import Pace
 from consumer.partition.remedy import way_out
 from consumer.record import Position, Record, TopicPartition
+from consumer.routes.handler import Handler
+from consumer.routes.route import Route, matching
 from consumer.settings.sections import Settings
 from consumer.tally import Tally
 

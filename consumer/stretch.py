@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from consumer.decoding import Decoder
 from consumer.errors import HandlerFailedError
 from consumer.record import Record, TopicPartition
-from consumer.routing import Predicate
+from consumer.routes.match import Predicate
 from consumer.tally import Tally
 from consumer.turns import Turns
 

@@ -20,8 +20,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from consumer.dispatch import Route
 from consumer.record import Record
+from consumer.routes.route import Route
 from consumer.settings.sections import Kafka
 
 SHUTDOWN_SECONDS = 3.0

@@ -7,10 +7,10 @@ import os
 
 from bench.loops.ours_handlers import handlers
 from bench.meter import Meter, read_job, say
-from consumer.assembly import make_routes
 from consumer.daemon import Daemon
 from consumer.logs import configure_logging
 from consumer.loop import TimedLoop
+from consumer.routes.load import make_routes
 from consumer.settings.sections import Delivery, Http, Kafka, Log, RouteSettings, Settings
 
 IDLE_SECONDS = 1.0

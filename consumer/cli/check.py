@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from consumer.assembly import enter_handlers, make_routes
 from consumer.cli.options import loaded, settings_options
 from consumer.errors import ConsumerError, KafkaUnreachableError
 from consumer.kafka.client import connection_options
 from consumer.kafka.probe import probe_group, probe_topics
 from consumer.logs import configure_logging
+from consumer.routes.load import make_routes
+from consumer.routes.route import enter_handlers
 from consumer.settings.sections import LOG_EVERYTHING, Settings, dead_letter_topics
 
 

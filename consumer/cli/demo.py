@@ -15,14 +15,11 @@ from typing import Any
 import click
 import msgspec
 
-from consumer.assembly import make_routes
 from consumer.cli.progress import Progress
 from consumer.cli.run import until_signal
 from consumer.daemon import Daemon
-from consumer.dispatch import Route
 from consumer.errors import ConsumerError
 from consumer.generate import keyed_values
-from consumer.handler import bind_handler
 from consumer.kafka.local import LocalKafka
 from consumer.kafka.probe import group_offsets
 from consumer.kafka.producer import Outgoing, Producer, create_topic, open_producer
@@ -30,6 +27,9 @@ from consumer.logs import configure_logging
 from consumer.loop import TimedLoop
 from consumer.outcome import Outcome
 from consumer.record import Record, TopicPartition
+from consumer.routes.handler import bind_handler
+from consumer.routes.load import make_routes
+from consumer.routes.route import Route
 from consumer.settings.sections import Delivery, Http, Kafka, Log, RouteSettings, Settings, dead_letter_topics
 
 TOPIC = "session-events"

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from consumer.assembly import enter_handlers, make_decoder, make_routes
+from consumer.assembly import make_decoder
 from consumer.cli.dead_letters import letter_settings, print_counts, survey_letters
 from consumer.cli.filters import filters
 from consumer.cli.options import require_rate, settings_options
@@ -21,12 +21,13 @@ from consumer.dead_letters.cause import NO_ROUTE
 from consumer.dead_letters.filter import MAX_REDRIVES, Filter
 from consumer.dead_letters.letter import Writer
 from consumer.decoding import Decoder
-from consumer.dispatch import Route
 from consumer.errors import ConsumerError, SettingsError, hint
 from consumer.kafka.letters import LetterBox
 from consumer.kafka.probe import probe_topics
 from consumer.record import Position
 from consumer.redrive import Redrive, republishing, require_routes
+from consumer.routes.load import make_routes
+from consumer.routes.route import Route, enter_handlers
 from consumer.settings.sections import Settings, dead_letter_topics
 from consumer.signals import Signals
 

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import click
 
-from consumer.assembly import make_routes
 from consumer.cli.options import loaded, settings_options
 from consumer.daemon import Daemon
-from consumer.dispatch import Route
 from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.loop import TimedLoop
+from consumer.routes.load import make_routes
+from consumer.routes.route import Route
 from consumer.settings.sections import Settings
 from consumer.signals import Signals
 

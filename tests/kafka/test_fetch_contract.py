@@ -19,10 +19,8 @@ from structlog.testing import capture_logs
 
 from consumer import Record
 from consumer.decoding import Decoder
-from consumer.dispatch import Route
 from consumer.engine import Engine
 from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, KafkaError
-from consumer.handler import bind_handler
 from consumer.kafka import fetch_raw
 from consumer.kafka.client import make_consumer
 from consumer.kafka.fetch_plain import PlainFetch
@@ -32,6 +30,8 @@ from consumer.kafka.source import KafkaSource
 from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
+from consumer.routes.handler import bind_handler
+from consumer.routes.route import Route
 from consumer.settings.sections import Delivery
 from consumer.tally import Tally
 from tests.cluster import Cluster, eventually

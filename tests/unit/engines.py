@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from consumer.decoding import Decoder
-from consumer.dispatch import Choose, Route
+from consumer.dispatch import Choose
 from consumer.engine import Engine
-from consumer.handler import bind_handler
+from consumer.routes.handler import bind_handler
+from consumer.routes.route import Route
 from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
 from consumer.settle import Letters
 from consumer.tally import Tally

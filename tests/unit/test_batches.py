@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer import Record
-from consumer.calling import in_thread
-from consumer.dispatch import Route
-from consumer.handler import bind_handler
 from consumer.outcome import HaltReason
+from consumer.routes.calling import in_thread
+from consumer.routes.handler import bind_handler
+from consumer.routes.route import Route
 from tests.unit.engines import a_route, an_engine_on, outlive
 from tests.unit.source import KEY
 from tests.unit.test_lanes import (

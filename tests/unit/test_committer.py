@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.committer import Committer
-from consumer.dispatch import Route
-from consumer.handler import bind_handler
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
+from consumer.routes.handler import bind_handler
+from consumer.routes.route import Route
 from consumer.tally import Tally
 from tests.unit.engines import a_route, an_engine_on
 from tests.unit.source import KEY, MemorySource, a_chunk

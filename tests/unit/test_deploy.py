@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from consumer.assembly import make_routes
-from consumer.handler import extend_path, load_handler
+from consumer.routes.load import extend_path, load_handler, make_routes
 from consumer.settings.sections import RouteSettings, Settings, dead_letter_topics
 from consumer.settings.sources import PREFIX as ENVIRONMENT_PREFIX
 from consumer.settings.sources import load_settings

@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 import pytest
 
-from consumer.assembly import make_routes
 from consumer.cli.main import cli
 from consumer.metrics.definitions import METRICS
+from consumer.routes.load import make_routes
 from consumer.settings.meanings import MEANINGS
 from consumer.settings.sources import load_settings
 from tests.docs import metrics_table, settings_table

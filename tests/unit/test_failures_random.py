@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from consumer import Pause, Record, Reject, Retry
 from consumer.dead_letters.cause import NO_ROUTE, Cause
 from consumer.decoding import Decoder
-from consumer.dispatch import Route
 from consumer.errors import CorruptBatchError, DecodeError, LetterDelayedError, LetterRefusedError
 from consumer.outcome import HaltReason, Outcome
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
+from consumer.routes.route import Route
 from consumer.settings.sections import DeadLetterSettings, RetrySettings
 from tests.unit.engines import Bench, a_route, an_engine_on
 from tests.unit.source import KEY, RawRecord

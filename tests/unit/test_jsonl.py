@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from consumer.errors import SettingsError
 from consumer.generate import sessions
-from consumer.handler import load_handler
 from consumer.handlers import jsonl
 from consumer.handlers.jsonl import JsonLines
+from consumer.routes.load import load_handler
 from consumer.settings.sections import RouteSettings
 from schemas.session import Session
 from schemas.wire import session_reader

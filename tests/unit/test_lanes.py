@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer import Record
-from consumer.dispatch import Route
-from consumer.handler import bind_handler
 from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
+from consumer.routes.handler import bind_handler
+from consumer.routes.route import Route
 from tests.unit.engines import a_route, an_engine_on
 from tests.unit.source import KEY, MemorySource, RawRecord
 

@@ -15,10 +15,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from consumer.calling import in_thread
-from consumer.dispatch import Route
-from consumer.handler import Handler, bind_handler
 from consumer.record import Record
+from consumer.routes.calling import in_thread
+from consumer.routes.handler import Handler, bind_handler
+from consumer.routes.route import Route
 from consumer.settings.sections import Kafka
 from consumer.tracing import Tracing
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from consumer.errors import SettingsError
-from consumer.handler import Handler, bind_handler, extend_path, load_handler
+from consumer.routes.handler import Handler, bind_handler
+from consumer.routes.load import extend_path, load_handler
 from consumer.settings.sections import RouteSettings
 
 SECRET = "hunter2-s3cret"

@@ -1,45 +1,36 @@
-"""A user's callable, imported, given its options, and looked at once: how to call it is known before any event.
-
-A handler is any callable with one parameter (the event) or two (the event and its Record), sync or async; annotated
-``list[…]`` the first gets batches. A class is constructed with the route's options. No base class, no registry.
-"""
+"""Import handlers by their references, give them their options, and make the routes of the settings."""
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 import os
+import sys
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from consumer.calling import in_thread, within
 from consumer.errors import SettingsError, hint, place_of, raised_at
-from consumer.settings.sections import RouteSettings
+from consumer.routes.calling import in_thread, within
+from consumer.routes.handler import MAX_RECORDS, MAX_SECONDS, Handler, bind_handler
+from consumer.routes.match import compile_match
+from consumer.routes.route import Route
+from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
+from schemas.session import Session
 
-MAX_RECORDS = 500
-MAX_SECONDS = 1.0
 
-
-class Handler(msgspec.Struct, frozen=True):
-    """A handler ready to be called; made at start, closed with the daemon."""
-
-    call: Callable[..., Any]
-    is_async: bool
-    wants_record: bool
-    takes_batches: bool = False
-    """Whether it gets a list of events (and a list of Records)."""
-    flush: Callable[[], Awaitable[None]] | None = None
-    """Makes durable what was handled so far; awaited before each commit."""
-    context: Any = None
-    """The object itself when it is an async context manager, else None."""
-    max_records: int = MAX_RECORDS
-    max_seconds: float = MAX_SECONDS
-    flush_seconds: float = 0.0
+def make_routes(settings: Settings, environment: Mapping[str, str]) -> list[Route]:
+    """Import every handler and compile every match; raise SettingsError for the first that is wrong."""
+    extend_path(settings.path, sys.path)
+    routes = []
+    for index, each in enumerate(settings.routes or [LOG_EVERYTHING]):
+        where = f"routes[{index}] ({each.name})"
+        matches = compile_match(Session, each.match, where)
+        routes.append(Route(each.name, matches, load_handler(each, where, environment), each.tombstones))
+    return routes
 
 
 def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str]) -> Handler:
@@ -66,23 +57,6 @@ def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str
         max_records=route.max_records or MAX_RECORDS,
         max_seconds=route.max_seconds or MAX_SECONDS,
         flush_seconds=route.flush_seconds or 0.0,
-    )
-
-
-def bind_handler(target: Any, where: str) -> Handler:
-    """Make a Handler of any callable that is not a class; ``where`` names it in errors."""
-    if not callable(target):
-        raise SettingsError(f"{where}: it cannot be called with an event")
-    if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in _callables(target)):
-        raise SettingsError(f"{where}: it has a `yield`: calling it would do nothing; return instead")
-    parameters = _positional(target)
-    return Handler(
-        call=target,
-        is_async=_is_async(target),
-        wants_record=_wants_record(target, parameters, where),
-        takes_batches=bool(parameters) and _is_list(parameters[0].annotation),
-        flush=_flush_of(target, where),
-        context=target if hasattr(type(target), "__aenter__") else None,
     )
 
 
@@ -223,59 +197,6 @@ def _pointed_at(value: Any, environment: Mapping[str, str], where: str) -> str |
         return Path(name).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, ValueError) as error:
         raise SettingsError(f"{where}: cannot read {name!r}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _callables(target: Any) -> list[Any]:
-    """Return what may be run when a callable is called: itself, its ``__call__``, what a partial wraps."""
-    if isinstance(target, functools.partial):
-        return _callables(target.func)
-    return [target, getattr(target, "__call__", None)]  # noqa: B004
-
-
-def _is_async(target: Any) -> bool:
-    return any(map(inspect.iscoroutinefunction, _callables(target)))
-
-
-def _positional(target: Any) -> list[inspect.Parameter]:
-    try:
-        signature = inspect.signature(target)
-    except ValueError:  # some builtins have none: they get the event alone
-        return []
-    kinds = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.VAR_POSITIONAL,
-    )
-    return [parameter for parameter in signature.parameters.values() if parameter.kind in kinds]
-
-
-def _wants_record(target: Any, parameters: list[inspect.Parameter], where: str) -> bool:
-    wants = len(parameters) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if parameters or not inspect.isbuiltin(target):
-        try:
-            inspect.signature(target).bind(*([None] * (2 if wants else 1)))
-        except TypeError as error:
-            raise SettingsError(f"{where}: a handler takes the event, or the event and its Record; {error}") from None
-        except ValueError:
-            return False
-    return wants
-
-
-def _is_list(annotation: Any) -> bool:
-    """Whether an annotation is ``list[…]``, also when it is still text (``from __future__ import annotations``)."""
-    if isinstance(annotation, str):
-        return annotation.replace("typing.", "").startswith(("list[", "List["))
-    return typing.get_origin(annotation) is list
-
-
-def _flush_of(target: Any, where: str) -> Callable[[], Awaitable[None]] | None:
-    owner = getattr(target, "__self__", None) if inspect.ismethod(target) else target
-    flush = getattr(owner, "flush", None)
-    if flush is None or inspect.isroutine(owner):
-        return None
-    if not inspect.iscoroutinefunction(flush):
-        raise SettingsError(f"{where}: flush must be `async def flush(self)`")
-    return typing.cast("Callable[[], Awaitable[None]]", flush)
 
 
 def extend_path(folders: list[str], path: list[str]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import SettingsError
-from consumer.routing import compile_match
+from consumer.routes.match import compile_match
 from schemas.session import Session
 
 WHEN = datetime(2026, 8, 21, 14, 8, tzinfo=UTC)

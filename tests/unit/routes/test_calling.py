@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 from consumer import Record
-from consumer.calling import in_thread, within
-from consumer.dispatch import Route
 from consumer.errors import SettingsError
-from consumer.handler import Handler, bind_handler, load_handler
+from consumer.routes.calling import in_thread, within
+from consumer.routes.handler import Handler, bind_handler
+from consumer.routes.load import load_handler
+from consumer.routes.route import Route
 from consumer.settings.sections import RouteSettings
 from tests.unit.engines import Bench, an_engine_on
 from tests.unit.source import KEY

@@ -1,0 +1,48 @@
+"""A match on events plus a handler, under a name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from consumer.errors import ConsumerError, SettingsError, place_of
+from consumer.routes.handler import Handler
+from consumer.routes.match import Predicate
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A match on events plus a handler, under a name."""
+
+    name: str
+    matches: Predicate | None
+    handler: Handler
+    tombstones: bool = False
+    """Whether null values reach the handler, as an event that is None."""
+
+
+def matching(routes: Sequence[Route], event: Any) -> list[Route]:
+    """Return the routes that want an event; None is a tombstone."""
+    if event is None:
+        return [route for route in routes if route.tombstones]
+    return [route for route in routes if route.matches is None or route.matches(event)]
+
+
+def is_single(routes: Sequence[Route]) -> bool:
+    """Whether records go to one route only, and tombstones to none."""
+    return len(routes) == 1 and not routes[0].tombstones
+
+
+async def enter_handlers(routes: Sequence[Route], opened: contextlib.AsyncExitStack) -> None:
+    """Enter every handler that is a context manager; raise SettingsError naming the route of the first that fails."""
+    for route in routes:
+        if route.handler.context is not None:
+            try:
+                await opened.enter_async_context(route.handler.context)
+            except Exception as error:
+                why = (
+                    str(error) if isinstance(error, ConsumerError) else f"entering the handler raised {place_of(error)}"
+                )
+                raise SettingsError(f"routes ({route.name}): {why}") from error
