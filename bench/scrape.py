@@ -7,9 +7,9 @@ import time
 from statistics import median
 
 from consumer.metrics.collector import DaemonCollector, exposition
+from consumer.observe.counters import Tally
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
-from consumer.tally import Tally
 
 ACCEPT = "application/openmetrics-text;version=1.0.0"
 STATES = dict.fromkeys(("poll", "work", "backpressure", "commit", "drain"), 1.0)

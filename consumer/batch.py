@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from consumer.dispatch import awaited
 from consumer.errors import DecodeError, HandlerFailedError
 from consumer.instructions import Reject
+from consumer.observe.counters import RouteTally
 from consumer.partition.chunk import Chunk
 from consumer.record import Record
 from consumer.routes.route import Route
 from consumer.settle import Settler, Trouble, Verdict
 from consumer.stretch import needs_awaiting
-from consumer.tally import RouteTally
 
 Reader = Callable[[], Iterable[Any]]
 

@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 import structlog
 
 from consumer.errors import place_of
+from consumer.observe.counters import Tally
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
-from consumer.tally import Tally
 
 log = structlog.get_logger("consumer.committer")
 

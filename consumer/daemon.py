@@ -19,15 +19,15 @@ from consumer.http.server import HttpServer
 from consumer.kafka.client import connection_options
 from consumer.kafka.source import KafkaSource
 from consumer.life import exit_if_stuck, guarded
-from consumer.loop import STATES, LoopTime, TimedLoop
 from consumer.metrics.collector import DaemonCollector, exposition
+from consumer.observe.counters import Tally
+from consumer.observe.loop_time import STATES, LoopTime, TimedLoop
+from consumer.observe.watchdog import BROKER_AWAY_SECONDS, Limits, Vitals, Watchdog
 from consumer.partition.remedy import way_out
 from consumer.partition.state import Partition
 from consumer.routes.route import Route, enter_handlers
 from consumer.settings.sections import Settings
 from consumer.supervisor import Supervisor
-from consumer.tally import Tally
-from consumer.watchdog import BROKER_AWAY_SECONDS, Limits, Vitals, Watchdog
 
 log = structlog.get_logger("consumer.daemon")
 

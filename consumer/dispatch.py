@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Protocol
 
 from consumer.decoding import Decoder
 from consumer.errors import HandlerFailedError
+from consumer.observe.counters import RouteTally, Tally
 from consumer.partition.state import Partition
 from consumer.record import Record, TopicPartition
 from consumer.routes.route import Route, is_single, matching
 from consumer.stretch import needs_awaiting
-from consumer.tally import RouteTally, Tally
 
 Dispatch = Callable[[Any], Awaitable[Any] | None]
 """Takes a raw record; returns None when it is done, else what is left of it to be awaited.

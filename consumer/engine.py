@@ -18,6 +18,8 @@ from consumer.dispatch import Choose, make_dispatch
 from consumer.errors import ConsumerError, PartitionHaltedError, StuckCallError, place_of
 from consumer.fuse import Fuse
 from consumer.lanes import Intake, Lanes
+from consumer.observe.counters import Tally
+from consumer.observe.watchdog import Vital
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt
 from consumer.partition.state import Partition
@@ -26,9 +28,7 @@ from consumer.routes.route import Route, is_single
 from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
 from consumer.settle import Failures, Letters
 from consumer.stretch import Run, Way, make_stretch
-from consumer.tally import Tally
 from consumer.turns import Turns
-from consumer.watchdog import Vital
 
 log = structlog.get_logger("consumer.engine")
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from consumer.batch import RouteBatch
 from consumer.dispatch import Calls, failure_of
 from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError, place_of
+from consumer.observe.counters import RouteTally, Tally
 from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk
 from consumer.partition.state import Partition
@@ -27,7 +28,6 @@ from consumer.routes.route import Route
 from consumer.settings.sections import Delivery
 from consumer.settle import Failures, Settler
 from consumer.stretch import LOOK_EVERY, SLOW_SECONDS, Run, Stretch
-from consumer.tally import RouteTally, Tally
 from consumer.turns import Turns
 from consumer.waits import Waits
 

@@ -29,6 +29,7 @@ from consumer.instructions import Pause, Retry
 from consumer.kafka.letters import LetterBox
 from consumer.kafka.source import KafkaSource
 from consumer.life import exit_if_stuck, guarded
+from consumer.observe.counters import Tally
 from consumer.outcome import HaltReason
 from consumer.pace import Pace
 from consumer.partition.remedy import way_out
@@ -36,7 +37,6 @@ from consumer.record import Position, Record, TopicPartition
 from consumer.routes.handler import Handler
 from consumer.routes.route import Route, matching
 from consumer.settings.sections import Settings
-from consumer.tally import Tally
 
 log = structlog.get_logger("consumer.redrive")
 

@@ -18,13 +18,13 @@ from consumer.dead_letters.cause import NO_ROUTE, Cause, class_name
 from consumer.errors import DecodeError, HandlerFailedError, LetterDelayedError, LetterRefusedError, place_of
 from consumer.fuse import Fuse
 from consumer.logs import Sparingly
+from consumer.observe.counters import Tally
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Hold
 from consumer.partition.state import Partition
 from consumer.record import Position, TopicPartition
 from consumer.retry import Attempts
 from consumer.settings.sections import RetrySettings
-from consumer.tally import Tally
 
 log = Sparingly(structlog.get_logger("consumer.settle"))
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Protocol
 
 from consumer.decoding import Decoder
 from consumer.errors import HandlerFailedError
+from consumer.observe.counters import Tally
 from consumer.record import Record, TopicPartition
 from consumer.routes.match import Predicate
-from consumer.tally import Tally
 from consumer.turns import Turns
 
 LOOK_EVERY = 16

@@ -19,9 +19,9 @@ import structlog
 from consumer.errors import StalledError, place_of
 from consumer.http.server import HttpServer
 from consumer.memory import give_back_memory
-from consumer.watchdog import CURABLE, Stall, Watchdog
+from consumer.observe.watchdog import CURABLE, Stall, Watchdog
 
-log = structlog.get_logger("consumer.watchdog")
+log = structlog.get_logger("consumer.observe.watchdog")
 
 LOOK_SECONDS = 1.0
 JOIN_SECONDS = 3.0

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 
-from consumer.loop import time_spent
+from consumer.observe.loop_time import time_spent
 
 SLICE_SECONDS = 0.010
 

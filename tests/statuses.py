@@ -9,9 +9,9 @@ import msgspec
 
 from consumer.http.history import SAMPLES, Sample
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
+from consumer.observe.recent_failures import Failure
 from consumer.outcome import HaltReason
 from consumer.partition.remedy import HOLD_ENDS, split_way_out, way_out
-from consumer.recent import Failure
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka, Settings
 

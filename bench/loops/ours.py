@@ -9,7 +9,7 @@ from bench.loops.ours_handlers import handlers
 from bench.meter import Meter, read_job, say
 from consumer.daemon import Daemon
 from consumer.logs import configure_logging
-from consumer.loop import TimedLoop
+from consumer.observe.loop_time import TimedLoop
 from consumer.routes.load import make_routes
 from consumer.settings.sections import Delivery, Http, Kafka, Log, RouteSettings, Settings
 

@@ -24,7 +24,7 @@ from consumer.kafka.local import LocalKafka
 from consumer.kafka.probe import group_offsets
 from consumer.kafka.producer import Outgoing, Producer, create_topic, open_producer
 from consumer.logs import configure_logging
-from consumer.loop import TimedLoop
+from consumer.observe.loop_time import TimedLoop
 from consumer.outcome import Outcome
 from consumer.record import Record, TopicPartition
 from consumer.routes.handler import bind_handler

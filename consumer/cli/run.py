@@ -15,7 +15,7 @@ from consumer.cli.options import loaded, settings_options
 from consumer.daemon import Daemon
 from consumer.errors import SettingsError
 from consumer.logs import configure_logging
-from consumer.loop import TimedLoop
+from consumer.observe.loop_time import TimedLoop
 from consumer.routes.load import make_routes
 from consumer.routes.route import Route
 from consumer.settings.sections import Settings

@@ -9,12 +9,12 @@ from importlib.metadata import version
 
 from consumer.http.history import History
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
+from consumer.observe.counters import RouteTally, Tally
+from consumer.observe.watchdog import Stall
 from consumer.partition.hold import Hold
 from consumer.partition.remedy import HOLD_ENDS, split_way_out
 from consumer.partition.state import Partition
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
-from consumer.tally import RouteTally, Tally
-from consumer.watchdog import Stall
 
 
 class StatusReader:

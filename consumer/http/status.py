@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from consumer.http.history import Sample
-from consumer.recent import Failure
+from consumer.observe.recent_failures import Failure
 from consumer.settings.meanings import MEANINGS
 from consumer.settings.sections import SECRETS, Settings
 

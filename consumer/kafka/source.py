@@ -28,11 +28,11 @@ from consumer.kafka.client_inside import STOP_SECONDS, ended_task, fence_commits
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
+from consumer.observe.counters import Tally
 from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
-from consumer.tally import Tally
 
 log = structlog.get_logger("consumer.kafka")
 

@@ -15,10 +15,10 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES
 from prometheus_client.registry import Collector
 
-from consumer.histogram import Histogram
 from consumer.metrics.definitions import METRICS, PREFIX
+from consumer.observe.counters import Tally
+from consumer.observe.histogram import Histogram
 from consumer.partition.state import Partition
-from consumer.tally import Tally
 
 STATES = ("starting", "running", "rebuilding", "draining")
 

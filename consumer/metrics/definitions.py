@@ -13,7 +13,7 @@ PREFIX = "session_consumer_"
 class Metric(NamedTuple):
     """One metric without its prefix; a counter's name ends in ``_total``, and a unit stands before that.
 
-    The bounds of histograms, and the reasons for them, stand in ``consumer/histogram.py``.
+    The bounds of histograms, and the reasons for them, stand in ``consumer/observe/histogram.py``.
     """
 
     name: str

@@ -27,13 +27,13 @@ from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
 from consumer.kafka.probe import group_offsets
 from consumer.kafka.source import KafkaSource
+from consumer.observe.counters import Tally
 from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
 from consumer.settings.sections import Delivery
-from consumer.tally import Tally
 from tests.cluster import Cluster, eventually
 
 PATHS = ("raw", "plain")

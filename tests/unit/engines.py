@@ -12,11 +12,11 @@ import msgspec
 from consumer.decoding import Decoder
 from consumer.dispatch import Choose
 from consumer.engine import Engine
+from consumer.observe.counters import Tally
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
 from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
 from consumer.settle import Letters
-from consumer.tally import Tally
 from tests.unit.source import MemorySource
 
 ONE_CALL = RetrySettings(attempts=1)

@@ -39,10 +39,10 @@ from consumer.errors import StalledError
 from consumer.kafka.client import make_consumer
 from consumer.kafka.source import KafkaSource
 from consumer.logs import configure_logging
+from consumer.observe.watchdog import Limits, Vital, Vitals, Watchdog
 from consumer.outcome import HaltReason
 from consumer.record import Record, TopicPartition
 from consumer.settings.sections import DeadLetterSettings, Delivery, Http, Kafka, Log, Settings, WatchdogSettings
-from consumer.watchdog import Limits, Vital, Vitals, Watchdog
 from schemas.session import Session
 from tests.fakes.broker import (
     FETCH,

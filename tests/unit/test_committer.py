@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.committer import Committer
+from consumer.observe.counters import Tally
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
-from consumer.tally import Tally
 from tests.unit.engines import a_route, an_engine_on
 from tests.unit.source import KEY, MemorySource, a_chunk
 from tests.unit.test_lanes import rounds, until

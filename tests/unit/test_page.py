@@ -19,8 +19,8 @@ from consumer.http.history import Sample
 from consumer.http.page import Page, load_page
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
 from consumer.http.verdict import judge
+from consumer.observe.recent_failures import Failure
 from consumer.outcome import HaltReason
-from consumer.recent import Failure
 from consumer.settings.sections import Http, Kafka, Security, Settings
 from tests.statuses import (
     AT,

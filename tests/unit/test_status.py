@@ -13,15 +13,15 @@ from consumer import Pause, Record
 from consumer.http.history import SAMPLES, History
 from consumer.http.reader import StatusReader
 from consumer.http.status import HIDDEN, Status, plain_settings
+from consumer.observe.counters import Tally
+from consumer.observe.recent_failures import KEPT, RecentFailures
+from consumer.observe.watchdog import Stall
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt, Hold
 from consumer.partition.remedy import HOLD_ENDS, way_out
 from consumer.partition.state import Partition
-from consumer.recent import KEPT, RecentFailures
 from consumer.record import Position, TopicPartition
 from consumer.settings.sections import Kafka, RouteSettings, Security, Settings
-from consumer.tally import Tally
-from consumer.watchdog import Stall
 from tests.unit.engines import QUICK, a_route, an_engine_on
 from tests.unit.source import KEY
 from tests.unit.test_failures import Letters

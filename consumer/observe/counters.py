@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from itertools import product
 
 from consumer.dead_letters.cause import REASONS
-from consumer.histogram import BATCH_RECORDS, COMMIT_SECONDS, HANDLER_SECONDS, RECORD_AGE_SECONDS, Histogram
+from consumer.observe.histogram import BATCH_RECORDS, COMMIT_SECONDS, HANDLER_SECONDS, RECORD_AGE_SECONDS, Histogram
+from consumer.observe.recent_failures import RecentFailures
 from consumer.outcome import Outcome
-from consumer.recent import RecentFailures
 
 REBUILDS = ("task_ended", "error", "deaf", "fetch", "commit", "rebalance")
 """Why a Kafka client was replaced."""

@@ -9,8 +9,8 @@ import pytest
 
 from consumer.clients import Rebuilds
 from consumer.errors import ClientLostError, StalledError
+from consumer.observe.watchdog import CURABLE, SAID, Limits, Vital, Vitals, Watchdog
 from consumer.record import TopicPartition
-from consumer.watchdog import CURABLE, SAID, Limits, Vital, Vitals, Watchdog
 
 KEY = TopicPartition("t", 3)
 LIMITS = Limits(stalled=60.0, commit=80.0, rebalance=120.0)

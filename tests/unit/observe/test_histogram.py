@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.histogram import Histogram
+from consumer.observe.histogram import Histogram
 
 BOUNDS = (0.1, 1.0, 10.0)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from consumer.instructions import Pause
-from consumer.loop import TimedLoop
+from consumer.observe.loop_time import TimedLoop
 from consumer.partition.chunk import Chunk
 from consumer.record import Record
 from consumer.settings.sections import RetrySettings

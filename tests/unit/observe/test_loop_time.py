@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from consumer.loop import STATES, LoopTime, TimedLoop
+from consumer.observe.loop_time import STATES, LoopTime, TimedLoop
 
 
 class Clock:
