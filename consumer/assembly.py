@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from consumer.dead_letters.letter import Writer
-from consumer.decoding import Decoder
+from consumer.delivery.decoding import Decoder
 from consumer.kafka.letters import LetterBox
 from consumer.settings.sections import Settings
 from schemas.session import Session

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from consumer.engine import Engine
+from consumer.delivery.engine import Engine
 from consumer.kafka.source import KafkaSource
 from consumer.partition.chunk import Chunk
 from consumer.record import Position, TopicPartition

@@ -8,7 +8,7 @@ from collections import deque
 
 import structlog
 
-from consumer.engine import Engine
+from consumer.delivery.engine import Engine
 from consumer.errors import ClientLostError, StalledError
 from consumer.kafka.source import KafkaSource
 from consumer.settings.sections import WatchdogSettings

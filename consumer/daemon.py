@@ -13,7 +13,7 @@ import structlog
 
 from consumer.assembly import make_decoder, make_letter_box
 from consumer.clients import Clients
-from consumer.engine import MEASURE_SECONDS, Engine
+from consumer.delivery.engine import MEASURE_SECONDS, Engine
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
 from consumer.kafka.client import connection_options

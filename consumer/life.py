@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from consumer.engine import Engine
+from consumer.delivery.engine import Engine
 from consumer.errors import StuckCallError, place_of
 
 log = structlog.get_logger("consumer.life")

@@ -21,9 +21,9 @@ from consumer.dead_letters.cause import NO_ROUTE
 from consumer.dead_letters.filter import Filter
 from consumer.dead_letters.headers import read_context, split_headers
 from consumer.dead_letters.letter import Letter, Writer
-from consumer.decoding import Decoder
-from consumer.dispatch import Choice
-from consumer.engine import Engine
+from consumer.delivery.decoding import Decoder
+from consumer.delivery.dispatch import Choice
+from consumer.delivery.engine import Engine
 from consumer.errors import KafkaError, LetterDelayedError, LetterRefusedError, SettingsError
 from consumer.instructions import Pause, Retry
 from consumer.kafka.letters import LetterBox

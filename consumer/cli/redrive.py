@@ -20,7 +20,7 @@ from consumer.cli.run import until_signal
 from consumer.dead_letters.cause import NO_ROUTE
 from consumer.dead_letters.filter import MAX_REDRIVES, Filter
 from consumer.dead_letters.letter import Writer
-from consumer.decoding import Decoder
+from consumer.delivery.decoding import Decoder
 from consumer.errors import ConsumerError, SettingsError, hint
 from consumer.kafka.letters import LetterBox
 from consumer.kafka.probe import probe_topics

@@ -18,8 +18,8 @@ from aiokafka.record.util import calc_crc32c
 from structlog.testing import capture_logs
 
 from consumer import Record
-from consumer.decoding import Decoder
-from consumer.engine import Engine
+from consumer.delivery.decoding import Decoder
+from consumer.delivery.engine import Engine
 from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, KafkaError
 from consumer.kafka import fetch_raw
 from consumer.kafka.client import make_consumer

@@ -32,9 +32,9 @@ from hypothesis import strategies as st
 import consumer.kafka.source
 from consumer import clients as clients_module
 from consumer import daemon as daemon_module
-from consumer import engine as engine_module
 from consumer import supervisor as supervisor_module
 from consumer.daemon import Daemon
+from consumer.delivery import engine as engine_module
 from consumer.errors import StalledError
 from consumer.kafka.client import make_consumer
 from consumer.kafka.source import KafkaSource
@@ -60,7 +60,7 @@ from tests.fakes.broker import (
     Commit,
     FakeBroker,
 )
-from tests.unit.engines import a_route
+from tests.unit.delivery.engines import a_route
 
 STALLED_SECONDS = 0.8
 WITHOUT_CURE_SECONDS = 1.6

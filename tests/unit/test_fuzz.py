@@ -14,17 +14,17 @@ from consumer import Record
 from consumer.dead_letters.cause import Cause
 from consumer.dead_letters.headers import read_context, split_headers
 from consumer.dead_letters.letter import Writer
-from consumer.decoding import Decoder
+from consumer.delivery.decoding import Decoder
 from consumer.errors import DecodeError, SettingsError
 from consumer.outcome import Outcome
 from consumer.settings.sections import DeadLetterSettings
 from consumer.settings.sources import load_settings
 from schemas.session import Session
 from schemas.wire import TwoSpellings
-from tests.unit.engines import QUICK, a_route, an_engine_on
-from tests.unit.source import KEY, RawRecord
-from tests.unit.test_failures import Letters
-from tests.unit.test_lanes import LogSource
+from tests.unit.delivery.engines import QUICK, a_route, an_engine_on
+from tests.unit.delivery.source import KEY, RawRecord
+from tests.unit.delivery.test_failure import Letters
+from tests.unit.delivery.test_lanes import LogSource
 
 FIELDS = ["timestamp", "session_id", "sessionId", "duration", "is_test", "isTest", "source", "toolCalls", "tags"]
 SCALARS = st.one_of(

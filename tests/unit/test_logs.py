@@ -227,7 +227,7 @@ def test_our_lines_are_never_limited(configured: Configure) -> None:
     lines = configured()
     for _ in range(3):
         say("aiohttp.server", "the same", 1.0)
-        structlog.get_logger("consumer.engine").warning("the same")
+        structlog.get_logger("consumer.delivery.engine").warning("the same")
     assert len(lines.take()) == 6
 
 

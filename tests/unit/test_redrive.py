@@ -23,7 +23,7 @@ from consumer.partition.chunk import Chunk
 from consumer.record import Position, Record, TopicPartition
 from consumer.redrive import as_consumed, republishing, require_routes
 from consumer.settings.sections import DeadLetterSettings
-from tests.unit.source import KEY, MemorySource, a_chunk, a_record
+from tests.unit.delivery.source import KEY, MemorySource, a_chunk, a_record
 
 OTHER = TopicPartition("t", 1)
 

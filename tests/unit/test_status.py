@@ -22,10 +22,10 @@ from consumer.partition.remedy import HOLD_ENDS, way_out
 from consumer.partition.state import Partition
 from consumer.record import Position, TopicPartition
 from consumer.settings.sections import Kafka, RouteSettings, Security, Settings
-from tests.unit.engines import QUICK, a_route, an_engine_on
-from tests.unit.source import KEY
-from tests.unit.test_failures import Letters
-from tests.unit.test_lanes import LogSource, keyed, until
+from tests.unit.delivery.engines import QUICK, a_route, an_engine_on
+from tests.unit.delivery.source import KEY
+from tests.unit.delivery.test_failure import Letters
+from tests.unit.delivery.test_lanes import LogSource, keyed, until
 
 PHONE = "+18045550100"
 WALL = 1_793_000_000.0

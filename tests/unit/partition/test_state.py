@@ -9,7 +9,7 @@ from consumer.outcome import HaltReason
 from consumer.partition.chunk import size_of
 from consumer.partition.hold import Halt
 from consumer.partition.state import Partition
-from tests.unit.source import KEY, RawRecord
+from tests.unit.delivery.source import KEY, RawRecord
 
 
 def test_a_new_partition_knows_nothing() -> None:

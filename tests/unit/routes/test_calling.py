@@ -19,9 +19,9 @@ from consumer.routes.handler import Handler, bind_handler
 from consumer.routes.load import load_handler
 from consumer.routes.route import Route
 from consumer.settings.sections import RouteSettings
-from tests.unit.engines import Bench, an_engine_on
-from tests.unit.source import KEY
-from tests.unit.test_lanes import LogSource, keyed, rounds, until
+from tests.unit.delivery.engines import Bench, an_engine_on
+from tests.unit.delivery.source import KEY
+from tests.unit.delivery.test_lanes import LogSource, keyed, rounds, until
 
 NEVER_SECONDS = 3600.0
 HERE = __name__

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer import Pause, Reject, Retry
+from consumer.delivery.retry import MINIMUM_SECONDS, Attempts, Step
 from consumer.errors import CallTimeoutError
-from consumer.retry import MINIMUM_SECONDS, Attempts, Step
 from consumer.settings.sections import RetrySettings
 
 PLAIN = RetrySettings(attempts=5, initial_seconds=0.2, maximum_seconds=30.0, multiplier=2.0, jitter=0.0)

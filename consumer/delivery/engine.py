@@ -11,13 +11,16 @@ from typing import Any, Protocol
 
 import structlog
 
-from consumer.batch import RouteBatch
-from consumer.committer import Commits, Committer
-from consumer.decoding import Decoder
-from consumer.dispatch import Choose, make_dispatch
+from consumer.delivery.batch import RouteBatch
+from consumer.delivery.committer import Commits, Committer
+from consumer.delivery.decoding import Decoder
+from consumer.delivery.dispatch import Choose, make_dispatch
+from consumer.delivery.failure import Failures, Letters
+from consumer.delivery.fast_loop import Run, Way, make_stretch
+from consumer.delivery.fuse import Fuse
+from consumer.delivery.lanes import Intake, Lanes
+from consumer.delivery.turns import Turns
 from consumer.errors import ConsumerError, PartitionHaltedError, StuckCallError, place_of
-from consumer.fuse import Fuse
-from consumer.lanes import Intake, Lanes
 from consumer.observe.counters import Tally
 from consumer.observe.watchdog import Vital
 from consumer.outcome import HaltReason
@@ -26,11 +29,8 @@ from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.routes.route import Route, is_single
 from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
-from consumer.settle import Failures, Letters
-from consumer.stretch import Run, Way, make_stretch
-from consumer.turns import Turns
 
-log = structlog.get_logger("consumer.engine")
+log = structlog.get_logger("consumer.delivery.engine")
 
 CANCEL_GRACE_SECONDS = 1.0
 """How long a cancelled call may take to end before it counts as stuck."""

@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from itertools import chain
 from typing import Any, NamedTuple
 
-from consumer.dispatch import awaited
+from consumer.delivery.dispatch import awaited
+from consumer.delivery.failure import Settler, Trouble, Verdict
+from consumer.delivery.fast_loop import needs_awaiting
 from consumer.errors import DecodeError, HandlerFailedError
 from consumer.instructions import Reject
 from consumer.observe.counters import RouteTally
 from consumer.partition.chunk import Chunk
 from consumer.record import Record
 from consumer.routes.route import Route
-from consumer.settle import Settler, Trouble, Verdict
-from consumer.stretch import needs_awaiting
 
 Reader = Callable[[], Iterable[Any]]
 

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from consumer.decoding import Decoder
+from consumer.delivery.decoding import Decoder
+from consumer.delivery.fast_loop import needs_awaiting
 from consumer.errors import HandlerFailedError
 from consumer.observe.counters import RouteTally, Tally
 from consumer.partition.state import Partition
 from consumer.record import Record, TopicPartition
 from consumer.routes.route import Route, is_single, matching
-from consumer.stretch import needs_awaiting
 
 Dispatch = Callable[[Any], Awaitable[Any] | None]
 """Takes a raw record; returns None when it is done, else what is left of it to be awaited.

@@ -11,15 +11,15 @@ import pytest
 
 from consumer import Pause, Record, Reject, Retry
 from consumer.dead_letters.cause import Cause
-from consumer.decoding import Decoder
+from consumer.delivery.decoding import Decoder
 from consumer.errors import LetterDelayedError, LetterRefusedError
 from consumer.outcome import HaltReason, Outcome
 from consumer.record import TopicPartition
 from consumer.settings.sections import DeadLetterSettings
-from tests.unit.engines import QUICK, Bench, a_route, an_engine_on
-from tests.unit.source import KEY
-from tests.unit.test_batches import a_batch_route
-from tests.unit.test_lanes import LogSource, keyed, until
+from tests.unit.delivery.engines import QUICK, Bench, a_route, an_engine_on
+from tests.unit.delivery.source import KEY
+from tests.unit.delivery.test_batch import a_batch_route
+from tests.unit.delivery.test_lanes import LogSource, keyed, until
 
 ORDERINGS = ("partition", "key", "unordered")
 Script = dict[int, list[BaseException | None]]

@@ -14,7 +14,7 @@ from consumer.observe.counters import Tally
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 
-log = structlog.get_logger("consumer.committer")
+log = structlog.get_logger("consumer.delivery.committer")
 
 CANCEL_SECONDS = 1.0
 WARN_SECONDS = 30.0

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.committer import Committer
+from consumer.delivery.committer import Committer
 from consumer.observe.counters import Tally
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
-from tests.unit.engines import a_route, an_engine_on
-from tests.unit.source import KEY, MemorySource, a_chunk
-from tests.unit.test_lanes import rounds, until
+from tests.unit.delivery.engines import a_route, an_engine_on
+from tests.unit.delivery.source import KEY, MemorySource, a_chunk
+from tests.unit.delivery.test_lanes import rounds, until
 
 LONG = 3600.0
 Flush = Callable[[], Awaitable[None]]
@@ -200,7 +200,7 @@ async def test_a_commit_that_waits_is_not_sent_behind_the_end() -> None:
 
 async def test_a_flush_that_outlives_the_end_commits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flush that will not be cancelled returns in the next epoch: the offsets noted before it are void."""
-    monkeypatch.setattr("consumer.committer.CANCEL_SECONDS", 0.01)
+    monkeypatch.setattr("consumer.delivery.committer.CANCEL_SECONDS", 0.01)
     flushing, go = asyncio.Event(), asyncio.Event()
 
     async def stubborn() -> None:
@@ -276,7 +276,7 @@ async def test_flush_seconds_pace_flushes_and_commits() -> None:
 
 async def test_a_revoke_is_bounded_by_its_commit_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Brokers that do not answer a commit do not keep the revoke: the commit is given up and does not come later."""
-    monkeypatch.setattr("consumer.engine.COMMIT_BUDGET_SECONDS", 0.02)
+    monkeypatch.setattr("consumer.delivery.engine.COMMIT_BUDGET_SECONDS", 0.02)
     source = MemorySource()
     source.hold_commits = asyncio.Event()
     async with an_engine_on(source, a_route(lambda _event: None), commit_interval_seconds=LONG) as bench:
@@ -298,7 +298,7 @@ async def test_a_commit_that_hangs_over_a_revoke_is_the_last_of_its_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The interval's commit hangs, the next waits for it, then comes a revoke: neither is sent in the next epoch."""
-    monkeypatch.setattr("consumer.engine.COMMIT_BUDGET_SECONDS", 0.02)
+    monkeypatch.setattr("consumer.delivery.engine.COMMIT_BUDGET_SECONDS", 0.02)
     source = MemorySource()
     source.hold_commits = asyncio.Event()
     async with an_engine_on(source, a_route(lambda _event: None), commit_interval_seconds=0.05) as bench:

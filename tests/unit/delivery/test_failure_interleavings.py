@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from consumer import Pause, Record, Reject, Retry
+from consumer.delivery.fuse import Fuse
 from consumer.errors import DecodeError, LetterDelayedError
-from consumer.fuse import Fuse
 from consumer.outcome import Outcome
 from consumer.record import Position
-from tests.unit.engines import ONE_CALL, QUICK, a_route, an_engine_on
-from tests.unit.source import KEY
-from tests.unit.test_batches import HOUR, a_batch_route
-from tests.unit.test_failures import ORDERINGS, Letters, Scripted, count
-from tests.unit.test_lanes import LogSource, keyed, rounds, until
+from tests.unit.delivery.engines import ONE_CALL, QUICK, a_route, an_engine_on
+from tests.unit.delivery.source import KEY
+from tests.unit.delivery.test_batch import HOUR, a_batch_route
+from tests.unit.delivery.test_failure import ORDERINGS, Letters, Scripted, count
+from tests.unit.delivery.test_lanes import LogSource, keyed, rounds, until
 
 # -- what a handler may raise ------------------------------------------------------------------------------------------
 
@@ -377,7 +377,7 @@ async def test_a_letter_that_hangs_is_given_up_at_a_stop(
     kind: str, ordering: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not waited for once it is slow; its record stays undone, and no hold is left."""
-    monkeypatch.setattr("consumer.settle.SLOW_LETTER_SECONDS", 0.01)
+    monkeypatch.setattr("consumer.delivery.failure.SLOW_LETTER_SECONDS", 0.01)
     source = LogSource(keyed([b"a", b"b", b"c"]))
     handler = Scripted({1: [Reject()]}, source.done)
     letters = Letters(source.done)

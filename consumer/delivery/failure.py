@@ -15,18 +15,18 @@ import msgspec
 import structlog
 
 from consumer.dead_letters.cause import NO_ROUTE, Cause, class_name
+from consumer.delivery.fuse import Fuse
+from consumer.delivery.retry import Attempts
 from consumer.errors import DecodeError, HandlerFailedError, LetterDelayedError, LetterRefusedError, place_of
-from consumer.fuse import Fuse
 from consumer.logs import Sparingly
 from consumer.observe.counters import Tally
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Hold
 from consumer.partition.state import Partition
 from consumer.record import Position, TopicPartition
-from consumer.retry import Attempts
 from consumer.settings.sections import RetrySettings
 
-log = Sparingly(structlog.get_logger("consumer.settle"))
+log = Sparingly(structlog.get_logger("consumer.delivery.failure"))
 
 SLOW_LETTER_SECONDS = 2.0
 """A letter that takes longer shows as a hold, and is given up at a stop."""

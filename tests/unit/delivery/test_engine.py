@@ -16,8 +16,8 @@ from consumer.outcome import Outcome
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from tests.cluster import eventually
-from tests.unit.engines import Bench, a_route, an_engine_on, outlive
-from tests.unit.source import KEY, MemorySource, a_chunk
+from tests.unit.delivery.engines import Bench, a_route, an_engine_on, outlive
+from tests.unit.delivery.source import KEY, MemorySource, a_chunk
 
 Handle = Callable[..., Any]
 

@@ -24,8 +24,8 @@ from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
-from tests.unit.engines import a_route, an_engine_on
-from tests.unit.source import KEY, MemorySource, RawRecord
+from tests.unit.delivery.engines import a_route, an_engine_on
+from tests.unit.delivery.source import KEY, MemorySource, RawRecord
 
 OVERLAPPING = ("key", "unordered")
 

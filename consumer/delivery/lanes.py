@@ -16,8 +16,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol
 
-from consumer.batch import RouteBatch
-from consumer.dispatch import Calls, failure_of
+from consumer.delivery.batch import RouteBatch
+from consumer.delivery.dispatch import Calls, failure_of
+from consumer.delivery.failure import Failures, Settler
+from consumer.delivery.fast_loop import LOOK_EVERY, SLOW_SECONDS, Run, Stretch
+from consumer.delivery.gate import Waits
+from consumer.delivery.turns import Turns
 from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError, place_of
 from consumer.observe.counters import RouteTally, Tally
 from consumer.outcome import HaltReason
@@ -26,10 +30,6 @@ from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.routes.route import Route
 from consumer.settings.sections import Delivery
-from consumer.settle import Failures, Settler
-from consumer.stretch import LOOK_EVERY, SLOW_SECONDS, Run, Stretch
-from consumer.turns import Turns
-from consumer.waits import Waits
 
 
 class Intake(Protocol):

@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from consumer.decoding import Decoder
-from consumer.dispatch import Choose
-from consumer.engine import Engine
+from consumer.delivery.decoding import Decoder
+from consumer.delivery.dispatch import Choose
+from consumer.delivery.engine import Engine
+from consumer.delivery.failure import Letters
 from consumer.observe.counters import Tally
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
 from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
-from consumer.settle import Letters
-from tests.unit.source import MemorySource
+from tests.unit.delivery.source import MemorySource
 
 ONE_CALL = RetrySettings(attempts=1)
 QUICK = RetrySettings(attempts=3, initial_seconds=0.001, maximum_seconds=0.01)

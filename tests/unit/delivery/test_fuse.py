@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.fuse import Fuse
+from consumer.delivery.fuse import Fuse
 from consumer.record import Position
 
 

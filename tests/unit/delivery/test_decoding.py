@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.decoding import Decoder
+from consumer.delivery.decoding import Decoder
 from consumer.errors import DecodeError
 from schemas.session import Session
 from schemas.wire import TwoSpellings, session_reader

@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 
 from consumer import Pause, Record, Reject, Retry
 from consumer.dead_letters.cause import NO_ROUTE, Cause
-from consumer.decoding import Decoder
+from consumer.delivery.decoding import Decoder
 from consumer.errors import CorruptBatchError, DecodeError, LetterDelayedError, LetterRefusedError
 from consumer.outcome import HaltReason, Outcome
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from consumer.routes.route import Route
 from consumer.settings.sections import DeadLetterSettings, RetrySettings
-from tests.unit.engines import Bench, a_route, an_engine_on
-from tests.unit.source import KEY, RawRecord
-from tests.unit.test_batches import a_batch_route
-from tests.unit.test_lanes import LogSource, check_commits_never_fall
+from tests.unit.delivery.engines import Bench, a_route, an_engine_on
+from tests.unit.delivery.source import KEY, RawRecord
+from tests.unit.delivery.test_batch import a_batch_route
+from tests.unit.delivery.test_lanes import LogSource, check_commits_never_fall
 
 ATTEMPTS = 3
 TICK_SECONDS = 0.001
@@ -475,9 +475,9 @@ def decode(work: Work) -> Callable[[bytes], bytes]:
 def run(scenario: Callable[[], Any], *, eager: bool) -> None:
     """Run on a ticking clock; the loop may be given back after each record, and a letter is soon a slow one."""
     with ExitStack() as stack, asyncio.Runner(loop_factory=TickingLoop) as runner:
-        stack.enter_context(patch("consumer.settle.SLOW_LETTER_SECONDS", 0.02))
+        stack.enter_context(patch("consumer.delivery.failure.SLOW_LETTER_SECONDS", 0.02))
         if eager:
-            stack.enter_context(patch("consumer.turns.SLICE_SECONDS", -1.0))
+            stack.enter_context(patch("consumer.delivery.turns.SLICE_SECONDS", -1.0))
             for module in ("lanes", "stretch"):
                 stack.enter_context(patch(f"consumer.{module}.LOOK_EVERY", 1))
         runner.run(scenario())

@@ -17,9 +17,9 @@ from consumer.outcome import HaltReason
 from consumer.routes.calling import in_thread
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
-from tests.unit.engines import a_route, an_engine_on, outlive
-from tests.unit.source import KEY
-from tests.unit.test_lanes import (
+from tests.unit.delivery.engines import a_route, an_engine_on, outlive
+from tests.unit.delivery.source import KEY
+from tests.unit.delivery.test_lanes import (
     Gate,
     LogSource,
     check_commits_never_fall,

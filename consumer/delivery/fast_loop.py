@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from inspect import isasyncgen, isawaitable, isgenerator
 from typing import Any, NamedTuple, Protocol
 
-from consumer.decoding import Decoder
+from consumer.delivery.decoding import Decoder
+from consumer.delivery.turns import Turns
 from consumer.errors import HandlerFailedError
 from consumer.observe.counters import Tally
 from consumer.record import Record, TopicPartition
 from consumer.routes.match import Predicate
-from consumer.turns import Turns
 
 LOOK_EVERY = 16
 """Records between two looks at the clock, as long as they are quick."""
