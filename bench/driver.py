@@ -17,7 +17,7 @@ from typing import Any
 from bench.contestants import Contestant
 from bench.data import DataSet, Topics
 from bench.environment import ROOT, PeerUnavailableError, python_of
-from consumer.kafka.local import LocalKafka
+from consumer.kafka.local.cluster import LocalKafka
 from consumer.kafka.probe import group_offsets
 
 RUN_SECONDS = 120.0

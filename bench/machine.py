@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.environment import ROOT
-from consumer.kafka.jars import KAFKA_VERSION
+from consumer.kafka.local.jars import KAFKA_VERSION
 
 
 def machine() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from consumer.dead_letters.letter import Writer
 from consumer.delivery.decoding import Decoder
-from consumer.kafka.letters import LetterBox
+from consumer.kafka.letter_box import LetterBox
 from consumer.settings.sections import Settings
 from schemas.session import Session
 from schemas.wire import TwoSpellings

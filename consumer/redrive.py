@@ -26,7 +26,7 @@ from consumer.delivery.dispatch import Choice
 from consumer.delivery.engine import Engine
 from consumer.errors import KafkaError, LetterDelayedError, LetterRefusedError, SettingsError
 from consumer.instructions import Pause, Retry
-from consumer.kafka.letters import LetterBox
+from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import KafkaSource
 from consumer.life import exit_if_stuck, guarded
 from consumer.observe.counters import Tally

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from consumer.kafka.local import LocalKafka
+from consumer.kafka.local.cluster import LocalKafka
 from tests.cluster import Cluster
 
 

@@ -20,7 +20,7 @@ from consumer.cli.run import until_signal
 from consumer.daemon import Daemon
 from consumer.errors import ConsumerError
 from consumer.generate import keyed_values
-from consumer.kafka.local import LocalKafka
+from consumer.kafka.local.cluster import LocalKafka
 from consumer.kafka.probe import group_offsets
 from consumer.kafka.producer import Outgoing, Producer, create_topic, open_producer
 from consumer.logs import configure_logging

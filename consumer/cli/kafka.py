@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from consumer.cli.run import until_signal
-from consumer.kafka.local import LocalKafka
+from consumer.kafka.local.cluster import LocalKafka
 
 
 @click.command()

@@ -22,7 +22,7 @@ from consumer.dead_letters.filter import MAX_REDRIVES, Filter
 from consumer.dead_letters.letter import Writer
 from consumer.delivery.decoding import Decoder
 from consumer.errors import ConsumerError, SettingsError, hint
-from consumer.kafka.letters import LetterBox
+from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.probe import probe_topics
 from consumer.record import Position
 from consumer.redrive import Redrive, republishing, require_routes

@@ -24,7 +24,7 @@ from consumer.kafka.client import (
     require_topics,
     unreachable,
 )
-from consumer.kafka.client_inside import STOP_SECONDS, ended_task, fence_commits, note_heartbeats, stop_consumer
+from consumer.kafka.client_internals import STOP_SECONDS, ended_task, fence_commits, note_heartbeats, stop_consumer
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported

@@ -18,7 +18,7 @@ from itertools import cycle, product
 from pathlib import Path
 from random import Random
 
-from consumer.kafka.local import LocalKafka
+from consumer.kafka.local.cluster import LocalKafka
 from tests.chaos.harness import Plan, Run, describe, folder_for
 from tests.chaos.recoveries import keep
 from tests.chaos.storm import FAULTS, OVERRIDES, Fault, Recovery, Storm

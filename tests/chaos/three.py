@@ -15,10 +15,10 @@ import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 
-from consumer.kafka.broker import Broker
-from consumer.kafka.jars import find_java
-from consumer.kafka.local import LocalKafka
-from consumer.kafka.ports import held_ports
+from consumer.kafka.local.broker import Broker
+from consumer.kafka.local.cluster import LocalKafka
+from consumer.kafka.local.jars import find_java
+from consumer.kafka.local.ports import held_ports
 from tests.chaos.proxy import Proxy
 
 PROPERTIES = {

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiokafka.record.util import calc_crc32c
 
-from consumer.kafka.local import LocalKafka
+from consumer.kafka.local.cluster import LocalKafka
 from tests.chaos import failing
 from tests.chaos.failing import BAD, MAX_RECORD_BYTES, Sent
 from tests.cluster import Cluster, a_route, a_session, eventually

@@ -17,7 +17,7 @@ import pytest
 from consumer.dead_letters.cause import Cause
 from consumer.dead_letters.headers import read_context, split_headers, write_context
 from consumer.dead_letters.letter import Letter, Writer
-from consumer.kafka.letters import LetterBox
+from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.probe import groups_offsets
 from consumer.kafka.producer import create_topic
 from consumer.kafka.scan import open_scan

@@ -12,7 +12,7 @@ from aiokafka.admin import NewTopic
 
 from consumer.dead_letters.letter import Letter, Writer
 from consumer.errors import LetterDelayedError, LetterRefusedError
-from consumer.kafka.letters import LetterBox
+from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.scan import open_scan
 from consumer.record import TopicPartition
 from consumer.settings.sections import DeadLetterSettings

@@ -24,7 +24,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from consumer.errors import LocalKafkaError
 from consumer.kafka import jars, local
-from consumer.kafka.local import LocalKafka
+from consumer.kafka.local.cluster import LocalKafka
 
 # aiokafka's classes have no annotations.
 Producer: Any = AIOKafkaProducer
@@ -34,7 +34,7 @@ Topic: Any = NewTopic
 
 PARENT = """
 import asyncio, json
-from consumer.kafka.local import LocalKafka
+from consumer.kafka.local.cluster import LocalKafka
 
 async def main():
     async with LocalKafka() as kafka:

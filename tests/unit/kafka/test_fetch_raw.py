@@ -19,8 +19,8 @@ from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
-from tests.unit.test_codecs import decoders
-from tests.unit.test_plain_batch import PLACEHOLDER, Raw, a_bad_batch, a_batch, with_checksum
+from tests.unit.kafka.test_codecs import decoders
+from tests.unit.kafka.test_plain_batch import PLACEHOLDER, Raw, a_bad_batch, a_batch, with_checksum
 
 __all__ = ["decoders"]
 

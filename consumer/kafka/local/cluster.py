@@ -18,10 +18,10 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError as ForeignKafkaError
 
 from consumer.errors import LocalKafkaError
-from consumer.kafka.broker import Broker
-from consumer.kafka.jars import find_java
-from consumer.kafka.ports import held_ports
-from consumer.kafka.storage import Layout, cluster_id, write_folder
+from consumer.kafka.local.broker import Broker
+from consumer.kafka.local.jars import find_java
+from consumer.kafka.local.ports import held_ports
+from consumer.kafka.local.storage import Layout, cluster_id, write_folder
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0

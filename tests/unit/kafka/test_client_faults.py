@@ -77,8 +77,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon_module, "MEASURE_SECONDS", -0.5)
     monkeypatch.setattr(daemon_module, "REQUEST_MARGIN_SECONDS", -8.0)
     monkeypatch.setattr(clients_module, "LONGEST_BACKOFF_SECONDS", 0.1)
-    monkeypatch.setattr(consumer.kafka.client_inside, "STOP_SECONDS", 0.5)
-    monkeypatch.setattr(consumer.kafka.client_inside, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(consumer.kafka.client_internals, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(consumer.kafka.client_internals, "CLOSE_SECONDS", 0.5)
 
 
 @pytest.fixture
