@@ -28,11 +28,11 @@ from consumer.errors import KafkaError, LetterDelayedError, LetterRefusedError, 
 from consumer.instructions import Pause, Retry
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import KafkaSource
-from consumer.life import exit_if_stuck, guarded
 from consumer.observe.counters import Tally
 from consumer.outcome import HaltReason
 from consumer.pace import Pace
 from consumer.partition.remedy import way_out
+from consumer.process.lifecycle import exit_if_stuck, guarded
 from consumer.record import Position, Record, TopicPartition
 from consumer.routes.handler import Handler
 from consumer.routes.route import Route, matching

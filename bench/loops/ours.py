@@ -7,9 +7,9 @@ import os
 
 from bench.loops.ours_handlers import handlers
 from bench.meter import Meter, read_job, say
-from consumer.daemon import Daemon
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
+from consumer.process.daemon import Daemon
 from consumer.routes.load import make_routes
 from consumer.settings.sections import Delivery, Http, Kafka, Log, RouteSettings, Settings
 

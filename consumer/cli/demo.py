@@ -17,7 +17,6 @@ import msgspec
 
 from consumer.cli.progress import Progress
 from consumer.cli.run import until_signal
-from consumer.daemon import Daemon
 from consumer.errors import ConsumerError
 from consumer.generate import keyed_values
 from consumer.kafka.local.cluster import LocalKafka
@@ -26,6 +25,7 @@ from consumer.kafka.producer import Outgoing, Producer, create_topic, open_produ
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.outcome import Outcome
+from consumer.process.daemon import Daemon
 from consumer.record import Record, TopicPartition
 from consumer.routes.handler import bind_handler
 from consumer.routes.load import make_routes

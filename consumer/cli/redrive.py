@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 import msgspec
 
-from consumer.assembly import make_decoder
 from consumer.cli.dead_letters import letter_settings, print_counts, survey_letters
 from consumer.cli.filters import filters
 from consumer.cli.options import require_rate, settings_options
@@ -24,12 +23,13 @@ from consumer.delivery.decoding import Decoder
 from consumer.errors import ConsumerError, SettingsError, hint
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.probe import probe_topics
+from consumer.process.parts import make_decoder
+from consumer.process.signals import Signals
 from consumer.record import Position
 from consumer.redrive import Redrive, republishing, require_routes
 from consumer.routes.load import make_routes
 from consumer.routes.route import Route, enter_handlers
 from consumer.settings.sections import Settings, dead_letter_topics
-from consumer.signals import Signals
 
 WATCH_SECONDS = 0.2
 WAITING_SECONDS = 5.0

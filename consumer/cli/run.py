@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import click
 
 from consumer.cli.options import loaded, settings_options
-from consumer.daemon import Daemon
 from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
+from consumer.process.daemon import Daemon
+from consumer.process.signals import Signals
 from consumer.routes.load import make_routes
 from consumer.routes.route import Route
 from consumer.settings.sections import Settings
-from consumer.signals import Signals
 
 Result = TypeVar("Result")
 

@@ -13,8 +13,8 @@ import pytest
 from aiokafka.admin import NewPartitions, RecordsToDelete
 
 import consumer.kafka.source
-from consumer.daemon import Daemon
 from consumer.kafka.client import make_consumer
+from consumer.process.daemon import Daemon
 from consumer.record import Record
 from consumer.settings.sections import Delivery, Http, Settings
 from schemas.session import Session

@@ -34,13 +34,6 @@ FLAT = {  # modules outside folders, and the folder they count as
     "logs": "logs",
     "tracing": "tracing",
     "__main__": "cli",
-    "assembly": "process",
-    "daemon": "process",
-    "life": "process",
-    "clients": "process",
-    "supervisor": "process",
-    "signals": "process",
-    "memory": "process",
     "redrive": "redrive",
     "bounded": "redrive",
     "pace": "redrive",
@@ -106,7 +99,7 @@ def test_few_modules_outside_folders() -> None:
     """The top of consumer/ shows its folders, not a list of files."""
     flat = {path.stem for path in (ROOT / "consumer").glob("*.py")}
     assert flat <= set(FLAT)
-    assert len(flat) <= 19
+    assert len(flat) <= 12
 
 
 @pytest.mark.parametrize(("library", "package"), EDGES.items())

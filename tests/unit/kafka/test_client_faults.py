@@ -30,10 +30,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import consumer.kafka.source
-from consumer import clients as clients_module
-from consumer import daemon as daemon_module
-from consumer import supervisor as supervisor_module
-from consumer.daemon import Daemon
 from consumer.delivery import engine as engine_module
 from consumer.errors import StalledError
 from consumer.kafka.client import make_consumer
@@ -41,6 +37,10 @@ from consumer.kafka.source import KafkaSource
 from consumer.logs import configure_logging
 from consumer.observe.watchdog import Limits, Vital, Vitals, Watchdog
 from consumer.outcome import HaltReason
+from consumer.process import daemon as daemon_module
+from consumer.process import reconnect as clients_module
+from consumer.process import supervisor as supervisor_module
+from consumer.process.daemon import Daemon
 from consumer.record import Record, TopicPartition
 from consumer.settings.sections import DeadLetterSettings, Delivery, Http, Kafka, Log, Settings, WatchdogSettings
 from schemas.session import Session

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from consumer.clients import Rebuilds
 from consumer.errors import ClientLostError, StalledError
 from consumer.observe.watchdog import CURABLE, SAID, Limits, Vital, Vitals, Watchdog
+from consumer.process.reconnect import Rebuilds
 from consumer.record import TopicPartition
 
 KEY = TopicPartition("t", 3)

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import os
-from consumer.memory import give_back_memory
+from consumer.process.memory import give_back_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -11,25 +11,25 @@ from functools import partial
 
 import structlog
 
-from consumer.assembly import make_decoder, make_letter_box
-from consumer.clients import Clients
 from consumer.delivery.engine import MEASURE_SECONDS, Engine
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
 from consumer.kafka.client import connection_options
 from consumer.kafka.source import KafkaSource
-from consumer.life import exit_if_stuck, guarded
 from consumer.metrics.collector import DaemonCollector, exposition
 from consumer.observe.counters import Tally
 from consumer.observe.loop_time import STATES, LoopTime, TimedLoop
 from consumer.observe.watchdog import BROKER_AWAY_SECONDS, Limits, Vitals, Watchdog
 from consumer.partition.remedy import way_out
 from consumer.partition.state import Partition
+from consumer.process.lifecycle import exit_if_stuck, guarded
+from consumer.process.parts import make_decoder, make_letter_box
+from consumer.process.reconnect import Clients
+from consumer.process.supervisor import Supervisor
 from consumer.routes.route import Route, enter_handlers
 from consumer.settings.sections import Settings
-from consumer.supervisor import Supervisor
 
-log = structlog.get_logger("consumer.daemon")
+log = structlog.get_logger("consumer.process.daemon")
 
 BEAT_SECONDS = 0.25
 REQUEST_MARGIN_SECONDS = 10.0

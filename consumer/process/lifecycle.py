@@ -11,7 +11,7 @@ import structlog
 from consumer.delivery.engine import Engine
 from consumer.errors import StuckCallError, place_of
 
-log = structlog.get_logger("consumer.life")
+log = structlog.get_logger("consumer.process.lifecycle")
 
 
 async def guarded(loop: Callable[[], Awaitable[None]], fail: Callable[[Exception], None]) -> None:

@@ -18,8 +18,8 @@ import structlog
 
 from consumer.errors import StalledError, place_of
 from consumer.http.server import HttpServer
-from consumer.memory import give_back_memory
 from consumer.observe.watchdog import CURABLE, Stall, Watchdog
+from consumer.process.memory import give_back_memory
 
 log = structlog.get_logger("consumer.observe.watchdog")
 

@@ -13,7 +13,7 @@ from consumer.errors import ClientLostError, StalledError
 from consumer.kafka.source import KafkaSource
 from consumer.settings.sections import WatchdogSettings
 
-log = structlog.get_logger("consumer.clients")
+log = structlog.get_logger("consumer.process.reconnect")
 
 HEARD_SECONDS = 30.0
 """For so long brokers may be silent before anybody asks why."""
