@@ -10,9 +10,9 @@ from typing import NamedTuple
 import msgspec
 from aiokafka import AIOKafkaProducer
 
-from consumer.generate import encoded, sessions
 from consumer.kafka.producer import create_topic
 from consumer.settings.sections import Kafka
+from schemas.samples import encoded, sessions
 from schemas.session import Session
 
 KEYS = 20_000

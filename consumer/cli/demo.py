@@ -18,7 +18,6 @@ import msgspec
 from consumer.cli.progress import Progress
 from consumer.cli.run import until_signal
 from consumer.errors import ConsumerError
-from consumer.generate import keyed_values
 from consumer.kafka.local.cluster import LocalKafka
 from consumer.kafka.probe import group_offsets
 from consumer.kafka.producer import Outgoing, Producer, create_topic, open_producer
@@ -31,6 +30,7 @@ from consumer.routes.handler import bind_handler
 from consumer.routes.load import make_routes
 from consumer.routes.route import Route
 from consumer.settings.sections import Delivery, Http, Kafka, Log, RouteSettings, Settings, dead_letter_topics
+from schemas.samples import keyed_values
 
 TOPIC = "session-events"
 PARTITIONS = 4

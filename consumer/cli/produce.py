@@ -18,12 +18,12 @@ import msgspec
 from consumer.cli.options import loaded, require_rate, settings_options
 from consumer.cli.run import until_signal
 from consumer.errors import SettingsError
-from consumer.generate import keyed_values
 from consumer.kafka.probe import probe_topics
 from consumer.kafka.producer import Outgoing, create_topic, open_producer
 from consumer.logs import configure_logging
 from consumer.record import TopicPartition
 from consumer.settings.sections import Settings
+from schemas.samples import keyed_values
 from schemas.wire import session_reader
 
 Counts = dict[TopicPartition, list[int]]

@@ -26,7 +26,7 @@ from consumer.kafka.probe import probe_topics
 from consumer.process.parts import make_decoder
 from consumer.process.signals import Signals
 from consumer.record import Position
-from consumer.redrive import Redrive, republishing, require_routes
+from consumer.redrive.run import Redrive, republishing, require_routes
 from consumer.routes.load import make_routes
 from consumer.routes.route import Route, enter_handlers
 from consumer.settings.sections import Settings, dead_letter_topics

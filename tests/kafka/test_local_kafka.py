@@ -23,7 +23,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from consumer.errors import LocalKafkaError
-from consumer.kafka import jars, local
+from consumer.kafka.local import jars
 from consumer.kafka.local.cluster import LocalKafka
 
 # aiokafka's classes have no annotations.
@@ -170,7 +170,7 @@ async def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def write_folder(folder: Path, *_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(folder))
 
-    monkeypatch.setattr(local, "write_folder", write_folder)
+    monkeypatch.setattr(cluster, "write_folder", write_folder)
     with pytest.raises(LocalKafkaError, match=f"the disk that holds {tmp_path}.* is full"):
         await LocalKafka(folder=tmp_path).__aenter__()
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from schemas.session import Session
 from schemas.wire import ConflictingSpellingsError, TwoSpellings, camel_case, session_reader
 
-SAMPLES = Path(__file__).parent.parent / "samples"
+SAMPLES = Path(__file__).parent.parent.parent / "samples"
 VALID = [line for line in (SAMPLES / "valid.jsonl").read_bytes().split(b"\n") if line]
 INVALID = [json.loads(line) for line in (SAMPLES / "invalid.jsonl").read_bytes().split(b"\n") if line]
 

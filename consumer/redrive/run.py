@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import structlog
 
-from consumer.bounded import Bounded, ends_of
 from consumer.dead_letters.cause import NO_ROUTE
 from consumer.dead_letters.filter import Filter
 from consumer.dead_letters.headers import read_context, split_headers
@@ -30,15 +29,16 @@ from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Tally
 from consumer.outcome import HaltReason
-from consumer.pace import Pace
 from consumer.partition.remedy import way_out
 from consumer.process.lifecycle import exit_if_stuck, guarded
 from consumer.record import Position, Record, TopicPartition
+from consumer.redrive.bounded_source import Bounded, ends_of
+from consumer.redrive.rate import Pace
 from consumer.routes.handler import Handler
 from consumer.routes.route import Route, matching
 from consumer.settings.sections import Settings
 
-log = structlog.get_logger("consumer.redrive")
+log = structlog.get_logger("consumer.redrive.run")
 
 LOOK_SECONDS = 0.1
 EMPTY_LOOKS = 100

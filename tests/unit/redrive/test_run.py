@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer import Retry
-from consumer.bounded import Bounded, ends_of
 from consumer.dead_letters.cause import Cause
 from consumer.dead_letters.headers import write_context
 from consumer.dead_letters.letter import Letter, Writer
 from consumer.errors import LetterDelayedError, LetterRefusedError, SettingsError
 from consumer.instructions import Pause
-from consumer.pace import Pace
 from consumer.partition.chunk import Chunk
 from consumer.record import Position, Record, TopicPartition
-from consumer.redrive import as_consumed, republishing, require_routes
+from consumer.redrive.bounded_source import Bounded, ends_of
+from consumer.redrive.rate import Pace
+from consumer.redrive.run import as_consumed, republishing, require_routes
 from consumer.settings.sections import DeadLetterSettings
 from tests.unit.delivery.source import KEY, MemorySource, a_chunk, a_record
 

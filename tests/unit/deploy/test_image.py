@@ -20,7 +20,7 @@ from consumer.settings.sources import PREFIX as ENVIRONMENT_PREFIX
 from consumer.settings.sources import load_settings
 from schemas.session import Session
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent.parent
 GRAFANA = ROOT / "deploy/grafana"
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
 

@@ -20,11 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import SettingsError
-from consumer.generate import sessions
 from consumer.handlers import jsonl
 from consumer.handlers.jsonl import JsonLines
 from consumer.routes.load import load_handler
 from consumer.settings.sections import RouteSettings
+from schemas.samples import sessions
 from schemas.session import Session
 from schemas.wire import session_reader
 
