@@ -7,7 +7,7 @@ import time
 from statistics import median
 
 from consumer.metrics.collector import DaemonCollector, exposition
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 
@@ -23,8 +23,8 @@ def scrape_cost(partitions: int, rounds: int = 30) -> dict[str, float]:
         each.lag.ends_at(5000, 1000, time.monotonic(), time.time())
         for number in range(20):
             each.lag.ages.note(1000 + number * 10, 1_700_000_000_000 + number, 0.0)
-    tally = Tally(["session-events"], ["voice", "chat", "all"])
-    collector = DaemonCollector(tally, lambda: owned, lambda: "running", lambda: STATES, 2000)
+    counters = Counters(["session-events"], ["voice", "chat", "all"])
+    collector = DaemonCollector(counters, lambda: owned, lambda: "running", lambda: STATES, 2000)
     spent, body = [], b""
     for _ in range(rounds):
         began = time.process_time()

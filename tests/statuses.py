@@ -11,7 +11,7 @@ from consumer.http.history import SAMPLES, Sample
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
 from consumer.observe.recent_failures import Failure
 from consumer.outcome import HaltReason
-from consumer.partition.remedy import HOLD_ENDS, split_way_out, way_out
+from consumer.partition.remedy import HOLD_ENDS, remedy, split_remedy
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka, Settings
 
@@ -36,8 +36,8 @@ def a_partition(number: int, topic: str = "session-events", **values: Any) -> Pa
 
 def a_halt(number: int, reason: HaltReason = HaltReason.CORRUPT_BATCH, topic: str = "session-events") -> HaltStatus:
     offset = 88_120 + number
-    said = way_out(Kafka(), TopicPartition(topic, number), reason, offset + 1)
-    return HaltStatus(topic, number, offset, reason.value, "a batch has a wrong checksum", *split_way_out(said))
+    said = remedy(Kafka(), TopicPartition(topic, number), reason, offset + 1)
+    return HaltStatus(topic, number, offset, reason.value, "a batch has a wrong checksum", *split_remedy(said))
 
 
 def a_hold(number: int, kind: str = "pause", route: str = "crm", **values: Any) -> HoldStatus:

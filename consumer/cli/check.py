@@ -19,7 +19,7 @@ from consumer.errors import ConsumerError, KafkaUnreachableError
 from consumer.kafka.client import connection_options
 from consumer.kafka.probe import probe_group, probe_topics
 from consumer.logs import configure_logging
-from consumer.routes.load import make_routes
+from consumer.routes.load import load_routes
 from consumer.routes.route import enter_handlers
 from consumer.settings.sections import LOG_EVERYTHING, Settings, dead_letter_topics
 
@@ -70,7 +70,7 @@ async def _handlers(settings: Settings) -> str:
     """Import and enter every handler, as the daemon would: a file that it could not write shows here."""
     connection_options(settings.kafka)  # TLS files
     async with contextlib.AsyncExitStack() as opened:
-        await enter_handlers(make_routes(settings, os.environ), opened)
+        await enter_handlers(load_routes(settings, os.environ), opened)
     return ", ".join(f"{each.name} → {each.handler}" for each in settings.routes or [LOG_EVERYTHING])
 
 

@@ -11,7 +11,7 @@ from consumer.cli.options import loaded
 from consumer.cli.progress import Progress
 from consumer.dead_letters.filter import Filter
 from consumer.dead_letters.headers import Context
-from consumer.dead_letters.inventory import Survey, read_passed
+from consumer.dead_letters.inventory import Inventory, read_passed
 from consumer.errors import SettingsError
 from consumer.kafka.probe import groups_offsets
 from consumer.kafka.scan import open_scan
@@ -30,12 +30,12 @@ def letter_settings(config: Path | None, overrides: tuple[str, ...]) -> Settings
     return settings
 
 
-async def survey_letters(settings: Settings, chosen: Filter, progress: Progress) -> Survey:
+async def take_inventory(settings: Settings, chosen: Filter, progress: Progress) -> Inventory:
     """Read how far redrives came, then all letters; the other way round one might seem home that has not been run."""
     kafka = msgspec.structs.replace(settings.kafka, topics=dead_letter_topics(settings))
     groups = await groups_offsets(kafka, Filter().group(kafka.group_id))
     passed = [read_passed(kafka.group_id, name, committed) for name, committed in groups.items()]
-    survey = Survey(chosen, settings.kafka.topics, [each for each in passed if each is not None])
+    inventory = Inventory(chosen, settings.kafka.topics, [each for each in passed if each is not None])
     async with open_scan(kafka) as scan:
         missing = sorted(set(kafka.topics) - {key.topic for key in scan.ends})
         if missing:
@@ -43,12 +43,12 @@ async def survey_letters(settings: Settings, chosen: Filter, progress: Progress)
         with progress.bar("reading", scan.total) as tell:
             count = 0
             async for key, raw in scan.records():
-                survey.add(key, raw)
+                inventory.add(key, raw)
                 count += 1
                 if count % TELL_EVERY == 0:
                     tell(scan.passed)
             tell(scan.total)
-        return survey
+        return inventory
 
 
 def told(context: Context, *, payload: bool = False) -> dict[str, Any]:
@@ -72,14 +72,16 @@ def plain(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-def print_counts(progress: Progress, survey: Survey) -> None:
+def print_counts(progress: Progress, inventory: Inventory) -> None:
     """Print how many letters are left and home, and say what else there is."""
-    rows = [(*(plain(each) for each in kind), f"{left:,}", f"{home:,}") for *kind, left, home in survey.table()]
+    rows = [(*(plain(each) for each in kind), f"{left:,}", f"{home:,}") for *kind, left, home in inventory.table()]
     if rows:
         progress.table([("topic", "route", "reason", "left", "home"), *rows])
     else:
         progress.print("no dead letters")
-    if survey.foreign:
-        progress.say(f"{survey.foreign:,} more records there do not say which record they were; they are left alone")
-    if survey.elsewhere:
-        progress.say(f"{survey.elsewhere:,} more letters there are of topics outside kafka.topics; they are left alone")
+    if inventory.foreign:
+        progress.say(f"{inventory.foreign:,} more records there do not say which record they were; they are left alone")
+    if inventory.elsewhere:
+        progress.say(
+            f"{inventory.elsewhere:,} more letters there are of topics outside kafka.topics; they are left alone"
+        )

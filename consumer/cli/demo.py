@@ -27,7 +27,7 @@ from consumer.outcome import Outcome
 from consumer.process.daemon import Daemon
 from consumer.record import Record, TopicPartition
 from consumer.routes.handler import bind_handler
-from consumer.routes.load import make_routes
+from consumer.routes.load import load_routes
 from consumer.routes.route import Route
 from consumer.settings.sections import Delivery, Http, Kafka, Log, RouteSettings, Settings, dead_letter_topics
 from schemas.samples import keyed_values
@@ -95,7 +95,7 @@ async def _demo(events: int, folder: Path, stays: bool, as_json: bool, progress:
         async with open_producer(settings.kafka, TOPIC) as producer:
             await _produce(producer, events, progress)
             ledger = Ledger()
-            routes = [*make_routes(settings, {}), Route("count", None, bind_handler(ledger, "demo"))]
+            routes = [*load_routes(settings, {}), Route("count", None, bind_handler(ledger, "demo"))]
             daemon = Daemon(settings, routes)
             show = _Show(daemon, ledger, producer, settings)
             async with _running(daemon) as running:
@@ -200,12 +200,12 @@ class _Show:
         short = 0
         for route in self._settings.routes:
             lines = Path(route.options["path"]).read_bytes().count(b"\n")
-            short += max(0, self._daemon.tally.outcomes[route.name, Outcome.HANDLED] - lines)
+            short += max(0, self._daemon.counters.outcomes[route.name, Outcome.HANDLED] - lines)
         return short
 
     def _outcomes(self) -> dict[str, dict[str, int]]:
         routes: dict[str, dict[str, int]] = {}
-        for (route, outcome), count in self._daemon.tally.outcomes.items():
+        for (route, outcome), count in self._daemon.counters.outcomes.items():
             if count or route != "none":
                 routes.setdefault(route, {})[outcome.value] = count
         return routes

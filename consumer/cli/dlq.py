@@ -11,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-from consumer.cli.dead_letters import letter_settings, plain, print_counts, survey_letters, told
+from consumer.cli.dead_letters import letter_settings, plain, print_counts, take_inventory, told
 from consumer.cli.filters import EPOCH, filters
 from consumer.cli.options import settings_options
 from consumer.cli.progress import Progress
@@ -56,21 +56,21 @@ def list_letters(
     """
     settings = letter_settings(config, overrides)
     progress = Progress()
-    survey = asyncio.run(until_signal(survey_letters(settings, chosen, progress)))
-    if survey is None:
+    inventory = asyncio.run(until_signal(take_inventory(settings, chosen, progress)))
+    if inventory is None:
         progress.say("stopped before all letters were read: nothing is counted")
         return
     if singly:
-        for each in survey.found:
+        for each in inventory.found:
             if not each.home:
                 progress.print(_line(each.place, each.context, as_json=as_json))
     elif as_json:
         names = ("topic", "route", "reason", "left", "home")
-        rows = [dict(zip(names, row, strict=True)) for row in survey.table()]
-        others = {"foreign": survey.foreign, "elsewhere": survey.elsewhere}
+        rows = [dict(zip(names, row, strict=True)) for row in inventory.table()]
+        others = {"foreign": inventory.foreign, "elsewhere": inventory.elsewhere}
         progress.print(msgspec.json.encode({"letters": rows, **others}).decode())
     else:
-        print_counts(progress, survey)
+        print_counts(progress, inventory)
 
 
 def _line(place: Position, context: Context, *, as_json: bool) -> str:

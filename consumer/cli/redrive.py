@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from consumer.cli.dead_letters import letter_settings, print_counts, survey_letters
+from consumer.cli.dead_letters import letter_settings, print_counts, take_inventory
 from consumer.cli.filters import filters
 from consumer.cli.options import require_rate, settings_options
 from consumer.cli.progress import Progress
@@ -27,7 +27,7 @@ from consumer.process.parts import make_decoder
 from consumer.process.signals import Signals
 from consumer.record import Position
 from consumer.redrive.run import Redrive, republishing, require_routes
-from consumer.routes.load import make_routes
+from consumer.routes.load import load_routes
 from consumer.routes.route import Route, enter_handlers
 from consumer.settings.sections import Settings, dead_letter_topics
 
@@ -76,7 +76,7 @@ def redrive(
     chosen = msgspec.structs.replace(chosen, max_redrives=max_redrives)
     if len(chosen.as_text()) > METADATA_BYTES:
         raise click.UsageError("so many filters cannot be kept with the offsets; choose fewer at a time")
-    routes = [] if to_topic else make_routes(settings, os.environ)
+    routes = [] if to_topic else load_routes(settings, os.environ)
     for name in {*chosen.routes} - {NO_ROUTE} if routes else ():
         names = [route.name for route in routes]
         if name not in names:
@@ -99,15 +99,17 @@ async def _redrive(
     dry_run: bool,
 ) -> int:
     """Return how many failed again."""
-    survey = await until_signal(survey_letters(settings, chosen, progress))
-    if survey is None:
+    inventory = await until_signal(take_inventory(settings, chosen, progress))
+    if inventory is None:
         progress.say("stopped before all letters were read: nothing was run")
         return 0
     if dry_run:
-        print_counts(progress, survey)
-    if survey.capped:
-        progress.say(f"{survey.capped:,} letters failed again {chosen.max_redrives} times; --max-redrives lets them in")
-    to_run = survey.to_run
+        print_counts(progress, inventory)
+    if inventory.capped:
+        progress.say(
+            f"{inventory.capped:,} letters failed again {chosen.max_redrives} times; --max-redrives lets them in"
+        )
+    to_run = inventory.to_run
     if not to_topic:
         require_routes(to_run, [route.name for route in routes])
     if not to_run:

@@ -17,7 +17,7 @@ from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.process.daemon import Daemon
 from consumer.process.signals import Signals
-from consumer.routes.load import make_routes
+from consumer.routes.load import load_routes
 from consumer.routes.route import Route
 from consumer.settings.sections import Settings
 
@@ -40,7 +40,7 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
 
 async def run_daemon(settings: Settings) -> None:
     """Run one daemon; a first signal drains it."""
-    with traced(settings, make_routes(settings, os.environ)) as routes:
+    with traced(settings, load_routes(settings, os.environ)) as routes:
         daemon = Daemon(settings, routes)
         with Signals(daemon.stop, settings.delivery.drain_seconds):
             await daemon.run()

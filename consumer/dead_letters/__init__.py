@@ -1,1 +1,1 @@
-"""Dead letters as plain values: why a record became one, what its headers say, and which were redriven. No client, no clock."""
+"""Dead letters as plain values: their causes, headers, filters and inventory. No client, no clock."""

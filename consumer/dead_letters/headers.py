@@ -1,4 +1,4 @@
-"""The headers behind a dead letter's own: why it was written, in Kafka Connect's or Spring's dialect and always in ours."""
+"""The headers that say why a letter was written: in Kafka Connect's or Spring's dialect, and always in ours."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Found(NamedTuple):
     """Whether it would, had the letter not failed so often."""
 
 
-class Survey:
+class Inventory:
     """Every letter, counted once for each record and route, however often it was written.
 
     Letters are written at least once, so a kill may leave two of the same. Memory grows with the number of letters.

@@ -10,11 +10,11 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from consumer.delivery.dispatch import awaited
-from consumer.delivery.failure import Settler, Trouble, Verdict
+from consumer.delivery.failure import FailedCall, FailureHandler, Verdict
 from consumer.delivery.fast_loop import needs_awaiting
 from consumer.errors import DecodeError, HandlerFailedError
 from consumer.instructions import Reject
-from consumer.observe.counters import RouteTally
+from consumer.observe.counters import RouteCounters
 from consumer.partition.chunk import Chunk
 from consumer.record import Record
 from consumer.routes.route import Route
@@ -43,8 +43,8 @@ class RouteBatch:
     def __init__(
         self,
         route: Route,
-        settler: Settler,
-        counts: RouteTally,
+        failure_handler: FailureHandler,
+        counts: RouteCounters,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         done: Callable[[], None],
         chosen: Callable[[Any], tuple[Any, Sequence[Route]]],
@@ -55,8 +55,8 @@ class RouteBatch:
         """Records in the making and in the call under way."""
         self.bytes = 0
         self._route = route
-        self._settler = settler
-        self._partition = settler.partition
+        self._failure_handler = failure_handler
+        self._partition = failure_handler.partition
         self._counts = counts
         self._spawn = spawn
         self._done = done
@@ -78,7 +78,7 @@ class RouteBatch:
 
     def reads_from(self, chunk: Chunk) -> None:
         """Note where the next records come from: a batch that fails reads them again, as nothing is kept of them."""
-        self._reading = [chunk.again] if chunk.again is not None else []
+        self._reading = [chunk.reread] if chunk.reread is not None else []
         self._readers = [*self._readers, *self._reading] if self.events else self._reading
 
     def chunk_ended(self) -> None:
@@ -90,7 +90,7 @@ class RouteBatch:
     def add(self, event: Any, raw: Any) -> None:
         """Take one event; when it fills the batch the handler is called, or waits for the call under way.
 
-        The flat loop (``stretch.py``) does the same by itself, without a call an event.
+        The flat loop (``fast_loop.py``) does the same by itself, without a call an event.
         """
         if not self.events:
             self.begin(raw.offset)
@@ -202,50 +202,50 @@ class RouteBatch:
     async def _settle(self, made: Made, first_failure: HandlerFailedError) -> bool:
         """Bring every record of a failed batch to its outcome; False when the partition ended first."""
         failed: HandlerFailedError | None = first_failure
-        left = made.raws or self._read_again(made)
-        trouble = self._trouble(made.first)
+        left = made.raws or self._reread(made)
+        failed_call = self._failed_call(made.first)
         try:
             while failed is not None and not self._partition.over:
                 rejected = _rejected(failed, len(left))
                 if rejected:
-                    trouble.rejects()
+                    failed_call.rejects()
                     for index in sorted(rejected):
-                        if not await self._settler.bury(left[index], trouble.cause(failed, "rejected")):
+                        if not await self._failure_handler.bury(left[index], failed_call.cause(failed, "rejected")):
                             return False
                     left = [raw for index, raw in enumerate(left) if index not in rejected]
                     await self._others_unpaused()
                 else:
-                    verdict = await trouble.meet(failed.error)
+                    verdict = await failed_call.meet(failed.error)
                     if verdict is Verdict.ENDED:
                         return False
                     if verdict is Verdict.DEAD_LETTER:
                         return await self._settle_singly(left)
                 failed = await self._call_again(left) if left else None
         finally:
-            trouble.end()
+            failed_call.end()
         return failed is None
 
     async def _settle_singly(self, raws: list[Any]) -> bool:
         """Call the handler with each record alone; only those that fail alone become dead letters."""
         for raw in raws:
-            trouble = self._trouble(raw.offset, attempts=1)
+            failed_call = self._failed_call(raw.offset, attempts=1)
             try:
                 await self._others_unpaused()
                 while (failed := await self._call_again([raw])) is not None:
-                    verdict = await trouble.meet(failed.error)
+                    verdict = await failed_call.meet(failed.error)
                     if verdict is Verdict.CALL_AGAIN:
                         continue
-                    if verdict is Verdict.ENDED or not await self._settler.bury(raw, trouble.cause(failed)):
+                    if verdict is Verdict.ENDED or not await self._failure_handler.bury(raw, failed_call.cause(failed)):
                         return False
                     break
             finally:
-                trouble.end()
+                failed_call.end()
         return True
 
     async def _others_unpaused(self) -> None:
         """Wait for what others say Pause for, before a call that has not waited."""
         if self._partition.pausing:
-            await self._settler.lane.wait(0.0, own_pause=False, place=False)
+            await self._failure_handler.gate.wait(0.0, own_pause=False, place=False)
 
     async def _call_again(self, raws: list[Any]) -> HandlerFailedError | None:
         """Call the handler with records decoded anew, as it may have changed the events; return how it failed."""
@@ -253,7 +253,7 @@ class RouteBatch:
         rest, failed = self._begin_call(events, raws)
         return failed or await self._end_call(rest, len(raws))
 
-    def _read_again(self, made: Made) -> list[Any]:
+    def _reread(self, made: Made) -> list[Any]:
         """Find the raw records of a batch once more, where its chunks came from."""
         found: list[Any] = []
         for raw in chain.from_iterable(map(_readable, made.readers)):
@@ -270,8 +270,8 @@ class RouteBatch:
         except DecodeError:
             return False
 
-    def _trouble(self, offset: int, attempts: int | None = None) -> Trouble:
-        return Trouble(self._settler, self._route.name, offset, of_batch=True, attempts=attempts)
+    def _failed_call(self, offset: int, attempts: int | None = None) -> FailedCall:
+        return FailedCall(self._failure_handler, self._route.name, offset, of_batch=True, attempts=attempts)
 
 
 def _rejected(failed: HandlerFailedError, count: int) -> set[int]:

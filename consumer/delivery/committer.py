@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import structlog
 
 from consumer.errors import place_of
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 
@@ -40,13 +40,13 @@ class Committer:
         self,
         commits: Commits,
         flushes: Mapping[str, Callable[[], Awaitable[None]]],
-        tally: Tally,
+        counters: Counters,
         tasks: asyncio.TaskGroup,
     ) -> None:
         """``flushes`` are by route."""
         self._commits = commits
         self._flushes = flushes
-        self._tally = tally
+        self._counters = counters
         self._tasks = tasks
         self._under_way: asyncio.Task[None] | None = None
         self._flushing: str | None = None
@@ -98,7 +98,7 @@ class Committer:
             return None
         given_up = self._flushing
         log.warning("commit given up: it took too long", flushing=given_up)
-        self._tally.commits["failed"] += 1
+        self._counters.commits["failed"] += 1
         self._under_way.cancel()
         await asyncio.wait([self._under_way], timeout=CANCEL_SECONDS)
         return given_up
@@ -109,10 +109,10 @@ class Committer:
             return
         began = time.monotonic()
         result = await self._commits.commit(noted)
-        self._tally.commit_seconds.observe(time.monotonic() - began)
-        self._tally.commits[result] += 1
+        self._counters.commit_seconds.observe(time.monotonic() - began)
+        self._counters.commits[result] += 1
         if result == "ok":
-            self._tally.last_commit_timestamp = time.time()
+            self._counters.last_commit_timestamp = time.time()
             for partition in partitions:
                 if partition.key in noted:
                     partition.commit(noted[partition.key])
@@ -127,7 +127,7 @@ class Committer:
                 if isinstance(error, asyncio.CancelledError) and epoch != self._epoch:
                     raise  # ours; any other is the flush's own
                 log.warning("flush failed; nothing is committed until it works", route=route, why=place_of(error))
-                self._tally.commits["failed"] += 1
+                self._counters.commits["failed"] += 1
                 self._flush_failed = True
                 return False
             finally:

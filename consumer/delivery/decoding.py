@@ -13,7 +13,7 @@ from consumer.errors import DecodeError
 class Decoder:
     """Decodes values of one event type; owned by the engine.
 
-    ``first`` is msgspec's own decoder, for loops that look at the size and catch what it raises themselves; ``again``
+    ``first`` is msgspec's own decoder, for loops that look at the size and catch what it raises themselves; ``reread``
     is for what it refused. ``decode`` is both in one, for everybody else.
 
     msgspec raises RecursionError on deep nesting and UnicodeDecodeError on bad UTF-8, neither of which is its own
@@ -25,7 +25,7 @@ class Decoder:
         self.max_record_bytes = max_record_bytes
         self._second = second
 
-    def again(self, value: bytes) -> Any:
+    def reread(self, value: bytes) -> Any:
         """Read a value that ``first`` refused, or say why it is no event: its size, the kind of error, the field."""
         size = len(value)
         if size > self.max_record_bytes:
@@ -46,7 +46,7 @@ class Decoder:
                 return self.first(value)
             except Exception:  # noqa: S110 - the second reading says what is wrong, if anything is
                 pass
-        return self.again(value)
+        return self.reread(value)
 
 
 def _field_of(error: Exception) -> str:

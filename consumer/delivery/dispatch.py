@@ -1,7 +1,7 @@
 """From a raw record to its handlers' calls: decoded, matched, called in the order of the routes.
 
 Made once a partition, with everything that does not change bound into closures. A record whose handlers do not wait is
-done when the function returns: no task, no coroutine, no queue. Where nobody can wait at all ``stretch.py`` is faster.
+done when the function returns: no task, no coroutine, no queue. Where nothing can wait, ``fast_loop.py`` is faster.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from consumer.delivery.decoding import Decoder
 from consumer.delivery.fast_loop import needs_awaiting
 from consumer.errors import HandlerFailedError
-from consumer.observe.counters import RouteTally, Tally
+from consumer.observe.counters import Counters, RouteCounters
 from consumer.partition.state import Partition
 from consumer.record import Record, TopicPartition
 from consumer.routes.route import Route, is_single, matching
@@ -45,12 +45,12 @@ Choose = Callable[[TopicPartition, Any], Choice | None]
 """Takes a partition and a raw record of it; returns how its routes are chosen, or None when it is not even decoded."""
 
 
-class Step(NamedTuple):
+class RouteCall(NamedTuple):
     """One route of one partition."""
 
     name: str
     call: Call
-    counts: RouteTally
+    counts: RouteCounters
 
 
 class Calls(NamedTuple):
@@ -60,7 +60,7 @@ class Calls(NamedTuple):
     early: Callable[[Any], Callable[[], Awaitable[Any] | None]]
     """Takes a raw record that cannot be called yet; returns what calls it later. Its batches get it at once: they are
     in the order in which records are pulled, also where calls overtake each other. Raises DecodeError."""
-    again: Callable[[Any, str, bool], Coroutine[Any, Any, None]]
+    retry: Callable[[Any, str, bool], Coroutine[Any, Any, None]]
     """Calls a record's route once more and those behind it, or (True) only those; decoded anew, as a handler may have
     changed its event. Counts for itself; raises DecodeError or HandlerFailedError."""
     chosen: Callable[[Any], tuple[Any, Sequence[Route]]]
@@ -71,7 +71,7 @@ def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
     routes: Sequence[Route],
     decoder: Decoder,
     partition: Partition,
-    tally: Tally,
+    counters: Counters,
     batches: Mapping[str, Batch],
     unmatched: Unmatched,
     choose: Choose | None = None,
@@ -79,13 +79,13 @@ def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
     """Make them for one partition; ``choose`` replaces the routes' matches."""
     key, monotonic = partition.key, time.monotonic
     steps = {
-        route.name: Step(route.name, _make_call(route, key, counts, batches.get(route.name)), counts)
+        route.name: RouteCall(route.name, _make_call(route, key, counts, batches.get(route.name)), counts)
         for route in routes
-        for counts in [tally.routes[route.name]]
+        for counts in [counters.routes[route.name]]
     }
 
     def skip(raw: Any) -> None:
-        tally.skipped += 1
+        counters.skipped += 1
         if raw.value is not None:
             unmatched(raw.offset)
 
@@ -98,7 +98,7 @@ def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
         event = None if raw.value is None else decoder.decode(raw.value)
         return event, choice(event)
 
-    def collected(raw: Any) -> tuple[Any, list[Step]]:
+    def collected(raw: Any) -> tuple[Any, list[RouteCall]]:
         event, found = chosen(raw)
         if not found:
             skip(raw)
@@ -118,7 +118,7 @@ def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
         event, found = collected(raw)
         return begin(found, event, raw)
 
-    def begin(found: Sequence[Step], event: Any, raw: Any) -> Awaitable[Any] | None:
+    def begin(found: Sequence[RouteCall], event: Any, raw: Any) -> Awaitable[Any] | None:
         began = monotonic()
         for index, (name, call, counts) in enumerate(found):
             try:
@@ -131,15 +131,15 @@ def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
                 return in_turn(rest, name, found[index + 1 :], event, raw)
         return None
 
-    async def in_turn(rest: Awaitable[Any], name: str, others: Sequence[Step], event: Any, raw: Any) -> None:
-        await awaited(rest, name, tally.routes[name], partition)
+    async def in_turn(rest: Awaitable[Any], name: str, others: Sequence[RouteCall], event: Any, raw: Any) -> None:
+        await awaited(rest, name, counters.routes[name], partition)
         if partition.over and others:  # it would not be cancelled: the record is its next owner's by now
             raise asyncio.CancelledError
         following = begin(others, event, raw)
         if following is not None:
             await following
 
-    async def again(raw: Any, name: str, behind: bool) -> None:
+    async def retry(raw: Any, name: str, behind: bool) -> None:
         event, routes_of = chosen(raw)
         found = [steps[route.name] for route in routes_of if not route.handler.takes_batches]
         first = next(index for index, step in enumerate(found) if step.name == name)
@@ -150,12 +150,12 @@ def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
     if is_single(routes) and choose is None:
         dispatch = _one(routes[0], steps[routes[0].name].call, decoder, skip)
         later = early if routes[0].handler.takes_batches else lambda raw: lambda: dispatch(raw)
-        return Calls(dispatch, later, again, chosen)
-    return Calls(at_once, early, again, chosen)
+        return Calls(dispatch, later, retry, chosen)
+    return Calls(at_once, early, retry, chosen)
 
 
 def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]) -> Dispatch:
-    matches, first, again, max_bytes = route.matches, decoder.first, decoder.again, decoder.max_record_bytes
+    matches, first, reread, max_bytes = route.matches, decoder.first, decoder.reread, decoder.max_record_bytes
     handle = route.handler.call
     bare = route.handler.is_async and not route.handler.wants_record and not route.handler.takes_batches
 
@@ -163,9 +163,9 @@ def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]
         value = raw.value
         if value is not None:
             try:
-                event = first(value) if len(value) <= max_bytes else again(value)
+                event = first(value) if len(value) <= max_bytes else reread(value)
             except Exception:
-                event = again(value)
+                event = reread(value)
             if matches is None or matches(event):
                 # Calling a coroutine function runs nothing yet, so it cannot raise.
                 return handle(event) if bare else call(event, raw)
@@ -175,7 +175,7 @@ def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]
     return dispatch
 
 
-def _make_call(route: Route, key: TopicPartition, counts: RouteTally, batch: Batch | None) -> Call:
+def _make_call(route: Route, key: TopicPartition, counts: RouteCounters, batch: Batch | None) -> Call:
     """Make the call of one route; a plain function's is counted, an async one's is returned to be awaited."""
     if batch is not None:
         return batch.add
@@ -199,7 +199,7 @@ def _make_call(route: Route, key: TopicPartition, counts: RouteTally, batch: Bat
 
 
 def _make_use(
-    call: Callable[..., Any], name: str, key: TopicPartition, counts: RouteTally, *, wants_record: bool
+    call: Callable[..., Any], name: str, key: TopicPartition, counts: RouteCounters, *, wants_record: bool
 ) -> Call:
     """Make the call of a plain function: counted, and whatever it raises says which route failed."""
     topic, partition = key
@@ -234,7 +234,7 @@ def _make_use(
 async def awaited(
     result: Awaitable[Any],
     name: str,
-    counts: RouteTally,
+    counts: RouteCounters,
     partition: Partition,
     took: Callable[[float], None] | None = None,
 ) -> None:

@@ -16,12 +16,12 @@ from consumer.delivery.committer import Commits, Committer
 from consumer.delivery.decoding import Decoder
 from consumer.delivery.dispatch import Choose, make_dispatch
 from consumer.delivery.failure import Failures, Letters
-from consumer.delivery.fast_loop import Run, Way, make_stretch
+from consumer.delivery.fast_loop import CallTarget, FastLoop, make_fast_loop
 from consumer.delivery.fuse import Fuse
 from consumer.delivery.lanes import Intake, Lanes
 from consumer.delivery.turns import Turns
 from consumer.errors import ConsumerError, PartitionHaltedError, StuckCallError, place_of
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.observe.watchdog import Vital
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt
@@ -42,7 +42,7 @@ WARN_UNMATCHED_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
 
-WayOut = Callable[[TopicPartition, HaltReason, int], str]
+Remedy = Callable[[TopicPartition, HaltReason, int], str]
 """Takes a halted partition, its reason and the offset with which it could go on; returns what a person may run."""
 
 
@@ -73,30 +73,30 @@ class Engine:
         decoder: Decoder,
         routes: Sequence[Route],
         delivery: Delivery,
-        tally: Tally,
+        counters: Counters,
         tasks: asyncio.TaskGroup,
         fail: Callable[[Exception], None],
         retry: RetrySettings = RetrySettings(),  # noqa: B008 - never changes
         dead_letter: DeadLetterSettings = DeadLetterSettings(),  # noqa: B008
         letters: Letters | None = None,
-        way_out: WayOut = lambda _key, _reason, _offset: "",
+        remedy: Remedy = lambda _key, _reason, _offset: "",
         choose: Choose | None = None,
     ) -> None:
-        """``choose`` replaces the routes' matches; ``way_out`` says how a halted partition goes on."""
+        """``choose`` replaces the routes' matches; ``remedy`` says how a halted partition goes on."""
         self.stuck_calls = 0
         self._source = source
         self._decoder = decoder
         self._routes = routes
         self._delivery = delivery
-        self._tally = tally
+        self._counters = counters
         self._tasks = tasks
         self._fail = fail
-        self._way_out = way_out
+        self._remedy = remedy
         self._choose = choose
         fuse = Fuse(dead_letter.limit_ratio, dead_letter.limit_window_records)
         self._failures = Failures(retry, letters, fuse, self._halt, self._halt_all)
         self._turns = Turns()
-        self._committer = Committer(source, _flushes(routes), tally, tasks)
+        self._committer = Committer(source, _flushes(routes), counters, tasks)
         self._commit_seconds = max([delivery.commit_interval_seconds, *(r.handler.flush_seconds for r in routes)])
         self._lanes: dict[TopicPartition, Lanes] = {}
         self._outlived: list[Lanes] = []
@@ -168,37 +168,43 @@ class Engine:
         self._doubtful = doubtful
         log.warning("not heard by the group for a session" if doubtful else "heard by the group again")
         for lanes in self._lanes.values():
-            lanes.waits.doubt(doubtful=doubtful)
+            lanes.gate.doubt(doubtful=doubtful)
 
     def _begin(self, partition: Partition) -> Lanes:
-        key, tally, routes = partition.key, self._tally, self._routes
+        key, counters, routes = partition.key, self._counters, self._routes
         single = is_single(routes) and self._choose is None
-        only = (routes[0].name, tally.routes[routes[0].name]) if single else None
+        only = (routes[0].name, counters.routes[routes[0].name]) if single else None
         begin_task = partial(self._begin_task, partition)
-        lanes = Lanes(partition, self._source, self._delivery, self._turns, tally, begin_task, self._failures)
+        lanes = Lanes(partition, self._source, self._delivery, self._turns, counters, begin_task, self._failures)
         max_bytes = max(1, self._delivery.max_in_flight_bytes // 2)
         batches = {
             route.name: RouteBatch(
-                route, lanes.settler, tally.routes[route.name], lanes.spawn, lanes.waits.wake, lanes.chosen, max_bytes
+                route,
+                lanes.failure_handler,
+                counters.routes[route.name],
+                lanes.spawn,
+                lanes.gate.wake,
+                lanes.chosen,
+                max_bytes,
             )
             for route in routes
             if route.handler.takes_batches
         }
-        calls = make_dispatch(routes, self._decoder, partition, tally, batches, self._unmatched(key), self._choose)
-        stretch = self._make_stretch(key, batches) if single else None
+        calls = make_dispatch(routes, self._decoder, partition, counters, batches, self._unmatched(key), self._choose)
+        fast_loop = self._make_fast_loop(key, batches) if single else None
         # A call of an earlier epoch that would not end, cancelled or not, still works on this partition.
         earlier = [task for old in self._outlived if old.partition.key == key for task in old.tasks]
-        lanes.begin(calls, stretch, list(batches.values()), only, earlier)
+        lanes.begin(calls, fast_loop, list(batches.values()), only, earlier)
         return lanes
 
-    def _make_stretch(self, key: TopicPartition, batches: Mapping[str, RouteBatch]) -> Run | None:
+    def _make_fast_loop(self, key: TopicPartition, batches: Mapping[str, RouteBatch]) -> FastLoop | None:
         """Make the flat loop where nobody waits between two records: a plain function, or batches."""
-        (route,), tally = self._routes, self._tally
+        (route,), counters = self._routes, self._counters
         handler, unmatched = route.handler, self._unmatched(key)
         if handler.is_async and not handler.takes_batches:
             return None
-        way = Way(handler.call, handler.wants_record, batches.get(route.name))
-        return make_stretch(route.name, key, way, route.matches, self._decoder, tally, unmatched)
+        target = CallTarget(handler.call, handler.wants_record, batches.get(route.name))
+        return make_fast_loop(route.name, key, target, route.matches, self._decoder, counters, unmatched)
 
     def _begin_task(self, partition: Partition, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Begin a task of a partition; an error of ours in it drains the daemon, where the task group would kill it.
@@ -266,9 +272,9 @@ class Engine:
         if running:
             log.warning("calls abandoned", calls=len(running), seconds=self._delivery.drain_seconds)
             if is_single(self._routes):
-                self._tally.routes[self._routes[0].name].abandoned += len(running)
+                self._counters.routes[self._routes[0].name].abandoned += len(running)
             else:
-                for counts in self._tally.routes.values():
+                for counts in self._counters.routes.values():
                     counts.abandoned += counts.waiting
             for task in running:
                 task.cancel()
@@ -288,10 +294,10 @@ class Engine:
         if partition.halt is not None:
             return
         key = partition.key
-        way_out = self._way_out(key, reason, next_offset)
-        partition.stop_at(Halt(reason, offset, explanation, way_out))
+        remedy = self._remedy(key, reason, next_offset)
+        partition.stop_at(Halt(reason, offset, explanation, remedy))
         if key in self._lanes and self._lanes[key].partition is partition:
-            self._lanes[key].waits.wake()
+            self._lanes[key].gate.wake()
         log.error(
             "partition halted",
             topic=key.topic,
@@ -299,11 +305,11 @@ class Engine:
             offset=offset,
             reason=reason.value,
             why=explanation,
-            way_out=way_out,
+            remedy=remedy,
         )
         if self._delivery.on_halt == "exit":
             where = f"topic {key.topic}, partition {key.partition}, offset {offset}"
-            self._fail(PartitionHaltedError(f"{where}: {explanation}; {way_out}"))
+            self._fail(PartitionHaltedError(f"{where}: {explanation}; {remedy}"))
 
     def _halt_all(self, reason: HaltReason, explanation: str) -> None:
         for lanes in list(self._lanes.values()):
@@ -326,11 +332,11 @@ class Engine:
         What a slow partition does not take stays in the client's buffer, and the client fetches no more of it.
         """
         while not self._stopping:
-            self._tally.last_poll_timestamp = time.time()
+            self._counters.last_poll_timestamp = time.time()
             await self._source.wait([key for key, lanes in self._lanes.items() if lanes.idle], POLL_SECONDS)
             for key, lanes in self._lanes.items():
                 if lanes.idle and self._source.ready(key):
-                    lanes.waits.wake()
+                    lanes.gate.wake()
 
     async def commit_forever(self) -> None:
         """Commit what is done, once each interval."""

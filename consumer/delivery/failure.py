@@ -16,10 +16,11 @@ import structlog
 
 from consumer.dead_letters.cause import NO_ROUTE, Cause, class_name
 from consumer.delivery.fuse import Fuse
+from consumer.delivery.gate import Gate
 from consumer.delivery.retry import Attempts
 from consumer.errors import DecodeError, HandlerFailedError, LetterDelayedError, LetterRefusedError, place_of
 from consumer.logs import Sparingly
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Hold
 from consumer.partition.state import Partition
@@ -30,19 +31,6 @@ log = Sparingly(structlog.get_logger("consumer.delivery.failure"))
 
 SLOW_LETTER_SECONDS = 2.0
 """A letter that takes longer shows as a hold, and is given up at a stop."""
-
-
-class Lane(Protocol):
-    """The lanes of a partition, as seen from a record that waits in them."""
-
-    async def wait(self, seconds: float, *, own_pause: bool, place: bool) -> bool:
-        """Wait, and then until no other record pauses the partition; False at once when the partition has ended."""
-
-    async def ended_before(self, task: asyncio.Task[None]) -> bool:
-        """Wait for a task or the partition's end; whether that came first."""
-
-    def unpaused(self) -> None:
-        """Say that a pause is over."""
 
 
 class Letters(Protocol):
@@ -72,46 +60,50 @@ class Verdict(Enum):
     ENDED = "the partition has ended: the record stays undone"
 
 
-class Settler:
+class FailureHandler:
     """Settles what failed in one partition; as long-lived as its lanes."""
 
     def __init__(
         self,
         partition: Partition,
-        lane: Lane,
+        gate: Gate,
         failures: Failures,
-        tally: Tally,
-        again: Callable[[Any, str, bool], Coroutine[Any, Any, None]],
+        counters: Counters,
+        retry: Callable[[Any, str, bool], Coroutine[Any, Any, None]],
     ) -> None:
-        """``again`` calls a record's route once more and those behind it, or only those (``dispatch.py``)."""
+        """``retry`` calls a record's route once more and those behind it, or only those (``dispatch.py``)."""
         self.partition = partition
-        self.lane = lane
-        self.tally = tally
+        self.gate = gate
+        self.counters = counters
         self.retry = failures.retry
         self._failures = failures
-        self._again = again
+        self._retry = retry
 
     async def settle(self, raw: Any, failed: DecodeError | HandlerFailedError) -> bool:
         """Bring a record to its outcome on all its routes; False when the partition ended first."""
-        trouble: Trouble | None = None
+        failed_call: FailedCall | None = None
         try:
             while isinstance(failed, HandlerFailedError):
-                if trouble is None or trouble.route != failed.route:
-                    trouble = trouble.followed_by(failed.route) if trouble else Trouble(self, failed.route, raw.offset)
-                verdict = await trouble.meet(failed.error)
+                if failed_call is None or failed_call.route != failed.route:
+                    failed_call = (
+                        failed_call.followed_by(failed.route)
+                        if failed_call
+                        else FailedCall(self, failed.route, raw.offset)
+                    )
+                verdict = await failed_call.meet(failed.error)
                 over = verdict is Verdict.DEAD_LETTER
-                if verdict is Verdict.ENDED or (over and not await self.bury(raw, trouble.cause(failed))):
+                if verdict is Verdict.ENDED or (over and not await self.bury(raw, failed_call.cause(failed))):
                     return False
                 try:
-                    await self._again(raw, trouble.route, over)
+                    await self._retry(raw, failed_call.route, over)
                 except (DecodeError, HandlerFailedError) as following:
                     failed = following
                 else:
                     return True
         finally:
-            if trouble is not None:
-                trouble.end()
-        self.tally.decode_errors[self.partition.key.topic, failed.reason] += 1
+            if failed_call is not None:
+                failed_call.end()
+        self.counters.decode_errors[self.partition.key.topic, failed.reason] += 1
         cause = Cause(failed.reason, NO_ROUTE, 0, class_name(failed), str(failed))
         return await self.bury(failed.record or raw, cause)
 
@@ -121,21 +113,21 @@ class Settler:
         if failures.letters is None:
             self._halt_at(raw, f"{cause.message}; dead_letter.topic is empty, so there is nowhere for it to go")
             return False
-        if failures.fuse.blows(Position(*key, raw.offset), sum(self.tally.records_consumed.values())):
+        if failures.fuse.blows(Position(*key, raw.offset), sum(self.counters.records_consumed.values())):
             failures.halt_all(HaltReason.FUSE, f"too many records become dead letters; the last: {cause.message}")
             return False
         try:
             if not await self._write(failures.letters, raw, cause):
-                self.tally.of(cause.route).abandoned += 1
+                self.counters.of(cause.route).abandoned += 1
                 return False
         except LetterRefusedError as refused:
             self._halt_at(raw, f"{cause.message}; {refused}")
             return False
-        self.tally.of(cause.route).dead_lettered += 1
-        self.tally.dead_letters[key.topic, cause.reason] += 1
+        self.counters.of(cause.route).dead_lettered += 1
+        self.counters.dead_letters[key.topic, cause.reason] += 1
         log.warning("dead-lettered", **self._where(raw), **cause._asdict())
         where = Position(*key, raw.offset)
-        self.tally.failures.note(time.time(), cause.route, cause.reason, cause.message, where)
+        self.counters.failures.note(time.time(), cause.route, cause.reason, cause.message, where)
         return True
 
     async def _write(self, letters: Letters, raw: Any, cause: Cause) -> bool:
@@ -148,7 +140,7 @@ class Settler:
                 if not writing.done():
                     log.warning("a dead letter waits for Kafka", **self._where(raw))
                     with self.partition.holding(hold):
-                        if await self.lane.ended_before(writing):
+                        if await self.gate.ended_before(writing):
                             return False
                 if writing.cancelled():  # not by us; taken for a cancellation of ours it would end all work in silence
                     raise LetterDelayedError("its write was cancelled")
@@ -158,7 +150,7 @@ class Settler:
                 with self.partition.holding(hold):
                     # It calls nothing, so no pause concerns it; and what it waits for must not wait for it in turn.
                     seconds = attempts.after(ConnectionError()).wait or 0.0
-                    if not await self.lane.wait(seconds, own_pause=True, place=False):
+                    if not await self.gate.wait(seconds, own_pause=True, place=False):
                         return False
             else:
                 return True
@@ -173,73 +165,79 @@ class Settler:
         return {"topic": key.topic, "partition": key.partition, "offset": raw.offset}
 
 
-class Trouble:
-    """One route's trouble with one record or batch, from its first failed call to its outcome.
+class FailedCall:
+    """The failures of one route with one record or batch, from its first failed call to its outcome.
 
     While a handler says Pause, everything else of the partition waits for the same record to get through.
     """
 
     def __init__(
-        self, settler: Settler, route: str, offset: int, *, of_batch: bool = False, attempts: int | None = None
+        self,
+        failure_handler: FailureHandler,
+        route: str,
+        offset: int,
+        *,
+        of_batch: bool = False,
+        attempts: int | None = None,
     ) -> None:
         """Begin; ``attempts`` replaces the setting's, and a batch has no runner's place to leave while it waits."""
         self.route = route
-        policy = settler.retry
+        policy = failure_handler.retry
         self._attempts = Attempts(policy if attempts is None else msgspec.structs.replace(policy, attempts=attempts))
-        self._settler = settler
+        self._failure_handler = failure_handler
         self._place = not of_batch
         self._hold = Hold("error", route, offset, time.time())
         self._pausing = False
         self._reason = ""
-        settler.partition.holds.add(self._hold)
+        failure_handler.partition.holds.add(self._hold)
 
     def end(self) -> None:
         """Hold nothing up any more."""
-        self._settler.partition.holds.discard(self._hold)
+        self._failure_handler.partition.holds.discard(self._hold)
         self._pause(on=False)
 
-    def followed_by(self, route: str) -> Trouble:
-        """End, and begin the same record's trouble with the next route."""
+    def followed_by(self, route: str) -> FailedCall:
+        """End, and begin the same for the record's next route."""
         self.end()
-        return Trouble(self._settler, route, self._hold.offset)
+        return FailedCall(self._failure_handler, route, self._hold.offset)
 
     async def meet(self, error: BaseException) -> Verdict:
         """Count a failed call, and wait as long as it asks for."""
-        settler, attempt = self._settler, self._attempts.calls
+        failure_handler, attempt = self._failure_handler, self._attempts.calls
         # A call that the drain cancelled may say so with an error of its own: that is no reason for a letter, nor may
         # one that outlived its epoch bring others after it.
-        if settler.partition.over:
+        if failure_handler.partition.over:
             return Verdict.ENDED
-        step = self._attempts.after(error)
-        settler.tally.handler_errors[self.route, step.kind] += 1
-        self._hold.kind, self._reason = step.kind, step.reason
-        self._pause(on=step.kind == "pause")
-        if step.wait is None:
+        decision = self._attempts.after(error)
+        failure_handler.counters.handler_errors[self.route, decision.kind] += 1
+        self._hold.kind, self._reason = decision.kind, decision.reason
+        self._pause(on=decision.kind == "pause")
+        if decision.wait is None:
             return Verdict.DEAD_LETTER
         place = place_of(error)
         log.info(
             "a call failed; it is tried again",
-            partition=str(settler.partition.key),
+            partition=str(failure_handler.partition.key),
             offset=self._hold.offset,
             route=self.route,
             attempt=attempt,
-            kind=step.kind,
+            kind=decision.kind,
             error=place,
-            seconds=round(step.wait, 3),
+            seconds=round(decision.wait, 3),
         )
-        where = Position(*settler.partition.key, self._hold.offset)
-        settler.tally.failures.note(time.time(), self.route, step.kind, place, where)
+        where = Position(*failure_handler.partition.key, self._hold.offset)
+        failure_handler.counters.failures.note(time.time(), self.route, decision.kind, place, where)
         # One that is raised again and again collects a longer traceback each time, and all that its frames hold.
         BaseException.with_traceback(error, None)
-        if not await settler.lane.wait(step.wait, own_pause=self._pausing, place=self._place):
-            settler.tally.of(self.route).abandoned += 1
+        if not await failure_handler.gate.wait(decision.wait, own_pause=self._pausing, place=self._place):
+            failure_handler.counters.of(self.route).abandoned += 1
             return Verdict.ENDED
-        settler.tally.of(self.route).retries += 1
+        failure_handler.counters.of(self.route).retries += 1
         return Verdict.CALL_AGAIN
 
     def rejects(self) -> None:
         """Count a call that rejected some records of its batch: whatever it paused for is there again."""
-        self._settler.tally.handler_errors[self.route, "reject"] += 1
+        self._failure_handler.counters.handler_errors[self.route, "reject"] += 1
         self._hold.kind = "reject"
         self._pause(on=False)
 
@@ -251,6 +249,6 @@ class Trouble:
     def _pause(self, *, on: bool) -> None:
         if on != self._pausing:
             self._pausing = on
-            self._settler.partition.pausing += 1 if on else -1
+            self._failure_handler.partition.pausing += 1 if on else -1
             if not on:
-                self._settler.lane.unpaused()
+                self._failure_handler.gate.unpaused()

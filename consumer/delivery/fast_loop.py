@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from consumer.delivery.decoding import Decoder
 from consumer.delivery.turns import Turns
 from consumer.errors import HandlerFailedError
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.record import Record, TopicPartition
 from consumer.routes.match import Predicate
 
@@ -47,7 +47,7 @@ class Collected(Protocol):
         """Call the handler with what there is."""
 
 
-class Way(NamedTuple):
+class CallTarget(NamedTuple):
     """What is done with an event: it is handed to a plain function, with its Record or alone, or collected."""
 
     handle: Callable[..., Any]
@@ -55,8 +55,8 @@ class Way(NamedTuple):
     batch: Collected | None = None
 
 
-class Stretch(NamedTuple):
-    """How far a stretch came: up to ``position`` all is done, but for what is held elsewhere."""
+class FastLoopResult(NamedTuple):
+    """How far one turn of the fast loop came: up to ``position`` all is done, but for what is held elsewhere."""
 
     records: int
     position: int | None
@@ -71,29 +71,29 @@ class Stretch(NamedTuple):
     """The last record that was pulled."""
 
 
-Run = Callable[[Iterator[Any], Turns], Stretch]
+FastLoop = Callable[[Iterator[Any], Turns], FastLoopResult]
 
 
-def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it binds
+def make_fast_loop(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it binds
     route: str,
     key: TopicPartition,
-    way: Way,
+    target: CallTarget,
     matches: Predicate | None,
     decoder: Decoder,
-    tally: Tally,
+    counters: Counters,
     unmatched: Callable[[int], None],
-) -> Run:
+) -> FastLoop:
     """Make the loop for one partition."""
-    monotonic, counts = time.monotonic, tally.routes[route]
+    monotonic, counts = time.monotonic, counters.routes[route]
     step = 1
-    handle, with_record, batch = way
+    handle, with_record, batch = target
     topic, partition = key
     if batch is not None:
         max_records, max_batch_bytes, wants_record = batch.max_records, batch.max_bytes, batch.wants_record
 
-    def run(records: Iterator[Any], turns: Turns) -> Stretch:  # noqa: C901, PLR0912, PLR0915
+    def fast_loop(records: Iterator[Any], turns: Turns) -> FastLoopResult:  # noqa: C901, PLR0912, PLR0915
         nonlocal step
-        first, again, max_bytes = decoder.first, decoder.again, decoder.max_record_bytes
+        first, reread, max_bytes = decoder.first, decoder.reread, decoder.max_record_bytes
         count = handled = skipped = refused = 0
         look_at, looked = step, monotonic()
         began = looked
@@ -111,12 +111,12 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
                     skipped += 1
                     continue
                 try:
-                    event = first(value) if len(value) <= max_bytes else again(value)
+                    event = first(value) if len(value) <= max_bytes else reread(value)
                 except Exception:
-                    event = again(value)
+                    event = reread(value)
                     refused += 1
                     if refused == REFUSALS:  # a producer added a field: do not fail a thousand times a second
-                        first = again
+                        first = reread
                 if matches is None or matches(event):
                     if batch is not None:
                         if not events:
@@ -156,13 +156,13 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
                         break
                     look_at, looked = count + step, now
             else:
-                return Stretch(count, raw.offset + 1 if raw is not None else None, exhausted=True, last=raw)
+                return FastLoopResult(count, raw.offset + 1 if raw is not None else None, exhausted=True, last=raw)
         except BaseException as error:
             if not calling and not isinstance(error, Exception):
                 raise
             failed = HandlerFailedError(route, error) if calling else error
         finally:
-            tally.skipped += skipped
+            counters.skipped += skipped
             if batch is not None:  # it counts for itself
                 batch.size = size
             else:
@@ -171,9 +171,11 @@ def make_stretch(  # noqa: C901, PLR0915 - one loop, on purpose, and all that it
         # An error between two records is the batch's; one within a record leaves that one undone, whoever's it is.
         done = handled + skipped == count
         position = raw.offset + done if raw is not None else None
-        return Stretch(count, position, exhausted=False, raw=None if done else raw, rest=rest, failed=failed, last=raw)
+        return FastLoopResult(
+            count, position, exhausted=False, raw=None if done else raw, rest=rest, failed=failed, last=raw
+        )
 
-    return run
+    return fast_loop
 
 
 def needs_awaiting(result: Any, name: str) -> bool:

@@ -16,7 +16,7 @@ from consumer.partition.hold import Hold
 from consumer.partition.state import Partition
 
 
-class Waits:
+class Gate:
     """Owned by the lanes of a partition, as long-lived.
 
     ``runners`` counts the places that are taken, at most ``places``; one that is handed over stays counted, else

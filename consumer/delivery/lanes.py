@@ -3,7 +3,7 @@
 The story of a pull. One runner at a time pulls records from the chunk and dispatches each. As long as handlers do not
 wait, that runner is alone: a record is done when its dispatch returns, nothing is registered anywhere, and a key costs
 what no key costs. When a handler does wait, the event loop goes on to ``_after_yield``, which was put behind the
-runner at the start of its stretch: only then is the record held in the watermark and its key marked as busy, and
+runner when it began to pull: only then is the record held in the watermark and its key marked as busy, and
 another runner takes over pulling, up to ``concurrency`` of them. A runner that comes back from its wait releases its
 record, does what queued up behind its key meanwhile, and ends if another pulls by now.
 """
@@ -18,12 +18,12 @@ from typing import Any, Protocol
 
 from consumer.delivery.batch import RouteBatch
 from consumer.delivery.dispatch import Calls, failure_of
-from consumer.delivery.failure import Failures, Settler
-from consumer.delivery.fast_loop import LOOK_EVERY, SLOW_SECONDS, Run, Stretch
-from consumer.delivery.gate import Waits
+from consumer.delivery.failure import FailureHandler, Failures
+from consumer.delivery.fast_loop import LOOK_EVERY, SLOW_SECONDS, FastLoop, FastLoopResult
+from consumer.delivery.gate import Gate
 from consumer.delivery.turns import Turns
 from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError, place_of
-from consumer.observe.counters import RouteTally, Tally
+from consumer.observe.counters import Counters, RouteCounters
 from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk
 from consumer.partition.state import Partition
@@ -66,7 +66,7 @@ class Lanes:
         intake: Intake,
         delivery: Delivery,
         turns: Turns,
-        tally: Tally,
+        counters: Counters,
         begin_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None],
         failures: Failures,
     ) -> None:
@@ -77,18 +77,18 @@ class Lanes:
         self._intake = intake
         self._delivery = delivery
         self._turns = turns
-        self._tally = tally
+        self._counters = counters
         self._begin_task = begin_task
         self._failures = failures
         self._concurrency = 1 if delivery.ordering == "partition" else delivery.concurrency
         # A place that becomes free: the puller may be waiting in a call, and had nobody to hand over to until now.
-        self.waits = Waits(partition, self._concurrency, self._after_yield)
-        self.settler = Settler(partition, self.waits, failures, tally, self._again)
+        self.gate = Gate(partition, self._concurrency, self._after_yield)
+        self.failure_handler = FailureHandler(partition, self.gate, failures, counters, self._retry)
         self._busy: dict[bytes | None, Queue] | None = {} if delivery.ordering == "key" else None
         self._batches: list[RouteBatch] = []
         self._calls: Calls
-        self._stretch: Run | None = None
-        self._route, self._counts = "", RouteTally()
+        self._fast_loop: FastLoop | None = None
+        self._route, self._counts = "", RouteCounters()
         self._chunk: Chunk | None = None
         self._puller: object | None = None
         self._current: Any = None
@@ -100,9 +100,9 @@ class Lanes:
     def begin(
         self,
         calls: Calls,
-        stretch: Run | None,
+        fast_loop: FastLoop | None,
         batches: list[RouteBatch],
-        only: tuple[str, RouteTally] | None,
+        only: tuple[str, RouteCounters] | None,
         earlier: Collection[asyncio.Task[None]],
     ) -> None:
         """Start pulling, after whatever still works on this partition from an epoch before.
@@ -112,13 +112,13 @@ class Lanes:
         if only is not None:
             self._route, self._counts = only
         self._calls = calls
-        self._stretch = stretch
+        self._fast_loop = fast_loop
         self._batches = self.partition.batches = batches
-        self.waits.runners += 1
+        self.gate.runners += 1
         self.spawn(self._run_after(earlier))
 
-    def _again(self, raw: Any, route: str, behind: bool) -> Coroutine[Any, Any, None]:
-        return self._calls.again(raw, route, behind)
+    def _retry(self, raw: Any, route: str, behind: bool) -> Coroutine[Any, Any, None]:
+        return self._calls.retry(raw, route, behind)
 
     def chosen(self, raw: Any) -> tuple[Any, Sequence[Route]]:
         """Return a raw record's event and the routes that get it."""
@@ -129,10 +129,10 @@ class Lanes:
         self.partition.close()
         for batch in self._batches:
             batch.call_now()
-        self.waits.wake()
+        self.gate.wake()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something as a task that the drain waits for."""
+        """FastLoop something as a task that the drain waits for."""
         task = self._begin_task(work)
         if task is not None:
             self.tasks.add(task)
@@ -157,7 +157,7 @@ class Lanes:
                 if self._puller is me:
                     self._puller = None
         finally:
-            self.waits.leave()
+            self.gate.leave()
 
     async def _pull(self, me: object) -> None:
         while self._puller is me:
@@ -177,8 +177,8 @@ class Lanes:
             if (self._crowded() or time.monotonic() >= self._turns.end) and not await self._next_turn():
                 return
             # While a key is busy the flat loop would overtake it.
-            run = None if self._busy else self._stretch
-            if not await (self._pull_stretches(me, chunk, run) if run else self._pull_chunk(me, chunk)):
+            fast_loop = None if self._busy else self._fast_loop
+            if not await (self._pull_fast(me, chunk, fast_loop) if fast_loop else self._pull_chunk(me, chunk)):
                 return
 
     async def _set_back(self, chunk: Chunk) -> bool:
@@ -194,7 +194,7 @@ class Lanes:
         while len(watermark):
             if self.partition.ended:
                 return False
-            await self.waits.woken()
+            await self.gate.woken()
         self.partition.start(chunk.first_offset)
         self.partition.committed = chunk.first_offset - 1  # so that it is committed, before anything is done
         return True
@@ -213,19 +213,19 @@ class Lanes:
         for batch in self._batches:
             batch.chunk_ended()
 
-    async def _pull_stretches(self, me: object, chunk: Chunk, run: Run) -> bool:
+    async def _pull_fast(self, me: object, chunk: Chunk, fast_loop: FastLoop) -> bool:
         """Handle a chunk's records by the flat loop, a turn at a time; False when pulling is over."""
         partition, turns = self.partition, self._turns
         watermark = partition.watermark
         assert watermark is not None
         while not partition.ended:
-            done = run(chunk.records, turns)
+            done = fast_loop(chunk.records, turns)
             if done.records:
                 self._count(done.records, done.last, 0.0)
             if done.position is not None:
                 watermark.position = done.position
             if done.raw is not None:
-                if not await self._finish_stretch(me, done):
+                if not await self._finish_fast(me, done):
                     return False
                 watermark.position = done.raw.offset + 1
             elif done.failed is not None:
@@ -237,11 +237,11 @@ class Lanes:
                 return False
         return False
 
-    async def _finish_stretch(self, me: object, done: Stretch) -> bool:
-        """Bring the record at which a stretch broke off to its outcome; False when this runner pulls no more."""
+    async def _finish_fast(self, me: object, done: FastLoopResult) -> bool:
+        """Bring the record at which the fast loop broke off to its outcome; False when this runner pulls no more."""
         if self._concurrency > 1:
             if done.rest is not None:  # it returned a coroutine: it is no plain function after all
-                self._stretch = None
+                self._fast_loop = None
             self._current = done.raw
             self._arm()
         if not await self._outcome(done.raw, done.rest, done.failed):
@@ -393,7 +393,7 @@ class Lanes:
         # Others may go on meanwhile, if the ordering lets them.
         self._arm()
         self._note(raw, always=True)
-        return await self.settler.settle(raw, failed)
+        return await self.failure_handler.settle(raw, failed)
 
     def _salvage(self, error: Exception) -> bool:
         """Go on with what can be read of a batch out of which pulling raised, or halt."""
@@ -416,10 +416,10 @@ class Lanes:
         Formats of old have records without a timestamp (None, or -1).
         """
         topic = self.partition.key.topic
-        self._tally.records_consumed[topic] += records
+        self._counters.records_consumed[topic] += records
         if (last.timestamp or -1) >= 0:
             age = time.time() - seconds - last.timestamp / 1000
-            self._tally.record_age[topic].observe(max(0.0, age), records)
+            self._counters.record_age[topic].observe(max(0.0, age), records)
         self._note(last)
 
     def _note(self, raw: Any, *, always: bool = False) -> None:
@@ -438,14 +438,14 @@ class Lanes:
     async def _data(self) -> bool:
         """Wait until something can be taken; False at the end."""
         self.idle = True
-        await self.waits.woken()
+        await self.gate.woken()
         self.idle = False
         return not self.partition.ended
 
     async def _room(self) -> bool:
         """Wait until there is room again; False at the end."""
         while self._crowded():
-            await self.waits.woken()
+            await self.gate.woken()
             if self.partition.ended:
                 return False
         return True
@@ -475,11 +475,11 @@ class Lanes:
     def _after_yield(self) -> None:
         """Hand pulling to another runner if the puller waits in a call and there is room for one more."""
         raw, partition = self._current, self.partition
-        if raw is None or self.waits.runners >= self.waits.places or partition.ended:
+        if raw is None or self.gate.runners >= self.gate.places or partition.ended:
             return
         self._hold_current(raw)
         self._puller = self._current = None
-        self.waits.runners += 1
+        self.gate.runners += 1
         self.spawn(self._run())
 
     def _hold_current(self, raw: Any) -> None:
@@ -496,7 +496,7 @@ class Lanes:
         """End a record that was held while its call waited, and do what came behind its key meanwhile."""
         partition = self.partition
         partition.release(raw.offset, raw)
-        self.waits.wake()
+        self.gate.wake()
         if self._busy is None:
             return
         queue = self._busy[raw.key]
@@ -513,7 +513,7 @@ class Lanes:
             if (rest is not None or failed is not None) and not await self._outcome(following, rest, failed):
                 return
             partition.release(following.offset, following)
-            self.waits.wake()
+            self.gate.wake()
             if time.monotonic() >= self._turns.end:
                 await self._turns.next()
         if not queue:
@@ -523,5 +523,5 @@ class Lanes:
         """Wait for pauses to end; False when nothing more may be started, not even what was delivered."""
         partition = self.partition
         if partition.pausing and not partition.ended:
-            await self.waits.unpaused_before_end()
+            await self.gate.unpaused_before_end()
         return partition.halt is None and not partition.over and not partition.pausing

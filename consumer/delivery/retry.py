@@ -14,7 +14,7 @@ MINIMUM_SECONDS = 0.01
 """Between two calls, whatever the handler says: ``Retry(after=0)`` must not keep the event loop busy."""
 
 
-class Step(NamedTuple):
+class Decision(NamedTuple):
     """What follows a failed call."""
 
     kind: Literal["reject", "retry", "pause", "error", "timeout"]
@@ -38,22 +38,22 @@ class Attempts:
         self._policy = policy
         self._chance = chance
 
-    def after(self, error: BaseException) -> Step:
+    def after(self, error: BaseException) -> Decision:
         """Say what follows a call that raised ``error``."""
         match error:
             case Reject():
-                return Step("reject", None)
+                return Decision("reject", None)
             case Retry():
-                return Step("retry", self._later(error.after))
+                return Decision("retry", self._later(error.after))
             case Pause():
-                return Step("pause", self._later(error.after))
+                return Decision("pause", self._later(error.after))
             case ConnectionError():
-                return Step("pause", self._later(None))
+                return Decision("pause", self._later(None))
         kind: Literal["error", "timeout"] = "timeout" if isinstance(error, CallTimeoutError) else "error"
         if self.calls >= self._policy.attempts:
-            return Step(kind, None)
+            return Decision(kind, None)
         self.calls += 1
-        return Step(kind, self._delay(self.calls - 1))
+        return Decision(kind, self._delay(self.calls - 1))
 
     def _later(self, seconds: float | None) -> float:
         self._held += 1

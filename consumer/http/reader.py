@@ -9,10 +9,10 @@ from importlib.metadata import version
 
 from consumer.http.history import History
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
-from consumer.observe.counters import RouteTally, Tally
+from consumer.observe.counters import Counters, RouteCounters
 from consumer.observe.watchdog import Stall
 from consumer.partition.hold import Hold
-from consumer.partition.remedy import HOLD_ENDS, split_way_out
+from consumer.partition.remedy import HOLD_ENDS, split_remedy
 from consumer.partition.state import Partition
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 
@@ -23,7 +23,7 @@ class StatusReader:
     def __init__(
         self,
         settings: Settings,
-        tally: Tally,
+        counters: Counters,
         partitions: Callable[[], Iterable[Partition]],
         state: Callable[[], str],
         stall: Callable[[], Stall | None],
@@ -32,7 +32,7 @@ class StatusReader:
     ) -> None:
         """``clock`` gives seconds since 1970 and monotonic ones."""
         self._settings = settings
-        self._tally = tally
+        self._counters = counters
         self._partitions = partitions
         self._state = state
         self._stall = stall
@@ -48,9 +48,9 @@ class StatusReader:
     def sample(self) -> None:
         """Note what the charts and "since" are made of; called about once a second."""
         wall, now = self._clock()
-        tally = self._tally
+        counters = self._counters
         lags = [lag for each in self._partitions() if (lag := each.lag_records) is not None]
-        records, size = sum(tally.records_consumed.values()), sum(tally.bytes_consumed.values())
+        records, size = sum(counters.records_consumed.values()), sum(counters.bytes_consumed.values())
         self._history.note(wall, now, records, size, sum(lags) if lags else None)
         self._note_state(wall, now)
 
@@ -58,7 +58,7 @@ class StatusReader:
         """Return what the daemon is at now."""
         wall, now = self._clock()
         self._note_state(wall, now)
-        settings, tally, stall = self._settings, self._tally, self._stall()
+        settings, counters, stall = self._settings, self._counters, self._stall()
         partitions = sorted(self._partitions(), key=lambda p: p.key)
         records_per_second, bytes_per_second = self._history.rate()
         return Status(
@@ -73,17 +73,17 @@ class StatusReader:
             unready=self._unready(),
             records_per_second=records_per_second,
             bytes_per_second=bytes_per_second,
-            records_consumed=sum(tally.records_consumed.values()),
-            last_commit_at=tally.last_commit_timestamp or None,
+            records_consumed=sum(counters.records_consumed.values()),
+            last_commit_at=counters.last_commit_timestamp or None,
             max_in_flight_records=settings.delivery.max_in_flight_records,
             partitions=[_partition_status(each, wall, now) for each in partitions],
             halts=[_halt_status(each) for each in partitions if each.halt is not None],
             holds=[hold for each in partitions for hold in _hold_statuses(each)],
             routes=self._routes(),
-            failures=tally.failures.latest_first,
-            commits=dict(tally.commits),
-            rebalances=dict(tally.rebalances),
-            client_rebuilds=dict(tally.client_rebuilds),
+            failures=counters.failures.latest_first,
+            commits=dict(counters.commits),
+            rebalances=dict(counters.rebalances),
+            client_rebuilds=dict(counters.client_rebuilds),
             settings=self._plain_settings,
             versions=self._versions,
             history=self._history.samples,
@@ -96,13 +96,13 @@ class StatusReader:
             self._since = (state, wall - (now - stall.since) if stall is not None else wall)
 
     def _routes(self) -> list[RouteStatus]:
-        tally = self._tally
+        counters = self._counters
         known = {route.name: route for route in self._settings.routes or [LOG_EVERYTHING]}
-        errors: dict[str, dict[str, int]] = {name: {} for name in tally.routes}
-        for (name, kind), count in tally.handler_errors.items():
+        errors: dict[str, dict[str, int]] = {name: {} for name in counters.routes}
+        for (name, kind), count in counters.handler_errors.items():
             errors[name][kind] = count
-        found = [_route_status(name, known.get(name), counts, errors[name]) for name, counts in tally.routes.items()]
-        return [*found, _route_status("none", None, tally.no_route, {}, skipped=tally.skipped)]
+        found = [_route_status(name, known.get(name), counts, errors[name]) for name, counts in counters.routes.items()]
+        return [*found, _route_status("none", None, counters.no_route, {}, skipped=counters.skipped)]
 
 
 def _partition_status(partition: Partition, wall: float, now: float) -> PartitionStatus:
@@ -139,7 +139,7 @@ def _state_of(partition: Partition) -> str:
 def _halt_status(partition: Partition) -> HaltStatus:
     halt = partition.halt
     assert halt is not None
-    mend, command = split_way_out(halt.way_out)
+    mend, command = split_remedy(halt.remedy)
     return HaltStatus(*partition.key, halt.offset, halt.reason.value, halt.explanation, mend, command)
 
 
@@ -160,7 +160,7 @@ def _first_and_since(holds: Sequence[Hold]) -> tuple[int, float]:
 
 
 def _route_status(
-    name: str, settings: RouteSettings | None, counts: RouteTally, errors: dict[str, int], skipped: int = 0
+    name: str, settings: RouteSettings | None, counts: RouteCounters, errors: dict[str, int], skipped: int = 0
 ) -> RouteStatus:
     return RouteStatus(
         name=name,

@@ -90,7 +90,7 @@ async def open_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 async def require_topics(
-    admin: AIOKafkaAdminClient, topics: Collection[str], way_out: str = CORRECT, setting: str = "kafka.topics"
+    admin: AIOKafkaAdminClient, topics: Collection[str], remedy: str = CORRECT, setting: str = "kafka.topics"
 ) -> dict[str, int]:
     """Return the number of partitions of each topic; raise KafkaError naming those that do not exist.
 
@@ -100,7 +100,7 @@ async def require_topics(
     missing = [topic for topic in topics if topic not in found]
     if missing:
         names = ", ".join(repr(topic) for topic in missing)
-        raise KafkaError(f"{setting}: no topic {names} that this client may read; {way_out}")
+        raise KafkaError(f"{setting}: no topic {names} that this client may read; {remedy}")
     return {topic: found[topic] for topic in topics}
 
 

@@ -160,7 +160,7 @@ class RawFetch:
         records: Iterator[Any] = chain(batch, () if fetch.batches else self._let_go(key, fetch))
         if _base_of(batch) < start:  # a commit, or a seek, into the middle of a batch
             records = dropwhile(lambda record: record.offset < start, records)
-        return Chunk(start, records, fetch.position, partial(fetch.read_again, fetch.handed_out()))
+        return Chunk(start, records, fetch.position, partial(fetch.reread, fetch.handed_out()))
 
     def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
         """Return what can be had of the batch taken last, when pulling from it raised ``error``.
@@ -287,7 +287,7 @@ class _Fetch:
         """Say which batch was handed out last, by how many are before it."""
         return self._count - len(self.batches) - 1
 
-    def read_again(self, index: int) -> Iterator[Any]:
+    def reread(self, index: int) -> Iterator[Any]:
         """Return the records of a batch that was handed out, parsed once more."""
         batch: Any = MemoryRecords(bytes(self._bytes_of(index))).next_batch()
         return iter(batch)

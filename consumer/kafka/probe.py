@@ -39,10 +39,10 @@ async def connected_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
         yield admin
 
 
-async def probe_topics(kafka: Kafka, way_out: str = CORRECT, setting: str = "kafka.topics") -> dict[str, int]:
+async def probe_topics(kafka: Kafka, remedy: str = CORRECT, setting: str = "kafka.topics") -> dict[str, int]:
     """Return each topic's number of partitions; raise for brokers that are away and topics that are missing."""
     async with connected_admin(kafka) as admin:
-        return await answered(kafka, lambda: require_topics(admin, kafka.topics, way_out, setting))
+        return await answered(kafka, lambda: require_topics(admin, kafka.topics, remedy, setting))
 
 
 async def probe_group(kafka: Kafka) -> str:

@@ -28,7 +28,7 @@ from consumer.kafka.client_internals import STOP_SECONDS, ended_task, fence_comm
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
@@ -56,7 +56,7 @@ class KafkaSource:
     two paths behind the same three calls (``fetch_raw.py``, ``fetch_plain.py``), chosen at start.
     """
 
-    def __init__(self, kafka: Kafka, tally: Tally, fail: Callable[[Exception], None], metadata: str = "") -> None:
+    def __init__(self, kafka: Kafka, counters: Counters, fail: Callable[[Exception], None], metadata: str = "") -> None:
         """``metadata`` stands beside every offset that is committed."""
         self.joined = False
         self.heard_at = float("-inf")
@@ -64,7 +64,7 @@ class KafkaSource:
         self._silent = False
         self._revoked_at = self._member_at = time.monotonic()
         self._kafka = kafka
-        self._tally = tally
+        self._counters = counters
         self._fail = fail
         self._metadata = metadata
         self._consumer: Any = None
@@ -95,7 +95,7 @@ class KafkaSource:
         What is in work is drained and committed as at a rebalance, as far as the old client still can. Raises
         ClientLostError when the new one fails too.
         """
-        self._tally.client_rebuilds[reason] += 1
+        self._counters.client_rebuilds[reason] += 1
         assert self._listener is not None
         self._revoked_at = time.monotonic()
         await self._listener.revoke(lost=self._without_generation())
@@ -127,7 +127,7 @@ class KafkaSource:
             raise ClientLostError("rebalance", f"no assignment came within {seconds:g} s of joining") from error
         note_heartbeats(consumer, self._still_member)
         fence_commits(consumer)
-        self._fetch = fetch(consumer, self._tally.bytes_consumed)
+        self._fetch = fetch(consumer, self._counters.bytes_consumed)
         self.joined = True
 
     def _still_member(self) -> None:
@@ -284,7 +284,7 @@ class KafkaSource:
         with contextlib.suppress(IllegalStateError):  # no longer assigned
             self._consumer.seek(partition, offset)
             self._fetch.forget(key)
-        self._tally.offset_resets[key.topic, why] += 1
+        self._counters.offset_resets[key.topic, why] += 1
         log.info("offset resolved", partition=str(key), why=why, rule=rule, offset=offset)
 
     def _halt(self, key: TopicPartition, why: str, gone: int) -> None:
@@ -366,7 +366,7 @@ class KafkaSource:
         lost = self._without_generation()
         self._revoked_at = time.monotonic()
         if keys:
-            self._tally.rebalances["lost" if lost else "revoked"] += 1
+            self._counters.rebalances["lost" if lost else "revoked"] += 1
             log.info("partitions lost" if lost else "partitions revoked", count=len(keys))
         await self._report(self._listener.revoke(lost=lost))
         if self._fetch is not None:
@@ -383,7 +383,7 @@ class KafkaSource:
     async def assigned(self, keys: Collection[Any]) -> None:
         """Pass an assignment on; heartbeats wait meanwhile, so this is quick."""
         assert self._listener is not None
-        self._tally.rebalances["assigned"] += 1
+        self._counters.rebalances["assigned"] += 1
         self._member_at = time.monotonic()
         self._listener.assign([TopicPartition(*key) for key in sorted(keys)])
         log.info("partitions assigned", count=len(keys))

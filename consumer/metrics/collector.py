@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES
 from prometheus_client.registry import Collector
 
 from consumer.metrics.definitions import METRICS, PREFIX
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.observe.histogram import Histogram
 from consumer.partition.state import Partition
 
@@ -27,17 +27,17 @@ Samples = Mapping[Any, float]
 
 
 class DaemonCollector(Collector):
-    """Reads one daemon's tally and partitions at each scrape; lives as long as the daemon."""
+    """Reads one daemon's counters and partitions at each scrape; lives as long as the daemon."""
 
     def __init__(
         self,
-        tally: Tally,
+        counters: Counters,
         partitions: Callable[[], Iterable[Partition]],
         state: Callable[[], str],
         loop_seconds: Callable[[], Mapping[str, float]],
         max_in_flight_records: int,
     ) -> None:
-        self._tally = tally
+        self._counters = counters
         self._partitions = partitions
         self._state = state
         self._loop_seconds = loop_seconds
@@ -46,7 +46,7 @@ class DaemonCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every defined metric with its samples of now."""
-        samples, histograms = self._counters() | self._gauges(), self._histograms()
+        samples, histograms = self._counter_samples() | self._gauges(), self._histograms()
         for metric in METRICS:
             name = PREFIX + metric.name
             if metric.kind == "histogram":
@@ -63,32 +63,32 @@ class DaemonCollector(Collector):
                 made.add_metric(labels, value)
             yield made
 
-    def _counters(self) -> dict[str, Samples]:
-        tally = self._tally
+    def _counter_samples(self) -> dict[str, Samples]:
+        counters = self._counters
         return {
-            "records_consumed_total": _by_text(tally.records_consumed),
-            "bytes_consumed_total": _by_text(tally.bytes_consumed),
-            "outcomes_total": {(route, outcome.value): n for (route, outcome), n in tally.outcomes.items()},
-            "decode_errors_total": tally.decode_errors,
-            "handler_errors_total": tally.handler_errors,
-            "retries_total": {(name,): counts.retries for name, counts in tally.routes.items()},
-            "dead_letters_total": tally.dead_letters,
-            "abandoned_total": _by_text(tally.abandoned),
-            "commits_total": _by_text(tally.commits),
-            "rebalances_total": _by_text(tally.rebalances),
-            "client_rebuilds_total": _by_text(tally.client_rebuilds),
-            "offset_resets_total": tally.offset_resets,
+            "records_consumed_total": _by_text(counters.records_consumed),
+            "bytes_consumed_total": _by_text(counters.bytes_consumed),
+            "outcomes_total": {(route, outcome.value): n for (route, outcome), n in counters.outcomes.items()},
+            "decode_errors_total": counters.decode_errors,
+            "handler_errors_total": counters.handler_errors,
+            "retries_total": {(name,): counts.retries for name, counts in counters.routes.items()},
+            "dead_letters_total": counters.dead_letters,
+            "abandoned_total": _by_text(counters.abandoned),
+            "commits_total": _by_text(counters.commits),
+            "rebalances_total": _by_text(counters.rebalances),
+            "client_rebuilds_total": _by_text(counters.client_rebuilds),
+            "offset_resets_total": counters.offset_resets,
             "loop_seconds_total": _by_text(self._loop_seconds()),
-            "inline_seconds_total": {(name,): counts.inline_seconds for name, counts in tally.routes.items()},
+            "inline_seconds_total": {(name,): counts.inline_seconds for name, counts in counters.routes.items()},
         }
 
     def _histograms(self) -> dict[str, Mapping[tuple[str, ...], Histogram]]:
-        tally = self._tally
+        counters = self._counters
         return {
-            "handler_seconds": {(name,): counts.seconds for name, counts in tally.routes.items()},
-            "batch_records": {(name,): counts.batches for name, counts in tally.routes.items()},
-            "record_age_seconds": {(topic,): each for topic, each in tally.record_age.items()},
-            "commit_seconds": {(): tally.commit_seconds},
+            "handler_seconds": {(name,): counts.seconds for name, counts in counters.routes.items()},
+            "batch_records": {(name,): counts.batches for name, counts in counters.routes.items()},
+            "record_age_seconds": {(topic,): each for topic, each in counters.record_age.items()},
+            "commit_seconds": {(): counters.commit_seconds},
         }
 
     def _gauges(self) -> dict[str, Samples]:
@@ -110,8 +110,8 @@ class DaemonCollector(Collector):
             "halted": {(*labels, p.halt.reason.value): 1 for labels, p in partitions.items() if p.halt is not None},
             "holding": {labels: float(bool(p.held)) for labels, p in partitions.items()},
             "assigned_partitions": {(): len(partitions)},
-            "last_poll_timestamp_seconds": {(): self._tally.last_poll_timestamp},
-            "last_commit_timestamp_seconds": {(): self._tally.last_commit_timestamp},
+            "last_poll_timestamp_seconds": {(): self._counters.last_poll_timestamp},
+            "last_commit_timestamp_seconds": {(): self._counters.last_commit_timestamp},
             "state": {(state,): float(state == self._state()) for state in STATES},
             "build_info": {self._build: 1},
         }

@@ -18,7 +18,7 @@ WAITED_SECONDS = 0.0001
 """A call that is over sooner has not waited for anything: it counts as inline."""
 
 
-class RouteTally:
+class RouteCounters:
     """Counts of one route: an attribute is a third of the price of a dict's item on the hot path."""
 
     __slots__ = ("abandoned", "batches", "dead_lettered", "handled", "inline_seconds", "retries", "seconds", "waiting")
@@ -44,7 +44,7 @@ class RouteTally:
             self.seconds.observe(seconds)
 
 
-class Tally:
+class Counters:
     """Counters of one daemon, for as long as it lives; written by the engine and the source, read by anyone.
 
     Each is a number, or a dict from label values to numbers. All label sets that can occur are there at 0 from the
@@ -53,8 +53,8 @@ class Tally:
 
     def __init__(self, topics: Iterable[str], routes: Iterable[str]) -> None:
         topics, routes = list(topics), list(routes)
-        self.routes = {name: RouteTally() for name in routes}
-        self.no_route = RouteTally()
+        self.routes = {name: RouteCounters() for name in routes}
+        self.no_route = RouteCounters()
         """What came to no route: records that are no events."""
         self.skipped = 0
         self.records_consumed = dict.fromkeys(topics, 0)
@@ -72,7 +72,7 @@ class Tally:
         self.last_poll_timestamp = 0.0
         self.last_commit_timestamp = 0.0
 
-    def of(self, route: str) -> RouteTally:
+    def of(self, route: str) -> RouteCounters:
         """Return the counts of one route, or of ``none``."""
         return self.routes.get(route, self.no_route)
 

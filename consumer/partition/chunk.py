@@ -21,7 +21,7 @@ class Chunk(msgspec.Struct, gc=False):
     first_offset: int
     records: Iterator[Any]
     next_offset: int
-    again: Callable[[], Iterable[Any]] | None = None
+    reread: Callable[[], Iterable[Any]] | None = None
     """Reads the same records once more: for a batch that failed, whose raw records were not kept."""
 
 

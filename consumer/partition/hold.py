@@ -15,7 +15,7 @@ class Halt(NamedTuple):
     reason: HaltReason
     offset: int
     explanation: str
-    way_out: str = ""
+    remedy: str = ""
     """What to run, or to do, so that it goes on."""
 
 

@@ -28,7 +28,7 @@ HOLD_ENDS = {
 """What ends a hold, by its kind. Nobody has to do anything here, except for what is down."""
 
 
-def way_out(kafka: Kafka, key: TopicPartition, reason: HaltReason, next_offset: int) -> str:
+def remedy(kafka: Kafka, key: TopicPartition, reason: HaltReason, next_offset: int) -> str:
     """Say what a person may do; a restart then goes on.
 
     ``next_offset`` is the first offset behind what halted it. Kafka moves a group only while no member is in it.
@@ -43,7 +43,7 @@ def way_out(kafka: Kafka, key: TopicPartition, reason: HaltReason, next_offset: 
     return f"{MEND[reason]}, then restart{OR_RUN}{words}"
 
 
-def split_way_out(said: str) -> tuple[str, str]:
-    """Take what ``way_out`` said apart: what to do, and the command; empty when there is none."""
+def split_remedy(said: str) -> tuple[str, str]:
+    """Take what ``remedy`` said apart: what to do, and the command; empty when there is none."""
     mend, _, command = said.partition(OR_RUN)
     return mend, command

@@ -17,14 +17,14 @@ from consumer.http.server import HttpServer
 from consumer.kafka.client import connection_options
 from consumer.kafka.source import KafkaSource
 from consumer.metrics.collector import DaemonCollector, exposition
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.observe.loop_time import STATES, LoopTime, TimedLoop
 from consumer.observe.watchdog import BROKER_AWAY_SECONDS, Limits, Vitals, Watchdog
-from consumer.partition.remedy import way_out
+from consumer.partition.remedy import remedy
 from consumer.partition.state import Partition
 from consumer.process.lifecycle import exit_if_stuck, guarded
 from consumer.process.parts import make_decoder, make_letter_box
-from consumer.process.reconnect import Clients
+from consumer.process.reconnect import Reconnect
 from consumer.process.supervisor import Supervisor
 from consumer.routes.route import Route, enter_handlers
 from consumer.settings.sections import Settings
@@ -40,20 +40,20 @@ class Daemon:
 
     def __init__(self, settings: Settings, routes: Sequence[Route]) -> None:
         self._draining = False
-        self.tally = Tally(settings.kafka.topics, [route.name for route in routes])
+        self.counters = Counters(settings.kafka.topics, [route.name for route in routes])
         self.engine: Engine | None = None
         self._status = StatusReader(
-            settings, self.tally, self._partitions, lambda: self.state, lambda: self._supervisor.stall, self._unready
+            settings, self.counters, self._partitions, lambda: self.state, lambda: self._supervisor.stall, self._unready
         )
         self.http = HttpServer(settings.http, self._scrape, self._unhealthy, self._unready, self._status.read)
         self._settings = settings
         self._routes = routes
         self._letters = make_letter_box(settings)
-        self._source = KafkaSource(settings.kafka, self.tally, self.fail)
+        self._source = KafkaSource(settings.kafka, self.counters, self.fail)
         self._stopping = asyncio.Event()
-        self._clients = Clients(self._source, settings.watchdog, self._stopping)
+        self._clients = Reconnect(self._source, settings.watchdog, self._stopping)
         self._collector = DaemonCollector(
-            self.tally,
+            self.counters,
             self._partitions,
             lambda: self.state,
             lambda: self._loop_time.seconds() if self._loop_time is not None else dict.fromkeys(STATES, 0.0),
@@ -114,13 +114,13 @@ class Daemon:
                 decoder=make_decoder(self._settings),
                 routes=self._routes,
                 delivery=self._settings.delivery,
-                tally=self.tally,
+                counters=self.counters,
                 tasks=tasks,
                 fail=self.fail,
                 retry=self._settings.retry,
                 dead_letter=self._settings.dead_letter,
                 letters=letters,
-                way_out=partial(way_out, self._settings.kafka),
+                remedy=partial(remedy, self._settings.kafka),
             )
             if isinstance(running := asyncio.get_running_loop(), TimedLoop):
                 self._loop_time = running.time_spent
@@ -167,7 +167,7 @@ class Daemon:
             rebalancing=self._source.rebalancing or self._source.doubtful(self._beat),
             flushing=engine is not None and engine.flushing,
             partitions=engine.vitals() if engine is not None and joined else (),
-            client=sum(self.tally.client_rebuilds.values()),
+            client=sum(self.counters.client_rebuilds.values()),
         )
 
     def _partitions(self) -> list[Partition]:

@@ -21,7 +21,7 @@ LISTEN_SECONDS = 5.0
 LONGEST_BACKOFF_SECONDS = 30.0
 
 
-class Clients:
+class Reconnect:
     """Owned by the daemon, as long-lived; the source holds the client of now."""
 
     def __init__(self, source: KafkaSource, watchdog: WatchdogSettings, stopping: asyncio.Event) -> None:
@@ -76,8 +76,8 @@ class Clients:
             try:
                 await self._source.rebuild(lost.reason)
                 joined = True
-            except ClientLostError as again:
-                lost = again
+            except ClientLostError as failed:
+                lost = failed
         # What was found meanwhile was found of a client that is no more.
         self._lost = None
         self._lost_now.clear()

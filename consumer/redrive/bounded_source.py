@@ -11,7 +11,7 @@ from consumer.partition.chunk import Chunk
 from consumer.record import Position, TopicPartition
 
 
-class Bounded:
+class BoundedSource:
     """A source that ends behind the last letter to run; what comes after it is not even delivered."""
 
     def __init__(self, source: KafkaSource, ends: Mapping[TopicPartition, int]) -> None:
@@ -54,7 +54,7 @@ class Bounded:
         if chunk.next_offset < end:
             return chunk
         self._over.add(key)
-        return Chunk(chunk.first_offset, _below(end, chunk.records), max(chunk.first_offset, end), chunk.again)
+        return Chunk(chunk.first_offset, _below(end, chunk.records), max(chunk.first_offset, end), chunk.reread)
 
 
 def _below(end: int, records: Iterable[Any]) -> Iterator[Any]:

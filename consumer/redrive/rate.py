@@ -10,7 +10,7 @@ import time
 from consumer.instructions import Retry
 
 
-class Pace:
+class RateLimit:
     """Lets so many through a second, evenly; at a stop those that wait for their turn give it up."""
 
     def __init__(self, rate: float, stopping: asyncio.Event) -> None:

@@ -27,13 +27,13 @@ from consumer.errors import KafkaError, LetterDelayedError, LetterRefusedError, 
 from consumer.instructions import Pause, Retry
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import KafkaSource
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
-from consumer.partition.remedy import way_out
+from consumer.partition.remedy import remedy
 from consumer.process.lifecycle import exit_if_stuck, guarded
 from consumer.record import Position, Record, TopicPartition
-from consumer.redrive.bounded_source import Bounded, ends_of
-from consumer.redrive.rate import Pace
+from consumer.redrive.bounded_source import BoundedSource, ends_of
+from consumer.redrive.rate import RateLimit
 from consumer.routes.handler import Handler
 from consumer.routes.route import Route, matching
 from consumer.settings.sections import Settings
@@ -45,7 +45,7 @@ EMPTY_LOOKS = 100
 
 
 class Redrive:
-    """One run over the letters of a survey; made by a command, ended by ``stop`` or by itself."""
+    """One run over the letters of a inventory; made by a command, ended by ``stop`` or by itself."""
 
     def __init__(
         self,
@@ -71,10 +71,10 @@ class Redrive:
         self._decoder = decoder
         self._stopping = asyncio.Event()
         self._failure: Exception | None = None
-        pace = Pace(rate, self._stopping) if rate else None
+        pace = RateLimit(rate, self._stopping) if rate else None
         self._routes = {route.name: _prepared(route, pace) for route in routes}
         topics = sorted({key.topic for key in self._ends})
-        self.tally = Tally(topics, self._routes)
+        self.counters = Counters(topics, self._routes)
         self._letters = LetterBox(
             settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id, of_letters=True)
         )
@@ -85,7 +85,7 @@ class Redrive:
             offset_reset="earliest",
             out_of_range="earliest",
         )
-        self._source = KafkaSource(self._kafka, self.tally, self.fail, chosen.as_text())
+        self._source = KafkaSource(self._kafka, self.counters, self.fail, chosen.as_text())
         self._delivery = msgspec.structs.replace(settings.delivery, ordering="unordered", on_halt="exit")
 
     @property
@@ -101,13 +101,13 @@ class Redrive:
     @property
     def done(self) -> int:
         """Letters and their routes that have an outcome so far."""
-        counts = self.tally.routes.values()
-        return sum(each.handled + each.dead_lettered for each in counts) + self.tally.no_route.dead_lettered
+        counts = self.counters.routes.values()
+        return sum(each.handled + each.dead_lettered for each in counts) + self.counters.no_route.dead_lettered
 
     @property
     def failed_again(self) -> int:
         """New letters written."""
-        return sum(each.dead_lettered for each in self.tally.routes.values()) + self.tally.no_route.dead_lettered
+        return sum(each.dead_lettered for each in self.counters.routes.values()) + self.counters.no_route.dead_lettered
 
     def stop(self) -> None:
         """Drain and end; the next redrive goes on from there."""
@@ -120,20 +120,20 @@ class Redrive:
 
     async def run(self) -> None:
         """Run until all letters have an outcome; raise what ended it otherwise, after committing what was done."""
-        source = Bounded(self._source, self._ends)
+        source = BoundedSource(self._source, self._ends)
         async with asyncio.TaskGroup() as tasks:
             engine = Engine(
                 source=source,
                 decoder=self._decoder,
                 routes=list(self._routes.values()),
                 delivery=self._delivery,
-                tally=self.tally,
+                counters=self.counters,
                 tasks=tasks,
                 fail=self.fail,
                 retry=self._settings.retry,
                 dead_letter=self._settings.dead_letter,
                 letters=self._letters,
-                way_out=self._way_out,
+                remedy=self._remedy,
                 choose=self._choose,
             )
             loops = [
@@ -154,7 +154,7 @@ class Redrive:
         if self._failure is not None:
             raise self._failure
 
-    async def _poll(self, source: Bounded, engine: Engine) -> None:
+    async def _poll(self, source: BoundedSource, engine: Engine) -> None:
         await source.start(engine)
         await engine.poll_forever()
 
@@ -173,13 +173,13 @@ class Redrive:
         self.complete = not self._stopping.is_set()
         self._stopping.set()
 
-    def _way_out(self, key: TopicPartition, reason: HaltReason, next_offset: int) -> str:
+    def _remedy(self, key: TopicPartition, reason: HaltReason, next_offset: int) -> str:
         if reason is HaltReason.FUSE:
             return (
                 "most letters fail again: find out why before the rest is run; or choose others, or set a higher"
                 " dead_letter.limit_ratio (1: no limit)"
             )
-        return way_out(self._kafka, key, reason, next_offset)
+        return remedy(self._kafka, key, reason, next_offset)
 
     # -- letters -------------------------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ def as_consumed(record: Record) -> Record:
     return msgspec.structs.replace(record, headers=own, letter_of=context.origin if context else None)
 
 
-def _prepared(route: Route, pace: Pace | None) -> Route:
+def _prepared(route: Route, pace: RateLimit | None) -> Route:
     """Make a route whose handler gets Records as they were consumed, at the pace that was asked for."""
     handler = route.handler
 

@@ -22,7 +22,7 @@ from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 from schemas.session import Session
 
 
-def make_routes(settings: Settings, environment: Mapping[str, str]) -> list[Route]:
+def load_routes(settings: Settings, environment: Mapping[str, str]) -> list[Route]:
     """Import every handler and compile every match; raise SettingsError for the first that is wrong."""
     extend_path(settings.path, sys.path)
     routes = []
@@ -95,10 +95,10 @@ def _import(reference: str, where: str) -> Any:
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if module_name == missing or module_name.startswith(f"{missing}."):
-            way_out = "put its folder in `path` or PYTHONPATH"
+            remedy = "put its folder in `path` or PYTHONPATH"
         else:
-            way_out = f"{module_name} imports it; install it beside session-consumer"
-        raise SettingsError(f"{where}: {reference}: there is no module {missing!r}; {way_out}") from error
+            remedy = f"{module_name} imports it; install it beside session-consumer"
+        raise SettingsError(f"{where}: {reference}: there is no module {missing!r}; {remedy}") from error
     except (Exception, SystemExit) as error:
         raise SettingsError(f"{where}: importing {module_name} raised {_described(error)}") from error
     walked = module_name

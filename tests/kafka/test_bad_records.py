@@ -109,7 +109,7 @@ async def test_a_corrupt_batch_halts_its_partition_alone(tmp_path: Path, spoil: 
             halt = json.loads(await daemon.said("partition halted"))
             await eventually(lambda: is_committed(cluster, {0: BATCH_AT, 1: 15}))
             assert (halt["partition"], halt["offset"], halt["reason"]) == (0, BATCH_AT, "corrupt_batch")
-            assert f"--topic {cluster.topic}:0 --to-offset 10 --execute" in halt["way_out"]
+            assert f"--topic {cluster.topic}:0 --to-offset 10 --execute" in halt["remedy"]
             assert await daemon.metric("halted", reason="corrupt_batch", partition="0") == 1
             status, text = await daemon.get("/readyz")
             assert (status, f"{cluster.topic}-0" in text) == (503, True)
@@ -152,7 +152,7 @@ async def test_a_bomb_halts_its_partition_alone(cluster: Cluster, codec: str) ->
     async with cluster.run("kafka.max_batch_bytes=2000000", name="small") as daemon:
         halt = json.loads(await daemon.said("partition halted"))
         assert (halt["reason"], halt["offset"]) == ("batch_too_large", 1)
-        assert "kafka.max_batch_bytes" in halt["way_out"]
+        assert "kafka.max_batch_bytes" in halt["remedy"]
         await eventually(lambda: is_committed(cluster, {0: 1, 1: 1}))
         assert await daemon.stop() == 0
     async with cluster.run(name="large") as daemon:

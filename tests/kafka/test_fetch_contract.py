@@ -27,7 +27,7 @@ from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
 from consumer.kafka.probe import group_offsets
 from consumer.kafka.source import KafkaSource
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
@@ -148,9 +148,9 @@ class Reader:
     def __init__(self, cluster: Cluster, path: str, **kafka: Any) -> None:
         self.topic = cluster.topic
         self.kafka = msgspec.structs.replace(cluster.kafka, fetch_path=path, start_timeout_seconds=20.0, **kafka)
-        self.tally = Tally([cluster.topic], [])
+        self.counters = Counters([cluster.topic], [])
         self.failures: list[Exception] = []
-        self.source = KafkaSource(self.kafka, self.tally, self.failures.append)
+        self.source = KafkaSource(self.kafka, self.counters, self.failures.append)
         self.taken: dict[int, list[Given]] = {}
         self.positions: dict[TopicPartition, int] = {}
         self.starts: list[tuple[int, int]] = []
@@ -254,7 +254,7 @@ async def test_what_is_taken_is_what_was_produced(cluster: Cluster, path: str, c
     async with a_reader(cluster, path) as reader:
         await reader.take_until(900)
     assert reader.taken[0] == records
-    assert reader.tally.bytes_consumed[cluster.topic] > 0
+    assert reader.counters.bytes_consumed[cluster.topic] > 0
 
 
 @pytest.mark.parametrize("codec", [None, "zstd"])
@@ -723,16 +723,16 @@ class Handled:
 
 @asynccontextmanager
 async def an_engine(cluster: Cluster, path: str, handler: Any, **delivery: Any) -> AsyncIterator[Engine]:
-    tally, failures = Tally([cluster.topic], ["r"]), list[Exception]()
+    counters, failures = Counters([cluster.topic], ["r"]), list[Exception]()
     kafka = msgspec.structs.replace(cluster.kafka, fetch_path=path)
-    source = KafkaSource(kafka, tally, failures.append)
+    source = KafkaSource(kafka, counters, failures.append)
     async with asyncio.TaskGroup() as tasks:
         engine = Engine(
             source=source,
             decoder=Decoder(lambda value: value, lambda value: value, 1 << 20),
             routes=[Route("r", None, bind_handler(handler, "test"), tombstones=True)],
             delivery=Delivery(**{"commit_interval_seconds": 0.05} | delivery),
-            tally=tally,
+            counters=counters,
             tasks=tasks,
             fail=failures.append,
         )

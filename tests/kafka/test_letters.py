@@ -173,9 +173,9 @@ async def test_a_halt_names_the_command_that_moves_on(cluster: Cluster, override
             (): f"there is no topic '{cluster.topic}.dlq' for it",
             ("dead_letter.topic=",): "dead_letter.topic is empty",
         }.get(overrides, "MessageSizeTooLarge") in halt["why"]
-        assert "dead_letter.topic" in halt["way_out"]
+        assert "dead_letter.topic" in halt["remedy"]
         command = f"--group {cluster.kafka.group_id} --reset-offsets --topic {cluster.topic}:0 --to-offset 2 --execute"
-        assert halt["way_out"].endswith(command)
+        assert halt["remedy"].endswith(command)
         await eventually(lambda: is_committed(cluster, {0: 1, 1: 1}))
         assert await daemon.metric("halted", partition="0", reason="no_dead_letter") == 1
         assert await daemon.stop() == 0

@@ -23,7 +23,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from consumer.errors import LocalKafkaError
-from consumer.kafka.local import jars
+from consumer.kafka.local import cluster, jars
 from consumer.kafka.local.cluster import LocalKafka
 
 # aiokafka's classes have no annotations.

@@ -138,7 +138,7 @@ async def test_an_added_partition(cluster: Cluster, monkeypatch: pytest.MonkeyPa
         await cluster.produce(map(a_session, range(3)), 1)
         await eventually(lambda: len(got) == 5, seconds=40)
         await eventually(lambda: cluster_caught_up(cluster))
-        assert daemon.tally.offset_resets[cluster.topic, "no_offset"] == 2
+        assert daemon.counters.offset_resets[cluster.topic, "no_offset"] == 2
     finally:
         daemon.stop()
         await running

@@ -14,7 +14,7 @@ import pytest
 
 from consumer.cli.main import cli
 from consumer.metrics.definitions import METRICS
-from consumer.routes.load import make_routes
+from consumer.routes.load import load_routes
 from consumer.settings.meanings import MEANINGS
 from consumer.settings.sources import load_settings
 from tests.docs import metrics_table, settings_table
@@ -49,7 +49,7 @@ def test_first_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "settings.toml").write_text(settings)
     monkeypatch.setattr(sys, "path", sys.path[:])
     loaded = load_settings(tmp_path / "settings.toml", {}).settings
-    routes = make_routes(loaded, {})
+    routes = load_routes(loaded, {})
     assert [(route.name, route.handler.is_async, route.handler.wants_record) for route in routes] == [
         ("talk", True, True),
         ("archive", False, False),

@@ -130,7 +130,7 @@ def test_every_record_has_one_outcome(records: list[RawRecord], ordering: str) -
             async with asyncio.timeout(10):
                 while source.committed != source.end:
                     await asyncio.sleep(0)
-            outcomes = bench.tally.outcomes
+            outcomes = bench.counters.outcomes
             assert (bench.failures, source.ahead) == ([], [])
         dead = [offset for offset, _ in letters.written]
         null = [record.offset for record in placed if record.value is None]

@@ -52,7 +52,7 @@ class Broker:
 
     @cached_property
     def process_id(self) -> int:
-        """Java's process id. Waits for the guard to tell it, which it does some milliseconds after ``start``."""
+        """Java's process id. Gate for the guard to tell it, which it does some milliseconds after ``start``."""
         assert self._guard is not None
         assert self._guard.stdout is not None
         line = self._guard.stdout.readline()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from consumer.dead_letters.cause import Cause
 from consumer.dead_letters.filter import Filter, sha256
 from consumer.dead_letters.headers import write_context
-from consumer.dead_letters.inventory import Passed, Survey, read_passed
+from consumer.dead_letters.inventory import Inventory, Passed, read_passed
 from consumer.record import Position, TopicPartition
 
 DLQ = TopicPartition("t.dlq", 0)
@@ -44,16 +44,16 @@ def a_letter(
     return Raw(place, write_context("connect", Position(topic, 0, record), 1000, "g", cause, redrives), **fields)
 
 
-def a_survey(*letters: Raw | tuple[TopicPartition, Raw], chosen: Filter = ALL, passed: Any = ()) -> Survey:
-    survey = Survey(chosen, ["t"], passed)
+def a_survey(*letters: Raw | tuple[TopicPartition, Raw], chosen: Filter = ALL, passed: Any = ()) -> Inventory:
+    inventory = Inventory(chosen, ["t"], passed)
     for each in letters:
         key, raw = (DLQ, each) if isinstance(each, Raw) else each
-        survey.add(key, raw)
-    return survey
+        inventory.add(key, raw)
+    return inventory
 
 
-def to_run(survey: Survey) -> list[int]:
-    return [place.offset for place in survey.to_run]
+def to_run(inventory: Inventory) -> list[int]:
+    return [place.offset for place in inventory.to_run]
 
 
 # -- which letter counts -----------------------------------------------------------------------------------------------
@@ -61,28 +61,28 @@ def to_run(survey: Survey) -> list[int]:
 
 def test_a_record_has_a_letter_for_each_route() -> None:
     """Two routes gave it up: two letters, each with its own redrive."""
-    survey = a_survey(a_letter(0, 7), a_letter(1, 7, route="b"))
-    assert survey.to_run == {Position(*DLQ, 0): "a", Position(*DLQ, 1): "b"}
+    inventory = a_survey(a_letter(0, 7), a_letter(1, 7, route="b"))
+    assert inventory.to_run == {Position(*DLQ, 0): "a", Position(*DLQ, 1): "b"}
 
 
 def test_doubles_count_once() -> None:
     """The same letter, written twice around a kill, is run once, wherever the second one went."""
-    survey = a_survey(a_letter(0, 7), a_letter(1, 7), (OTHER, a_letter(5, 7)))
-    assert (survey.letters, to_run(survey)) == (3, [0])
+    inventory = a_survey(a_letter(0, 7), a_letter(1, 7), (OTHER, a_letter(5, 7)))
+    assert (inventory.letters, to_run(inventory)) == (3, [0])
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_the_newest_letter_counts(order: tuple[int, ...]) -> None:
     """The one with the most redrives, in whatever order partitions are read."""
     letters = [(TopicPartition("t.dlq", n), a_letter(9 - n, 7, redrives=n)) for n in range(3)]
-    survey = a_survey(*(letters[n] for n in order))
-    assert list(survey.to_run) == [Position("t.dlq", 2, 7)]
+    inventory = a_survey(*(letters[n] for n in order))
+    assert list(inventory.to_run) == [Position("t.dlq", 2, 7)]
 
 
 def test_what_is_no_letter() -> None:
     """Records that do not say which record they were, and letters of other topics, are counted and left alone."""
-    survey = a_survey(Raw(0, ()), a_letter(1, 7, topic="elsewhere"), a_letter(2, 7))
-    assert (survey.foreign, survey.elsewhere, survey.letters, to_run(survey)) == (1, 1, 1, [2])
+    inventory = a_survey(Raw(0, ()), a_letter(1, 7, topic="elsewhere"), a_letter(2, 7))
+    assert (inventory.foreign, inventory.elsewhere, inventory.letters, to_run(inventory)) == (1, 1, 1, [2])
 
 
 # -- which are home ----------------------------------------------------------------------------------------------------
@@ -91,52 +91,52 @@ def test_what_is_no_letter() -> None:
 def test_home_is_what_a_redrive_has_passed() -> None:
     """A group that committed 2 has run the letters at 0 and 1, of that partition only."""
     passed = [Passed(ALL, {DLQ: 2})]
-    survey = a_survey(*(a_letter(n, n) for n in range(4)), (OTHER, a_letter(0, 9)), passed=passed)
-    assert list(survey.to_run) == [Position(*DLQ, 2), Position(*DLQ, 3), Position(*OTHER, 0)]
+    inventory = a_survey(*(a_letter(n, n) for n in range(4)), (OTHER, a_letter(0, 9)), passed=passed)
+    assert list(inventory.to_run) == [Position(*DLQ, 2), Position(*DLQ, 3), Position(*OTHER, 0)]
 
 
 def test_a_redrive_that_did_not_mean_it() -> None:
     """A letter that a group's filter did not let in is not home, however far that group came."""
     passed = [Passed(Filter(routes=["b"]), {DLQ: 100})]
-    survey = a_survey(a_letter(0, 1), a_letter(1, 2, route="b"), passed=passed)
-    assert to_run(survey) == [0]
+    inventory = a_survey(a_letter(0, 1), a_letter(1, 2, route="b"), passed=passed)
+    assert to_run(inventory) == [0]
 
 
 def test_home_by_any_of_the_groups() -> None:
     """It is enough that one of them passed it, whatever the filters asked for now are."""
     passed = [Passed(Filter(routes=["b"]), {DLQ: 100}), Passed(Filter(reasons=["exhausted"]), {DLQ: 1})]
-    survey = a_survey(a_letter(0, 1), a_letter(1, 2, route="b"), a_letter(2, 3), passed=passed)
-    assert to_run(survey) == [2]
-    assert survey.table() == [("t", "a", "exhausted", 1, 1), ("t", "b", "exhausted", 0, 1)]
+    inventory = a_survey(a_letter(0, 1), a_letter(1, 2, route="b"), a_letter(2, 3), passed=passed)
+    assert to_run(inventory) == [2]
+    assert inventory.table() == [("t", "a", "exhausted", 1, 1), ("t", "b", "exhausted", 0, 1)]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_double_of_a_letter_that_is_home(reverse: bool) -> None:
     """If one of two is home both are, in whatever order they are read."""
     letters = [a_letter(0, 7), a_letter(9, 7)]
-    survey = a_survey(*(reversed(letters) if reverse else letters), passed=[Passed(ALL, {DLQ: 5})])
-    assert to_run(survey) == []
+    inventory = a_survey(*(reversed(letters) if reverse else letters), passed=[Passed(ALL, {DLQ: 5})])
+    assert to_run(inventory) == []
 
 
 def test_a_letter_that_failed_again_is_left() -> None:
     """The first one is home, the new one is not: it stands for the record."""
-    survey = a_survey(a_letter(0, 7), a_letter(9, 7, redrives=1), passed=[Passed(ALL, {DLQ: 5})])
-    assert to_run(survey) == [9]
-    assert survey.table() == [("t", "a", "exhausted", 1, 0)]
+    inventory = a_survey(a_letter(0, 7), a_letter(9, 7, redrives=1), passed=[Passed(ALL, {DLQ: 5})])
+    assert to_run(inventory) == [9]
+    assert inventory.table() == [("t", "a", "exhausted", 1, 0)]
 
 
 def test_an_older_double_does_not_bring_it_back() -> None:
     """The daemon, killed before its commit, writes the first letter once more, behind the one that failed again."""
     passed = [Passed(ALL, {DLQ: 3})]
-    survey = a_survey(a_letter(0, 7), a_letter(2, 7, redrives=1), a_letter(8, 7), passed=passed)
-    assert to_run(survey) == []
+    inventory = a_survey(a_letter(0, 7), a_letter(2, 7, redrives=1), a_letter(8, 7), passed=passed)
+    assert to_run(inventory) == []
 
 
 def test_a_cap() -> None:
     """What was redriven so often is left alone, and counted unless it is home; a higher cap means it."""
     letters = [a_letter(n, n, redrives=n) for n in range(8)]
-    survey = a_survey(*letters)
-    assert (to_run(survey), survey.capped) == ([0, 1, 2, 3, 4], 3)
+    inventory = a_survey(*letters)
+    assert (to_run(inventory), inventory.capped) == ([0, 1, 2, 3, 4], 3)
     higher = a_survey(*letters, chosen=Filter(max_redrives=7), passed=[Passed(ALL, {DLQ: 100})])
     assert (to_run(higher), higher.capped) == ([5, 6], 1)
     assert a_survey(*letters, passed=[Passed(Filter(max_redrives=7), {DLQ: 100})]).capped == 1
@@ -167,9 +167,9 @@ def test_what_a_filter_means(chosen: Filter, meant: list[int]) -> None:
         a_letter(1, 1, key=None, timestamp=1000, route="b", reason="rejected"),
         a_letter(2, 2, key=b"", timestamp=1001, route="none", reason="undecodable"),
     )
-    survey = a_survey(*letters, chosen=chosen)
-    assert to_run(survey) == meant
-    assert sum(left for *_, left, _ in survey.table()) == len(meant)
+    inventory = a_survey(*letters, chosen=chosen)
+    assert to_run(inventory) == meant
+    assert sum(left for *_, left, _ in inventory.table()) == len(meant)
 
 
 filters = st.builds(
@@ -218,10 +218,10 @@ def test_no_key_is_stored() -> None:
 def test_every_record_is_run_once_or_home(letters: list[tuple[int, int]], commit: int) -> None:
     """Of all letters of a record one is run, of the newest kind, or its newest kind is home."""
     made = [a_letter(place, record, redrives=redrives) for place, (record, redrives) in enumerate(letters)]
-    survey = a_survey(*made, passed=[Passed(ALL, {DLQ: commit})])
+    inventory = a_survey(*made, passed=[Passed(ALL, {DLQ: commit})])
     for record in {record for record, _ in letters}:
         newest = max(redrives for each, redrives in letters if each == record)
         places = [place for place, each in enumerate(letters) if each == (record, newest)]
-        run = [place for place in places if Position(*DLQ, place) in survey.to_run]
+        run = [place for place in places if Position(*DLQ, place) in inventory.to_run]
         assert run == ([] if places[0] < commit else [places[0]])
-    assert len(survey.to_run) == len([each for each in survey.found if not each.home])
+    assert len(inventory.to_run) == len([each for each in inventory.found if not each.home])

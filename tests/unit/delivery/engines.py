@@ -13,7 +13,7 @@ from consumer.delivery.decoding import Decoder
 from consumer.delivery.dispatch import Choose
 from consumer.delivery.engine import Engine
 from consumer.delivery.failure import Letters
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
 from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
@@ -28,7 +28,7 @@ class Bench(msgspec.Struct):
 
     engine: Engine
     source: MemorySource
-    tally: Tally
+    counters: Counters
     failures: list[Exception]
 
 
@@ -58,14 +58,14 @@ async def an_engine_on(
 ) -> AsyncIterator[Bench]:
     """Run an engine on a source, whose events are the values as they are; it is stopped at the end of the block."""
     failures: list[Exception] = []
-    tally = Tally(["t"], [route.name for route in routes])
+    counters = Counters(["t"], [route.name for route in routes])
     async with asyncio.TaskGroup() as tasks:
         engine = Engine(
             source=source,
             decoder=decoder or Decoder(lambda value: value, lambda value: value, 1_000_000),
             routes=routes,
             delivery=Delivery(**{"drain_seconds": 5.0, "commit_interval_seconds": 0.001} | delivery),
-            tally=tally,
+            counters=counters,
             tasks=tasks,
             fail=failures.append,
             retry=retry,
@@ -75,7 +75,7 @@ async def an_engine_on(
         )
         loops = [tasks.create_task(engine.poll_forever()), tasks.create_task(engine.commit_forever())]
         try:
-            yield Bench(engine, source, tally, failures)
+            yield Bench(engine, source, counters, failures)
             await engine.stop()
         finally:
             for loop in loops:

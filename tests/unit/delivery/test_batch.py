@@ -169,7 +169,7 @@ async def test_a_batch_without_records_beside() -> None:
     source = LogSource(keyed([b"k"] * 4, value=b"event"))
     async with an_engine_on(source, a_batch_route(handle)) as bench:
         bench.engine.assign([KEY])
-        await until(lambda: bench.tally.routes["r0"].handled == 4)
+        await until(lambda: bench.counters.routes["r0"].handled == 4)
     assert seen == [[b"event"] * 4]
 
 
@@ -183,7 +183,7 @@ async def test_threaded_batches_run_outside_the_loop() -> None:
     source = LogSource(some(8))
     async with an_engine_on(source, a_batch_route(handle, threaded=True)) as bench:
         bench.engine.assign([KEY])
-        await until(lambda: bench.tally.routes["r0"].handled == 8)
+        await until(lambda: bench.counters.routes["r0"].handled == 8)
     assert threads
     assert threading.get_ident() not in threads
 
@@ -270,7 +270,7 @@ async def test_a_failed_batch_without_dead_letters_halts(kind: str) -> None:
         halt = bench.engine.partitions[KEY].halt
         assert halt is not None
         assert (halt.reason, halt.offset) == (HaltReason.NO_DEAD_LETTER, 6)
-        assert bench.tally.handler_errors["r0", "error"] == 2
+        assert bench.counters.handler_errors["r0", "error"] == 2
     assert batches.calls == [[0, 1, 2, 3], [4, 5, 6, 7], [4], [5], [6]]
     assert source.committed == 4
     assert not source.ahead
@@ -399,7 +399,7 @@ async def test_a_call_that_outlives_its_epoch_brings_no_other_after_it() -> None
         await rounds()
         assert calls == ["begin [0, 1]"]
         release.set()
-        await until(lambda: bench.tally.routes["r0"].handled >= 6)
+        await until(lambda: bench.counters.routes["r0"].handled >= 6)
         await rounds()
     assert calls == [f"{what} {offsets}" for offsets in ([0, 1], [0, 1], [2, 3]) for what in ("begin", "end")]
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.delivery.committer import Committer
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.routes.handler import bind_handler
@@ -32,15 +32,15 @@ class Bench(msgspec.Struct):
 
     committer: Committer
     source: MemorySource
-    tally: Tally
+    counters: Counters
     tasks: asyncio.TaskGroup
 
 
 @asynccontextmanager
 async def a_committer(**flushes: Flush) -> AsyncIterator[Bench]:
-    source, tally = MemorySource(), Tally(["t"], flushes)
+    source, counters = MemorySource(), Counters(["t"], flushes)
     async with asyncio.TaskGroup() as tasks:
-        yield Bench(Committer(source, flushes, tally, tasks), source, tally, tasks)
+        yield Bench(Committer(source, flushes, counters, tasks), source, counters, tasks)
 
 
 def a_partition(done: int, key: TopicPartition = KEY) -> Partition:
@@ -105,7 +105,7 @@ async def test_all_flushes_come_before_the_commit() -> None:
     partition = a_partition(3)
     async with a_committer(r0=works, r1=fails) as bench:
         await bench.committer.commit([partition], LONG)
-        assert (bench.source.commits, partition.committed, bench.tally.commits["failed"]) == ([], 0, 1)
+        assert (bench.source.commits, partition.committed, bench.counters.commits["failed"]) == ([], 0, 1)
         await bench.committer.commit([partition], LONG)
     assert told == ["works", "fails", "works", "fails"]
     assert (bench.source.commits, partition.committed) == ([{KEY: 3}], 3)
@@ -121,7 +121,7 @@ async def test_a_flush_that_lets_a_cancellation_escape_counts_as_failed() -> Non
     async with a_committer(r0=escapes) as bench:
         await bench.committer.commit([partition], LONG)
     assert bench.source.commits == []
-    assert bench.tally.commits["failed"] == 1
+    assert bench.counters.commits["failed"] == 1
 
 
 # -- one at a time, and the end of an epoch ----------------------------------------------------------------------------
@@ -168,7 +168,7 @@ async def test_a_commit_that_waited_beside_another_is_not_skipped() -> None:
         assert partition.committed == 5
         await by_interval
     assert bench.source.commits == [{KEY: 3}, {KEY: 5}]
-    assert bench.tally.commits["failed"] == 0
+    assert bench.counters.commits["failed"] == 0
 
 
 async def test_end_leaves_nothing_under_way() -> None:
@@ -177,7 +177,7 @@ async def test_end_leaves_nothing_under_way() -> None:
     async with a_committer() as bench:
         held = await begin_hanging(bench, partition)
         await bench.committer.end()
-        assert (bench.source.commits_under_way, bench.tally.commits["failed"]) == (0, 1)
+        assert (bench.source.commits_under_way, bench.counters.commits["failed"]) == (0, 1)
         held.set()
         await bench.committer.commit([following], LONG)
     assert (bench.source.commits, partition.committed) == ([{KEY: 7}], 0)
@@ -228,7 +228,7 @@ async def test_end_without_a_commit_is_harmless() -> None:
         await bench.committer.commit([a_partition(3)], LONG)
         await bench.committer.end()
         await bench.committer.end()
-    assert bench.tally.commits == {"ok": 1, "failed": 0, "fenced": 0}
+    assert bench.counters.commits == {"ok": 1, "failed": 0, "fenced": 0}
 
 
 # -- in the engine -----------------------------------------------------------------------------------------------------
@@ -282,13 +282,13 @@ async def test_a_revoke_is_bounded_by_its_commit_budget(monkeypatch: pytest.Monk
     async with an_engine_on(source, a_route(lambda _event: None), commit_interval_seconds=LONG) as bench:
         bench.engine.assign([KEY])
         source.give(a_chunk(0, 3))
-        await until(lambda: bench.tally.routes["r0"].handled == 3)
+        await until(lambda: bench.counters.routes["r0"].handled == 3)
         await bench.engine.revoke(lost=False)
-        assert (source.commits_under_way, source.commits, bench.tally.commits["failed"]) == (0, [], 1)
+        assert (source.commits_under_way, source.commits, bench.counters.commits["failed"]) == (0, [], 1)
         source.hold_commits.set()
         bench.engine.assign([KEY])
         source.give(a_chunk(0, 1))
-        await until(lambda: bench.tally.routes["r0"].handled == 4)
+        await until(lambda: bench.counters.routes["r0"].handled == 4)
     assert source.commits == [{KEY: 1}]
 
 
@@ -351,9 +351,9 @@ def test_commits_keep_their_promises_in_any_order(steps: list[str]) -> None:
     """However requests, answers and ends of epochs follow each other: one at a time, never above done nor falling."""
 
     async def scenario() -> None:
-        source, tally = Answering(), Tally(["t"], [])
+        source, counters = Answering(), Counters(["t"], [])
         async with asyncio.TaskGroup() as tasks:
-            committer = Committer(source, {"r0": no_flush}, tally, tasks)
+            committer = Committer(source, {"r0": no_flush}, counters, tasks)
             partition, sent = a_partition(0), 0
             waiting: list[asyncio.Task[Any]] = []
             for step in steps:

@@ -31,7 +31,7 @@ async def an_engine(*handlers: Handle, **delivery: Any) -> AsyncIterator[Bench]:
 
 
 def handled(bench: Bench, route: str = "r0") -> int:
-    return bench.tally.outcomes[route, Outcome.HANDLED]
+    return bench.counters.outcomes[route, Outcome.HANDLED]
 
 
 async def test_records_are_handled_in_order_and_committed() -> None:
@@ -147,7 +147,7 @@ async def test_old_work_never_meets_new_work() -> None:
         bench.source.give(a_chunk(0, 1))
         await stubborn.wait()
         await bench.engine.revoke(lost=False)
-        assert bench.tally.abandoned["r0"] == 1
+        assert bench.counters.abandoned["r0"] == 1
         bench.engine.assign([KEY])
         bench.source.give(a_chunk(0, 2))
         await asyncio.sleep(0.05)
@@ -183,7 +183,7 @@ async def test_a_commit_that_fails_is_sent_again(answer: Any) -> None:
         await eventually(lambda: len(bench.source.commits) == 2)
         assert bench.engine.partitions[KEY].committed == 3
     assert bench.source.commits == [{KEY: 3}, {KEY: 3}]
-    assert bench.tally.commits == {"ok": 1, "failed": 0, "fenced": 0} | {answer: 1}
+    assert bench.counters.commits == {"ok": 1, "failed": 0, "fenced": 0} | {answer: 1}
 
 
 async def test_flush_before_commit_sees_all_that_is_committed() -> None:
@@ -281,4 +281,4 @@ async def test_a_log_that_became_shorter_is_begun_anew(ordering: str) -> None:
     async with an_engine_on(source, route, ordering=order) as bench:
         bench.engine.assign([KEY])
         await eventually(lambda: source.commits and source.commits[-1] == {KEY: 7})
-    assert (len(seen), bench.failures, bench.tally.routes["r0"].dead_lettered) == (5, [], 0)
+    assert (len(seen), bench.failures, bench.counters.routes["r0"].dead_lettered) == (5, [], 0)

@@ -87,11 +87,11 @@ KINDS = ("plain", "at_once", "later")
 
 
 def count(bench: Bench, outcome: Outcome, route: str = "r0") -> int:
-    return bench.tally.outcomes[route, outcome]
+    return bench.counters.outcomes[route, outcome]
 
 
 def errors(bench: Bench, route: str = "r0") -> dict[str, int]:
-    return {kind: count for (name, kind), count in bench.tally.handler_errors.items() if count and name == route}
+    return {kind: count for (name, kind), count in bench.counters.handler_errors.items() if count and name == route}
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
@@ -104,7 +104,11 @@ async def test_a_call_that_fails_is_called_again(kind: str, ordering: str) -> No
         bench.engine.assign([KEY])
         await until(lambda: source.committed == source.end)
         assert Counter(handler.calls) == {0: 1, 1: 3, 2: 2, 3: 1, 4: 1}
-        assert (count(bench, Outcome.HANDLED), errors(bench), bench.tally.routes["r0"].retries) == (5, {"error": 3}, 3)
+        assert (count(bench, Outcome.HANDLED), errors(bench), bench.counters.routes["r0"].retries) == (
+            5,
+            {"error": 3},
+            3,
+        )
         assert bench.engine.partitions[KEY].holds == set()
     assert [offset for offset in handler.handled if offset in (0, 2, 4)] == [0, 2, 4] or ordering == "unordered"
     if ordering == "partition":
@@ -129,7 +133,7 @@ async def test_what_never_works_becomes_a_dead_letter(kind: str, ordering: str) 
         await until(lambda: source.committed == source.end)
         assert sorted(letters.causes) == [(1, "exhausted", "r0", 3), (2, "rejected", "r0", 1)]
         assert (count(bench, Outcome.HANDLED), count(bench, Outcome.DEAD_LETTERED)) == (2, 2)
-        assert bench.tally.dead_letters["t", "exhausted"] == bench.tally.dead_letters["t", "rejected"] == 1
+        assert bench.counters.dead_letters["t", "exhausted"] == bench.counters.dead_letters["t", "rejected"] == 1
     assert not any("private" in cause.message for _, cause in letters.written)
 
 
@@ -212,7 +216,11 @@ async def test_what_cannot_be_decoded_becomes_a_dead_letter(ordering: str) -> No
         await until(lambda: source.committed == source.end)
         assert letters.causes == [(1, "undecodable", "none", 0)]
         assert letters.values == [b"bad"]
-        assert bench.tally.outcomes["none", Outcome.DEAD_LETTERED] == bench.tally.decode_errors["t", "undecodable"] == 1
+        assert (
+            bench.counters.outcomes["none", Outcome.DEAD_LETTERED]
+            == bench.counters.decode_errors["t", "undecodable"]
+            == 1
+        )
 
 
 async def test_letters_that_are_not_taken() -> None:
@@ -322,7 +330,7 @@ async def test_waits_are_given_up_at_a_stop(error: Exception, kind: str, orderin
         await until(lambda: bench.engine.partitions[KEY].held)
         async with asyncio.timeout(1):
             await bench.engine.revoke(lost=False)
-        assert bench.tally.routes["r0"].abandoned == 1
+        assert bench.counters.routes["r0"].abandoned == 1
     assert source.committed == 1
     assert not source.ahead
 
@@ -344,7 +352,7 @@ async def test_a_batch_whose_time_comes_during_a_pause_is_called_after_it() -> N
     routes = [a_batch_route(collect, "r0", max_records=10, max_seconds=0.01), a_route(needs, "r1")]
     async with an_engine_on(source, *routes, retry=QUICK) as bench:
         bench.engine.assign([KEY])
-        await until(lambda: bench.tally.routes["r1"].retries > 10)
+        await until(lambda: bench.counters.routes["r1"].retries > 10)
         assert batches == []
         down = False
         await until(lambda: source.committed == source.end)

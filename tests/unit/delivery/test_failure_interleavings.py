@@ -316,7 +316,7 @@ async def test_a_call_that_the_drain_cancels_is_no_dead_letter(kind: str) -> Non
         await begun.wait()
         await bench.engine.revoke(lost=False)
         assert (letters.written, source.commits) == ([], [])
-        assert bench.tally.routes["r0"].abandoned == 1
+        assert bench.counters.routes["r0"].abandoned == 1
 
 
 @pytest.mark.parametrize("rejects", [False, True])
@@ -339,7 +339,7 @@ async def test_a_call_that_outlives_its_epoch_brings_neither_a_letter_nor_anothe
     routes = [a_route(stubborn, "r0"), a_route(second.append, "r1")]
     async with an_engine_on(source, *routes, letters=letters, drain_seconds=0.02) as bench:
         bench.engine.assign([KEY])
-        await until(lambda: bench.tally.routes["r0"].waiting)
+        await until(lambda: bench.counters.routes["r0"].waiting)
         await bench.engine.revoke(lost=False)
         release.set()
         await rounds()
@@ -390,5 +390,5 @@ async def test_a_letter_that_hangs_is_given_up_at_a_stop(
         await until(lambda: partition.held)
         async with asyncio.timeout(1):
             await bench.engine.revoke(lost=False)
-        assert (source.committed, partition.holds, bench.tally.routes["r0"].abandoned) == (1, set(), 1)
+        assert (source.committed, partition.holds, bench.counters.routes["r0"].abandoned) == (1, set(), 1)
     assert not source.ahead

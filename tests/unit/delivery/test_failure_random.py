@@ -148,8 +148,8 @@ class FaultySource(LogSource):
         chunk = super().take(key)
         if chunk is None:
             return None
-        assert chunk.again is not None
-        taken = self._last = list(chunk.again())
+        assert chunk.reread is not None
+        taken = self._last = list(chunk.reread())
         return Chunk(chunk.first_offset, self._read(taken), chunk.next_offset, lambda: self._read(taken))
 
     def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
@@ -429,25 +429,25 @@ class Observer:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        tally, names = self.bench.tally, [f"r{index}" for index in range(len(self.work.kinds))]
+        counters, names = self.bench.counters, [f"r{index}" for index in range(len(self.work.kinds))]
         assert not self.wrong, self.wrong[:3]
         assert self.bench.failures == []
         assert self.source.ahead == []
         check_commits_never_fall(self.source)
-        assert {name: tally.outcomes[name, Outcome.HANDLED] for name in names} == {n: self.handled[n] for n in names}
-        assert {each: n for each, n in tally.handler_errors.items() if n} == dict(self.raised)
+        assert {name: counters.outcomes[name, Outcome.HANDLED] for name in names} == {n: self.handled[n] for n in names}
+        assert {each: n for each, n in counters.handler_errors.items() if n} == dict(self.raised)
         for name in [*names, NO_ROUTE]:
-            assert tally.outcomes[name, Outcome.DEAD_LETTERED] == self.buried[name]
+            assert counters.outcomes[name, Outcome.DEAD_LETTERED] == self.buried[name]
 
     def check_at_rest(self) -> None:
         partition, lanes = self.bench.engine.partitions[KEY], self.bench.engine._lanes[KEY]
         assert (partition.holds, partition.pausing, partition.blocked, partition.in_flight) == (set(), 0, 0, (0, 0))
-        assert (lanes.waits.runners, lanes._busy or {}, list(lanes.waits.queue)) == (1, {}, [])
+        assert (lanes.gate.runners, lanes._busy or {}, list(lanes.gate.queue)) == (1, {}, [])
         if not self.work.revokes:
             skipped = [each for each in self.keys if not self._needed(each)]
-            assert self.bench.tally.skipped == len(skipped)
-            assert self.bench.tally.no_route.dead_lettered == len(self.work.bad)
-            assert sum(self.bench.tally.decode_errors.values()) == len(self.work.bad)
+            assert self.bench.counters.skipped == len(skipped)
+            assert self.bench.counters.no_route.dead_lettered == len(self.work.bad)
+            assert sum(self.bench.counters.decode_errors.values()) == len(self.work.bad)
 
 
 async def until(holds: Callable[[], Any], rounds: int = ROUNDS) -> None:
@@ -478,8 +478,8 @@ def run(scenario: Callable[[], Any], *, eager: bool) -> None:
         stack.enter_context(patch("consumer.delivery.failure.SLOW_LETTER_SECONDS", 0.02))
         if eager:
             stack.enter_context(patch("consumer.delivery.turns.SLICE_SECONDS", -1.0))
-            for module in ("lanes", "stretch"):
-                stack.enter_context(patch(f"consumer.{module}.LOOK_EVERY", 1))
+            for module in ("lanes", "fast_loop"):
+                stack.enter_context(patch(f"consumer.delivery.{module}.LOOK_EVERY", 1))
         runner.run(scenario())
 
 

@@ -412,7 +412,7 @@ async def test_calls_that_will_not_end_are_cancelled_and_not_committed() -> None
         bench.engine.assign([KEY])
         await until(lambda: sorted(gate.ended) == [0, 2])
         await bench.engine.revoke(lost=False)
-        assert (source.committed, source.ahead, bench.tally.routes["r0"].abandoned) == (1, [], 1)
+        assert (source.committed, source.ahead, bench.counters.routes["r0"].abandoned) == (1, [], 1)
         assert gate.running == []
 
 
@@ -561,8 +561,10 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Have all that shares the event loop look at a clock of the test's."""
     clock = Clock()
-    for module in ("lanes", "stretch", "turns"):
-        monkeypatch.setattr(f"consumer.{module}.time", SimpleNamespace(monotonic=clock.monotonic, time=time.time))
+    for module in ("lanes", "fast_loop", "turns"):
+        monkeypatch.setattr(
+            f"consumer.delivery.{module}.time", SimpleNamespace(monotonic=clock.monotonic, time=time.time)
+        )
     return clock
 
 
@@ -601,7 +603,7 @@ async def test_busy_partitions_take_turns(clock: Clock, ordering: str, is_async:
         watching = asyncio.create_task(watch())
         if not after_idling:
             bench.engine.assign(keys)
-        await until(lambda: bench.tally.routes["r0"].handled == 1000)
+        await until(lambda: bench.counters.routes["r0"].handled == 1000)
         running = False
         await watching
     assert sum(stretches) == pytest.approx(4.0)
@@ -756,8 +758,8 @@ def test_every_record_once_in_order_and_never_ahead(work: Work) -> None:
         worker.check()
         assert sorted(worker.ended) == [record.offset for record in work.records]
         check_commits_never_fall(source)
-        assert bench.tally.routes["r0"].handled == len(work.records)
-        assert bench.tally.records_consumed["t"] == len(work.records)
+        assert bench.counters.routes["r0"].handled == len(work.records)
+        assert bench.counters.records_consumed["t"] == len(work.records)
 
     asyncio.run(scenario())
 

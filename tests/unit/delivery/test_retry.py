@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer import Pause, Reject, Retry
-from consumer.delivery.retry import MINIMUM_SECONDS, Attempts, Step
+from consumer.delivery.retry import MINIMUM_SECONDS, Attempts, Decision
 from consumer.errors import CallTimeoutError
 from consumer.settings.sections import RetrySettings
 
@@ -87,7 +87,7 @@ def test_a_growth_past_all_numbers() -> None:
 
 def test_reject_is_at_once() -> None:
     """A rejected record is not called again, whatever is left of its attempts."""
-    assert Attempts(PLAIN).after(Reject("no")) == Step("reject", None)
+    assert Attempts(PLAIN).after(Reject("no")) == Decision("reject", None)
     assert Attempts(PLAIN).after(Reject("no")).reason == "rejected"
 
 
@@ -95,7 +95,7 @@ def test_reject_is_at_once() -> None:
 def test_instructions_have_no_limit(made: Callable[..., Exception], kind: str) -> None:
     """Retry and Pause are followed for ever and count no attempt: a failure after them has all of its own."""
     attempts = Attempts(PLAIN, lambda: 0.5)
-    assert {attempts.after(made(after=3)) for _ in range(1000)} == {Step(kind, 3.0)}  # type: ignore[arg-type]
+    assert {attempts.after(made(after=3)) for _ in range(1000)} == {Decision(kind, 3.0)}  # type: ignore[arg-type]
     assert attempts.calls == 1
     assert [attempts.after(ValueError()).wait for _ in range(5)] == [0.2, 0.4, 0.8, 1.6, None]
 

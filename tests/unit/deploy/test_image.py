@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from consumer.routes.load import extend_path, load_handler, make_routes
+from consumer.routes.load import extend_path, load_handler, load_routes
 from consumer.settings.sections import RouteSettings, Settings, dead_letter_topics
 from consumer.settings.sources import PREFIX as ENVIRONMENT_PREFIX
 from consumer.settings.sources import load_settings
@@ -178,7 +178,7 @@ def test_the_example_settings_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.chdir(tmp_path)
     settings = load_settings(ROOT / "examples/settings.toml", {}).settings
-    assert [route.name for route in make_routes(settings, {})] == [route.name for route in settings.routes]
+    assert [route.name for route in load_routes(settings, {})] == [route.name for route in settings.routes]
 
 
 async def test_the_example_handler_keeps_what_it_flushed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

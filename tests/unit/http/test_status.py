@@ -13,12 +13,12 @@ from consumer import Pause, Record
 from consumer.http.history import SAMPLES, History
 from consumer.http.reader import StatusReader
 from consumer.http.status import HIDDEN, Status, plain_settings
-from consumer.observe.counters import Tally
+from consumer.observe.counters import Counters
 from consumer.observe.recent_failures import KEPT, RecentFailures
 from consumer.observe.watchdog import Stall
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt, Hold
-from consumer.partition.remedy import HOLD_ENDS, way_out
+from consumer.partition.remedy import HOLD_ENDS, remedy
 from consumer.partition.state import Partition
 from consumer.record import Position, TopicPartition
 from consumer.settings.sections import Kafka, RouteSettings, Security, Settings
@@ -36,7 +36,7 @@ class Scene:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings(routes=[RouteSettings("voice", "calls:talk")])
-        self.tally = Tally(self.settings.kafka.topics, [route.name for route in self.settings.routes])
+        self.counters = Counters(self.settings.kafka.topics, [route.name for route in self.settings.routes])
         self.partitions: list[Partition] = []
         self.state = "running"
         self.stall: Stall | None = None
@@ -44,7 +44,7 @@ class Scene:
         self.now = 1000.0
         self.reader = StatusReader(
             self.settings,
-            self.tally,
+            self.counters,
             lambda: self.partitions,
             lambda: self.state,
             lambda: self.stall,
@@ -134,7 +134,7 @@ def test_a_halt_and_its_end(reason: HaltReason) -> None:
     """A halt says why, where, what to mend, and apart from that the command that moves past it, if one would help."""
     scene = Scene()
     partition = scene.owns(2)
-    said = way_out(scene.settings.kafka, partition.key, reason, 101)
+    said = remedy(scene.settings.kafka, partition.key, reason, 101)
     partition.stop_at(Halt(reason, 100, "something is wrong", said))
     (halt,) = scene.read().halts
     assert (halt.topic, halt.partition, halt.offset, halt.reason) == ("session-events", 2, 100, reason.value)
@@ -173,10 +173,10 @@ def test_what_is_a_hold(kind: str) -> None:
 def test_routes_and_outcomes() -> None:
     """Each route has its counts; what came to no route stands under ``none``."""
     scene = Scene()
-    counts = scene.tally.routes["voice"]
+    counts = scene.counters.routes["voice"]
     counts.handled, counts.dead_lettered, counts.retries, counts.waiting = 7, 1, 4, 2
-    scene.tally.skipped, scene.tally.no_route.dead_lettered = 3, 2
-    scene.tally.handler_errors["voice", "timeout"] = 5
+    scene.counters.skipped, scene.counters.no_route.dead_lettered = 3, 2
+    scene.counters.handler_errors["voice", "timeout"] = 5
     voice, none = scene.read().routes
     assert (voice.name, voice.handled, voice.dead_lettered, voice.retries, voice.waiting) == ("voice", 7, 1, 4, 2)
     assert voice.errors["timeout"] == 5
@@ -187,7 +187,7 @@ def test_without_routes_everything_is_logged() -> None:
     """A daemon without routes has the route that logs everything."""
     scene = Scene(Settings())
     assert [route.name for route in scene.read().routes] == ["none"]
-    scene.tally.routes["log"] = scene.tally.no_route
+    scene.counters.routes["log"] = scene.counters.no_route
     assert scene.read().routes[0].handler == "consumer.handlers.log:Log"
 
 
@@ -249,8 +249,8 @@ def test_a_stall() -> None:
 def test_versions_and_totals() -> None:
     """It says which versions run, and what happened so far in the words of the metrics."""
     scene = Scene()
-    scene.tally.commits["ok"] = 4
-    scene.tally.records_consumed["session-events"] = 12
+    scene.counters.commits["ok"] = 4
+    scene.counters.records_consumed["session-events"] = 12
     status = scene.read()
     assert set(status.versions) == {"session-consumer", "aiokafka", "python"}
     assert (status.commits, status.records_consumed) == ({"ok": 4, "failed": 0, "fenced": 0}, 12)
@@ -266,8 +266,8 @@ def test_rates_are_differences() -> None:
     scene.owns(0, start=0, end=30)
     scene.owns(1, start=0, end=12)
     scene.reader.sample()
-    scene.tally.records_consumed["session-events"] += 500
-    scene.tally.bytes_consumed["session-events"] += 8000
+    scene.counters.records_consumed["session-events"] += 500
+    scene.counters.bytes_consumed["session-events"] += 8000
     scene.now += 2
     scene.reader.sample()
     status = scene.read()
@@ -346,8 +346,8 @@ async def test_failures_of_an_engine() -> None:
 
     async with an_engine_on(source, a_route(fails), retry=QUICK, letters=letters) as bench:
         bench.engine.assign([KEY])
-        await until(lambda: bench.tally.routes["r0"].dead_lettered == 1)
-        found = bench.tally.failures.latest_first
+        await until(lambda: bench.counters.routes["r0"].dead_lettered == 1)
+        found = bench.counters.failures.latest_first
     assert [(each.kind, each.times, each.offset, each.partition) for each in found] == [
         ("exhausted", 1, 1, KEY.partition),
         ("error", 2, 1, KEY.partition),

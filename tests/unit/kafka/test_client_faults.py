@@ -85,12 +85,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def uncured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing looked for and nothing replaced: what is left is aiokafka alone."""
 
-    async def go_on(_clients: clients_module.Clients, _lost: Exception) -> None:
+    async def go_on(_clients: clients_module.Reconnect, _lost: Exception) -> None:
         await asyncio.sleep(0.05)
 
     monkeypatch.setattr(consumer.kafka.source, "ended_task", lambda _consumer: None)
-    monkeypatch.setattr(clients_module.Clients, "_replace", go_on)
-    monkeypatch.setattr(clients_module.Clients, "lose", lambda _clients, _reason, _why: None)
+    monkeypatch.setattr(clients_module.Reconnect, "_replace", go_on)
+    monkeypatch.setattr(clients_module.Reconnect, "lose", lambda _clients, _reason, _why: None)
 
 
 class Run:
@@ -146,7 +146,7 @@ class Run:
 
     @property
     def rebuilds(self) -> dict[str, int]:
-        return {reason: count for reason, count in self.daemon.tally.client_rebuilds.items() if count}
+        return {reason: count for reason, count in self.daemon.counters.client_rebuilds.items() if count}
 
     @property
     def halted(self) -> dict[int, HaltReason]:
@@ -499,7 +499,7 @@ async def test_a_commit_that_is_never_answered_is_found() -> None:
         await run.rebuilt()
         await run.consumes()
         assert run.rebuilds == {"commit": 1}
-        assert run.daemon.tally.commits["failed"] == 1
+        assert run.daemon.counters.commits["failed"] == 1
 
 
 @pytest.mark.usefixtures("uncured")
@@ -719,7 +719,7 @@ async def test_one_assignor_is_one_join() -> None:
     async with FakeBroker() as broker, a_run_on(broker) as run:
         assert (broker.requests[JOIN], broker.requests[SYNC]) == (1, 1)
         broker.rebalance()
-        await run.until(lambda: run.daemon.tally.rebalances["assigned"] == 2)
+        await run.until(lambda: run.daemon.counters.rebalances["assigned"] == 2)
         await run.consumes()
         assert (broker.requests[JOIN], broker.requests[SYNC]) == (2, 2)
         assert run.rebuilds == {}
@@ -848,7 +848,7 @@ async def test_a_commit_is_never_sent_again_under_a_later_generation() -> None:
         # What was done in the first generation and not committed was handled again before it was committed.
         later = [each for each in broker.commits if each.generation == 2]
         assert later
-        assert run.daemon.tally.commits["failed"] == 1
+        assert run.daemon.counters.commits["failed"] == 1
         assert min(each.offset for each in later) < before
         assert run.rebuilds == {}
 
@@ -860,11 +860,11 @@ async def test_a_lost_generation_is_not_committed() -> None:
         requests = broker.requests[OFFSET_COMMIT]
         await run.until(lambda: broker.requests[OFFSET_COMMIT] > requests)
         broker.expel()
-        await run.until(lambda: run.daemon.tally.rebalances["lost"])
+        await run.until(lambda: run.daemon.counters.rebalances["lost"])
         broker.errors.clear()
         await run.consumes()
         assert all(each.generation > 0 and each.member for each in broker.commits)
-        assert run.daemon.tally.rebalances["revoked"] == 0
+        assert run.daemon.counters.rebalances["revoked"] == 0
         assert run.rebuilds == {}
         broker.refused.clear()  # the one that was under way when the group had decided
 
@@ -873,7 +873,7 @@ async def test_a_fenced_commit_is_not_repeated() -> None:
     """F2: a commit that comes too late is counted, and what it held is handled again by whoever owns it."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.expel()
-        await run.until(lambda: run.daemon.tally.commits["fenced"] or run.daemon.tally.rebalances["lost"])
+        await run.until(lambda: run.daemon.counters.commits["fenced"] or run.daemon.counters.rebalances["lost"])
         await run.consumes()
         assert len({(each.partition, each.offset) for each in broker.refused}) == len(broker.refused)
         assert run.rebuilds == {}
@@ -916,7 +916,7 @@ async def test_an_outage_within_the_session_changes_nothing() -> None:
         assert (await run.get("/readyz"))[0] == 200
         await run.consumes()
         assert run.rebuilds == {}
-        assert run.daemon.tally.rebalances == {"assigned": 1, "revoked": 0, "lost": 0}
+        assert run.daemon.counters.rebalances == {"assigned": 1, "revoked": 0, "lost": 0}
         assert run.handled > handled
 
 
@@ -927,7 +927,7 @@ async def test_an_outage_beyond_the_session_is_a_rebalance() -> None:
         await broker.away(2.0)
         await run.consumes()
         assert run.rebuilds == {}
-        assert run.daemon.tally.rebalances["assigned"] == 2
+        assert run.daemon.counters.rebalances["assigned"] == 2
         broker.refused.clear()
 
 

@@ -46,13 +46,13 @@ async def handled(count: int, chunk: Chunk, *handlers: Handle, **delivery: Any) 
     async with an_engine_on(MemorySource(), *routes, retry=RETRY, **delivery) as bench:
         bench.source.give(chunk)
         bench.engine.assign([KEY])
-        await until(lambda: all(each.handled == count for each in bench.tally.routes.values()))
+        await until(lambda: all(each.handled == count for each in bench.counters.routes.values()))
     return bench
 
 
 def times(bench: Bench, route: str = "r0") -> tuple[int, float, float]:
     """How many calls waited, for how long together, and how long calls kept the loop."""
-    counts = bench.tally.routes[route]
+    counts = bench.counters.routes[route]
     return sum(counts.seconds.counts), counts.seconds.total, counts.inline_seconds
 
 
@@ -132,7 +132,7 @@ def test_a_batch_is_one_call(on_loop: Any) -> None:
         await asyncio.sleep(WAIT)
 
     bench = on_loop(handled(5, records(5), handle))
-    counts = bench.tally.routes["r0"]
+    counts = bench.counters.routes["r0"]
     assert sum(counts.batches.counts) == sum(counts.seconds.counts)
     assert counts.batches.total == 5
     assert counts.seconds.total >= WAIT * 0.9
@@ -151,7 +151,7 @@ def test_failing_calls_are_calls(on_loop: Any, ordering: str) -> None:
         source.give(records(3, lambda number: b"%d" % number))
         async with an_engine_on(source, a_route(handle), retry=QUICK, letters=Letters(), ordering=ordering) as bench:
             bench.engine.assign([KEY])
-            await until(lambda: bench.tally.routes["r0"].dead_lettered == 3)
+            await until(lambda: bench.counters.routes["r0"].dead_lettered == 3)
         return bench
 
     assert times(on_loop(run()))[0] == 3 * QUICK.attempts
@@ -173,10 +173,10 @@ def test_failing_batches_are_calls(on_loop: Any, is_async: bool) -> None:
         route = a_route(fail_async if is_async else fail)
         async with an_engine_on(source, route, retry=QUICK, letters=Letters()) as bench:
             bench.engine.assign([KEY])
-            await until(lambda: bench.tally.routes["r0"].dead_lettered == 3)
+            await until(lambda: bench.counters.routes["r0"].dead_lettered == 3)
         return bench
 
-    counts = on_loop(run()).tally.routes["r0"]
+    counts = on_loop(run()).counters.routes["r0"]
     assert sum(counts.seconds.counts) == sum(counts.batches.counts) > 3
 
 
@@ -193,7 +193,7 @@ def test_a_plain_call_that_raises_keeps_the_loop_too(on_loop: Any) -> None:
         routes = [a_route(lambda _event: None, "r0"), a_route(fail, "r1")]
         async with an_engine_on(source, *routes, letters=Letters()) as bench:
             bench.engine.assign([KEY])
-            await until(lambda: bench.tally.routes["r1"].dead_lettered == 1)
+            await until(lambda: bench.counters.routes["r1"].dead_lettered == 1)
         return bench
 
     assert times(on_loop(run()), "r1")[2] >= WAIT * 0.9
@@ -208,7 +208,7 @@ def test_a_records_age_is_that_of_its_calls_begin(on_loop: Any, ordering: str) -
 
     chunk = Chunk(0, iter([RawRecord(0, b"x", b"k", int(time.time() * 1000))]), 1)
     bench = on_loop(handled(1, chunk, handle, ordering=ordering))
-    age = bench.tally.record_age["t"]
+    age = bench.counters.record_age["t"]
     assert (sum(age.counts), age.total < 0.3) == (1, True)
 
 
@@ -223,7 +223,7 @@ def test_records_without_a_timestamp(on_loop: Any, timestamp: Any, routes: int) 
     made = [RawRecord(number, b"x", None, timestamp) for number in range(3)]
     bench = on_loop(handled(3, Chunk(0, iter(made), 3), *[handle] * routes))
     assert bench.failures == []
-    assert sum(bench.tally.record_age["t"].counts) == 0
+    assert sum(bench.counters.record_age["t"].counts) == 0
 
 
 def test_an_old_backlog_that_is_paused_is_old(on_loop: Any) -> None:

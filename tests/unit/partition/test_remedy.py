@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from consumer.outcome import HaltReason
-from consumer.partition.remedy import way_out
+from consumer.partition.remedy import remedy
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
 
@@ -28,14 +28,14 @@ KAFKA = Kafka(bootstrap_servers=["a:9092", "b:9092"], group_id="mine")
 )
 def test_a_way_out(reason: HaltReason, mend: str, where: str) -> None:
     """It names the setting to change, and a command past what halted it; to the beginning where no offset is known."""
-    said = way_out(KAFKA, KEY, reason, -1 if reason is HaltReason.NO_OFFSET else 12)
+    said = remedy(KAFKA, KEY, reason, -1 if reason is HaltReason.NO_OFFSET else 12)
     assert mend in said
     assert said.endswith(f"stop all members and run: {COMMAND} {where} --execute")
 
 
 def test_a_blown_fuse_has_no_command() -> None:
     """To move past one record would not help when most are bad."""
-    said = way_out(KAFKA, KEY, HaltReason.FUSE, 12)
+    said = remedy(KAFKA, KEY, HaltReason.FUSE, 12)
     assert "kafka-consumer-groups" not in said
     assert said.endswith("then restart")
 
@@ -43,12 +43,12 @@ def test_a_blown_fuse_has_no_command() -> None:
 @pytest.mark.parametrize("reason", HaltReason)
 def test_no_reason_is_forgotten(reason: HaltReason) -> None:
     """Every reason has its sentence."""
-    assert way_out(KAFKA, KEY, reason, 0)
+    assert remedy(KAFKA, KEY, reason, 0)
 
 
 def test_a_name_is_quoted() -> None:
     """A group's name may hold anything; the command can be pasted as it is."""
     kafka = Kafka(bootstrap_servers=["a:9092"], group_id="my group; rm -rf 'x'")
-    words = shlex.split(way_out(kafka, KEY, HaltReason.CORRUPT_BATCH, 5).partition("run: ")[2])
+    words = shlex.split(remedy(kafka, KEY, HaltReason.CORRUPT_BATCH, 5).partition("run: ")[2])
     assert words[words.index("--group") + 1] == "my group; rm -rf 'x'"
     assert words[-1] == "--execute"

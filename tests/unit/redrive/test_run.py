@@ -19,8 +19,8 @@ from consumer.errors import LetterDelayedError, LetterRefusedError, SettingsErro
 from consumer.instructions import Pause
 from consumer.partition.chunk import Chunk
 from consumer.record import Position, Record, TopicPartition
-from consumer.redrive.bounded_source import Bounded, ends_of
-from consumer.redrive.rate import Pace
+from consumer.redrive.bounded_source import BoundedSource, ends_of
+from consumer.redrive.rate import RateLimit
 from consumer.redrive.run import as_consumed, republishing, require_routes
 from consumer.settings.sections import DeadLetterSettings
 from tests.unit.delivery.source import KEY, MemorySource, a_chunk, a_record
@@ -52,13 +52,13 @@ class FakeEngine:
     def halt(self, *_: Any) -> None: ...
 
 
-def bounded(end: int | None, *chunks: Chunk) -> Bounded:
+def bounded(end: int | None, *chunks: Chunk) -> BoundedSource:
     source: Any = Recording()
     source.give(*chunks)
-    return Bounded(source, {} if end is None else {KEY: end})
+    return BoundedSource(source, {} if end is None else {KEY: end})
 
 
-def taken(source: Bounded) -> tuple[list[int], int]:
+def taken(source: BoundedSource) -> tuple[list[int], int]:
     chunk = source.take(KEY)
     assert chunk is not None
     return [raw.offset for raw in chunk.records], chunk.next_offset
@@ -152,7 +152,7 @@ def test_ends() -> None:
 
 async def test_pace_is_even() -> None:
     """The first goes at once, each next one its time later."""
-    pace, began = Pace(50.0, asyncio.Event()), time.monotonic()
+    pace, began = RateLimit(50.0, asyncio.Event()), time.monotonic()
     times = []
     for _ in range(6):
         await pace.wait(1)
@@ -163,7 +163,7 @@ async def test_pace_is_even() -> None:
 
 async def test_pace_of_many_at_once() -> None:
     """Those that wait at the same time share the rate, and a batch counts for as many as it holds."""
-    pace, began = Pace(100.0, asyncio.Event()), time.monotonic()
+    pace, began = RateLimit(100.0, asyncio.Event()), time.monotonic()
     await asyncio.gather(*(pace.wait(2) for _ in range(6)))
     assert time.monotonic() - began >= 0.1
     assert pace.most == 100
@@ -172,7 +172,7 @@ async def test_pace_of_many_at_once() -> None:
 async def test_a_stop_ends_all_waits() -> None:
     """At a stop those that wait are given back at once, to be run by the next redrive; and nobody begins to wait."""
     stopping = asyncio.Event()
-    pace = Pace(0.001, stopping)
+    pace = RateLimit(0.001, stopping)
     assert pace.most == 1
     await pace.wait(1)
     waiting = [asyncio.ensure_future(pace.wait(1)) for _ in range(3)]

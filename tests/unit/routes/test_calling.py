@@ -132,7 +132,7 @@ async def test_a_threaded_function_that_returns_a_coroutine_is_awaited() -> None
         bench.engine.assign([KEY])
         await until(lambda: source.committed == source.end or bench.engine.partitions[KEY].halt)
     gc.collect()  # a coroutine that was left alone is reported here, not in some later test
-    assert seen == [0, 1] or bench.tally.routes["r0"].handled == 0
+    assert seen == [0, 1] or bench.counters.routes["r0"].handled == 0
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -205,7 +205,7 @@ async def test_a_threaded_failure_halts_and_is_placed() -> None:
         assert "ValueError" in halt.explanation
         assert "test_calling.py" in halt.explanation
         assert "+49" not in halt.explanation
-        assert bench.tally.handler_errors["r0", "error"] == 1
+        assert bench.counters.handler_errors["r0", "error"] == 1
     assert source.committed == 1
 
 
@@ -273,7 +273,7 @@ async def test_calls_within_their_time_are_left_alone() -> None:
 
 def failures(bench: Bench) -> dict[str, int]:
     """Failed calls of the route, by kind; kinds that did not occur are left out."""
-    return {kind: count for (_, kind), count in bench.tally.handler_errors.items() if count}
+    return {kind: count for (_, kind), count in bench.counters.handler_errors.items() if count}
 
 
 async def test_a_drain_meets_a_call_with_a_limit() -> None:
@@ -289,7 +289,7 @@ async def test_a_drain_meets_a_call_with_a_limit() -> None:
         bench.engine.assign([KEY])
         await begun.wait()
         await bench.engine.revoke(lost=False)
-        assert bench.tally.routes["r0"].abandoned == 1
+        assert bench.counters.routes["r0"].abandoned == 1
         assert failures(bench) == {}
     assert source.commits == []
 
