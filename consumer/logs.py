@@ -149,7 +149,7 @@ class Sparingly:
         began, count = self._windows.get(key, (now, 0))
         if now - began >= self.SECONDS:
             if count > self.LINES:
-                values["not_said"] = count - self.LINES
+                values["suppressed"] = count - self.LINES
             began, count = now, 0
         self._windows[key] = began, count + 1
         if count < self.LINES:

@@ -76,7 +76,7 @@ class Committer:
         """Say, at most now and then, that commits wait, and for what."""
         if time.monotonic() - self._warned_at > WARN_SECONDS:
             self._warned_at = time.monotonic()
-            log.warning("a commit takes long; no other is sent until it has ended", flushing=self._flushing)
+            log.warning("commit_slow", flushing=self._flushing)
 
     @property
     def busy(self) -> bool:
@@ -97,7 +97,7 @@ class Committer:
         if self._under_way is None or self._under_way.done():
             return None
         given_up = self._flushing
-        log.warning("commit given up: it took too long", flushing=given_up)
+        log.warning("commit_given_up", flushing=given_up)
         self._counters.commits["failed"] += 1
         self._under_way.cancel()
         await asyncio.wait([self._under_way], timeout=CANCEL_SECONDS)
@@ -126,7 +126,7 @@ class Committer:
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and epoch != self._epoch:
                     raise  # ours; any other is the flush's own
-                log.warning("flush failed; nothing is committed until it works", route=route, why=place_of(error))
+                log.warning("flush_failed", route=route, why=place_of(error))
                 self._counters.commits["failed"] += 1
                 self._flush_failed = True
                 return False

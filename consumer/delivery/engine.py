@@ -166,7 +166,10 @@ class Engine:
         if doubtful == self._doubtful:
             return
         self._doubtful = doubtful
-        log.warning("not heard by the group for a session" if doubtful else "heard by the group again")
+        if doubtful:
+            log.warning("heartbeats_unanswered")
+        else:
+            log.warning("heartbeats_answered")
         for lanes in self._lanes.values():
             lanes.gate.doubt(doubtful=doubtful)
 
@@ -216,7 +219,7 @@ class Engine:
             try:
                 await work
             except Exception as error:
-                log.error("a partition's work failed; this is a defect", error=place_of(error))  # noqa: TRY400
+                log.error("partition_task_failed", error=place_of(error))  # noqa: TRY400
                 self._fail(error)
             except asyncio.CancelledError:
                 # Not by us, when this is no drain and the group not torn down: a handler has cancelled its own task and
@@ -270,7 +273,7 @@ class Engine:
         for lanes in self._lanes.values():
             lanes.partition.over = True
         if running:
-            log.warning("calls abandoned", calls=len(running), seconds=self._delivery.drain_seconds)
+            log.warning("calls_abandoned", calls=len(running), seconds=self._delivery.drain_seconds)
             if is_single(self._routes):
                 self._counters.routes[self._routes[0].name].abandoned += len(running)
             else:
@@ -299,7 +302,7 @@ class Engine:
         if key in self._lanes and self._lanes[key].partition is partition:
             self._lanes[key].gate.wake()
         log.error(
-            "partition halted",
+            "partition_halted",
             topic=key.topic,
             partition=key.partition,
             offset=offset,
@@ -320,7 +323,7 @@ class Engine:
         def warn(offset: int) -> None:
             if self._choose is None and time.monotonic() - self._warned_unmatched_at >= WARN_UNMATCHED_SECONDS:
                 self._warned_unmatched_at = time.monotonic()
-                log.warning("no route matched an event; it is skipped", partition=str(key), offset=offset)
+                log.warning("event_unmatched", partition=str(key), offset=offset)
 
         return warn
 

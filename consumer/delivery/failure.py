@@ -125,7 +125,7 @@ class FailureHandler:
             return False
         self.counters.of(cause.route).dead_lettered += 1
         self.counters.dead_letters[key.topic, cause.reason] += 1
-        log.warning("dead-lettered", **self._where(raw), **cause._asdict())
+        log.warning("record_dead_lettered", **self._where(raw), **cause._asdict())
         where = Position(*key, raw.offset)
         self.counters.failures.note(time.time(), cause.route, cause.reason, cause.message, where)
         return True
@@ -138,7 +138,7 @@ class FailureHandler:
             try:
                 await asyncio.wait([writing], timeout=SLOW_LETTER_SECONDS)
                 if not writing.done():
-                    log.warning("a dead letter waits for Kafka", **self._where(raw))
+                    log.warning("dead_letter_write_slow", **self._where(raw), seconds=SLOW_LETTER_SECONDS)
                     with self.partition.holding(hold):
                         if await self.gate.ended_before(writing):
                             return False
@@ -146,7 +146,7 @@ class FailureHandler:
                     raise LetterDelayedError("its write was cancelled")
                 writing.result()
             except LetterDelayedError as delayed:
-                log.warning("a dead letter was not taken; trying again", **self._where(raw), why=str(delayed))
+                log.warning("dead_letter_write_failed", **self._where(raw), why=str(delayed))
                 with self.partition.holding(hold):
                     # It calls nothing, so no pause concerns it; and what it waits for must not wait for it in turn.
                     seconds = attempts.after(ConnectionError()).wait or 0.0
@@ -216,7 +216,7 @@ class FailedCall:
             return Verdict.DEAD_LETTER
         place = place_of(error)
         log.info(
-            "a call failed; it is tried again",
+            "call_failed",
             partition=str(failure_handler.partition.key),
             offset=self._hold.offset,
             route=self.route,

@@ -145,7 +145,7 @@ class KafkaSource:
             return RawFetch
         if self._kafka.fetch_path == "raw":
             raise KafkaError('kafka.fetch_path is "raw", and this aiokafka is not the one it was written for')
-        log.warning("this aiokafka is not the one that the raw fetch path was written for: three times slower without")
+        log.warning("raw_fetch_unsupported", aiokafka=aiokafka.__version__, fetch_path="plain")
         return PlainFetch
 
     async def _until_reachable(self, attempt: Callable[[], Awaitable[None]], seconds: float) -> None:
@@ -161,7 +161,7 @@ class KafkaSource:
                     raise unreachable(self._kafka) from error
                 if now - said_at > SAY_SECONDS:
                     said_at = now
-                    log.warning("no broker answers yet", servers=", ".join(self._kafka.bootstrap_servers))
+                    log.warning("brokers_unreachable", servers=", ".join(self._kafka.bootstrap_servers))
                 await asyncio.sleep(min(2.0, seconds / 10))
 
     async def _check_brokers(self) -> None:
@@ -279,13 +279,13 @@ class KafkaSource:
                 if why == "no_offset":
                     await self._consumer.commit({partition: offset})
         except (ClientError, TimeoutError, KeyError) as error:  # an answer that aiokafka does not know holds no offset
-            log.warning("cannot resolve where to start; trying again", partition=str(key), why=described(error))
+            log.warning("offset_unresolved", partition=str(key), why=described(error))
             return
         with contextlib.suppress(IllegalStateError):  # no longer assigned
             self._consumer.seek(partition, offset)
             self._fetch.forget(key)
         self._counters.offset_resets[key.topic, why] += 1
-        log.info("offset resolved", partition=str(key), why=why, rule=rule, offset=offset)
+        log.info("offset_resolved", partition=str(key), why=why, rule=rule, offset=offset)
 
     def _halt(self, key: TopicPartition, why: str, gone: int) -> None:
         assert self._listener is not None
@@ -305,10 +305,10 @@ class KafkaSource:
                 {aiokafka.TopicPartition(*key): (offset, self._metadata) for key, offset in offsets.items()}
             )
         except (CommitFailedError, IllegalStateError) as error:
-            log.warning("commit refused: the group has moved on", why=type(error).__name__)
+            log.warning("commit_fenced", why=type(error).__name__)
             return "fenced"
         except ClientError as error:
-            log.warning("commit failed", why=described(error))
+            log.warning("commit_failed", why=described(error))
             return "failed"
         self.heard_at = self._member_at = time.monotonic()
         return "ok"
@@ -353,9 +353,9 @@ class KafkaSource:
         if problem is None:
             self.heard_at = time.monotonic()
             if self._silent:
-                log.info("brokers answer again")
+                log.info("brokers_reachable")
         elif not self._silent:
-            log.warning("no broker answers; waiting for one", why=problem)
+            log.warning("brokers_unreachable", why=problem)
         self._silent = problem is not None
 
     # -- rebalances ----------------------------------------------------------------------------------------------
@@ -367,7 +367,10 @@ class KafkaSource:
         self._revoked_at = time.monotonic()
         if keys:
             self._counters.rebalances["lost" if lost else "revoked"] += 1
-            log.info("partitions lost" if lost else "partitions revoked", count=len(keys))
+            if lost:
+                log.info("partitions_lost", count=len(keys))
+            else:
+                log.info("partitions_revoked", count=len(keys))
         await self._report(self._listener.revoke(lost=lost))
         if self._fetch is not None:
             self._fetch.clear()
@@ -386,7 +389,7 @@ class KafkaSource:
         self._counters.rebalances["assigned"] += 1
         self._member_at = time.monotonic()
         self._listener.assign([TopicPartition(*key) for key in sorted(keys)])
-        log.info("partitions assigned", count=len(keys))
+        log.info("partitions_assigned", count=len(keys))
 
     async def _report(self, callback: Awaitable[None]) -> None:
         """Await a callback; aiokafka only logs what one raises, and goes on as if it had worked."""

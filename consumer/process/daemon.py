@@ -91,11 +91,11 @@ class Daemon:
             self._beat = time.monotonic()
             await opened.enter_async_context(self._supervisor)
             await enter_handlers(self._routes, opened)
-            log.info("started", http=f"http://{self._settings.http.host}:{self.http.port}")
+            log.info("daemon_started", http=f"http://{self._settings.http.host}:{self.http.port}")
             await self._consume()
         if self._failure is not None:
             raise self._failure
-        log.info("stopped")
+        log.info("daemon_stopped")
 
     def stop(self) -> None:
         """Begin to drain; harmless before ``run`` and more than once."""
@@ -138,7 +138,7 @@ class Daemon:
             await self._stopping.wait()
             self._draining = True
             if self._source.joined:
-                log.info("draining", seconds=self._settings.delivery.drain_seconds)
+                log.info("daemon_draining", seconds=self._settings.delivery.drain_seconds)
             await engine.stop()
             loops[0].cancel()  # it may be making a client, which goes with it
             await asyncio.wait(loops[:1])

@@ -19,13 +19,13 @@ async def guarded(loop: Callable[[], Awaitable[None]], fail: Callable[[Exception
     try:
         await loop()
     except Exception as error:
-        log.debug("a loop ended", error=place_of(error))
+        log.debug("loop_failed", error=place_of(error))
         fail(error)
 
 
 def exit_if_stuck(engine: Engine) -> None:
     """End the process at once when a call outlived its cancellation: no task group could ever be left."""
     if engine.stuck_calls:
-        log.error("a handler's call would not end; leaving without it", calls=engine.stuck_calls)
+        log.error("exit_forced", stuck_calls=engine.stuck_calls, exit_code=StuckCallError.exit_code)
         sys.stderr.flush()
         os._exit(StuckCallError.exit_code)

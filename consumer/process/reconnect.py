@@ -71,7 +71,7 @@ class Reconnect:
         """Make new clients until one has joined."""
         joined = False
         while not joined and not self._stopping.is_set():
-            log.error("this Kafka client cannot go on; making another", reason=lost.reason, why=str(lost))
+            log.error("kafka_client_lost", reason=lost.reason, why=str(lost))
             await asyncio.sleep(await self._backoff(lost))
             try:
                 await self._source.rebuild(lost.reason)

@@ -100,7 +100,7 @@ class Supervisor:
                     self._look()
                     self._sample()
                 except Exception as error:  # whoever watches must not be the one that ends
-                    log.error("cannot look; this is a defect", error=place_of(error))  # noqa: TRY400
+                    log.error("watchdog_failed", error=place_of(error))  # noqa: TRY400
                 if time.monotonic() >= trim_at:
                     trim_at = time.monotonic() + TRIM_SECONDS
                     give_back_memory()
@@ -113,16 +113,19 @@ class Supervisor:
         stall = self._watchdog.look()
         if stall is not None and (self.stall is None or stall.kind != self.stall.kind):
             log.error(
-                "stalled", why=str(stall), seconds=round(time.monotonic() - stall.since, 1), stacks=self._stacks()
+                "daemon_stalled",
+                why=str(stall),
+                seconds=round(time.monotonic() - stall.since, 1),
+                stacks=self._stacks(),
             )
             if stall.kind in CURABLE:
                 with contextlib.suppress(RuntimeError):  # the loop is closed
                     self._loop.call_soon_threadsafe(self._cure, stall)
         elif stall is None and self.stall is not None:
-            log.info("moving again")
+            log.info("stall_ended")
         self.stall = stall
         if stall is not None and time.monotonic() - stall.since > self._give_up_seconds:
-            log.error("stalled for too long; leaving", why=str(stall), exit_code=StalledError.exit_code)
+            log.error("stall_given_up", why=str(stall), exit_code=StalledError.exit_code)
             sys.stderr.flush()
             self._leave(StalledError.exit_code)
 

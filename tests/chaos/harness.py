@@ -80,7 +80,7 @@ class Run:
             await producing
             await eventually(self._all_committed, seconds=120)
             for worker in self._workers:
-                await worker.said("started")
+                await worker.said("daemon_started")
                 assert await worker.stop() == 0, worker.lines[-5:]
         return await self._judge(time.monotonic() - began)
 
@@ -136,7 +136,7 @@ class Run:
             kind = "join"
         if kind != "join":
             worker = self._workers.pop(self._random.randrange(len(self._workers)))
-            await worker.said("started")  # before that it is Python's own start that is signalled
+            await worker.said("daemon_started")  # before that it is Python's own start that is signalled
             worker.signal(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
             code = await worker.exit_code()
             assert code == (-signal.SIGKILL if kind == "kill" else 0), (kind, code, worker.lines[-5:])

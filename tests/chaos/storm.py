@@ -94,7 +94,7 @@ class Storm(Run):
         fault = self._left.pop(0)
         self._disturbances += 1
         for worker in self._workers:
-            await worker.said("partitions assigned")
+            await worker.said("partitions_assigned")
         await self._flows(60.0)
         began, rebalances = time.monotonic(), self._rebalances()
         await fault.begin(self)
@@ -115,7 +115,7 @@ class Storm(Run):
 
     def _rebalances(self) -> int:
         """Count how often workers have had partitions taken away."""
-        return sum('"partitions revoked"' in line or '"partitions lost"' in line for w in self._all for line in w.lines)
+        return sum('"partitions_revoked"' in line or '"partitions_lost"' in line for w in self._all for line in w.lines)
 
     async def _flows(self, seconds: float) -> None:
         """Wait until all that is there now, in every partition, is committed."""
@@ -171,7 +171,7 @@ class Storm(Run):
     async def end_worker(self, number: signal.Signals) -> None:
         """Signal one worker, wait for its end, and start another."""
         worker = self._workers.pop(self._random.randrange(self.spared, len(self._workers)))
-        await worker.said("started")  # before that it is Python's own start that is signalled
+        await worker.said("daemon_started")  # before that it is Python's own start that is signalled
         worker.signal(number)
         code = await worker.exit_code()
         assert code == (-number if number == signal.SIGKILL else 0), (code, worker.lines[-5:])

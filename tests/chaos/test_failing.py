@@ -107,11 +107,11 @@ async def test_kills_lose_no_record_and_no_letter(cluster: Cluster, folder: Path
     short_session = ("kafka.session_timeout_seconds=6", "kafka.heartbeat_interval_seconds=0.5")
     for number in range(5):
         async with a_daemon(cluster, folder, "delivery.ordering=key", *short_session, name=f"d{number}") as daemon:
-            await daemon.said("partitions assigned")
+            await daemon.said("partitions_assigned")
             await asyncio.sleep(random.uniform(0.05, 1.0))
             daemon.signal(signal.SIGKILL)
     async with a_daemon(cluster, folder, "delivery.ordering=key") as daemon:
-        await daemon.said("partitions assigned")  # those before it may have left nothing to do
+        await daemon.said("partitions_assigned")  # those before it may have left nothing to do
         await eventually(lambda: committed(cluster), seconds=240)
         assert await daemon.stop() == 0
     found = await failing.letters(cluster)
@@ -141,7 +141,7 @@ async def test_a_dependency_that_is_down_dead_letters_nothing(cluster: Cluster, 
             value = failing.value_of("asks", number)
             await producer.send(cluster.topic, value, key=b"k%d" % number, partition=number % PARTITIONS)
     async with a_daemon(cluster, folder, "retry.maximum_seconds=1") as daemon:
-        await daemon.said("partitions assigned")
+        await daemon.said("partitions_assigned")
         await asyncio.sleep(20)
         assert await daemon.metric("holding", partition="0") == 1
         assert (await daemon.get("/readyz"))[0] == 200

@@ -106,7 +106,7 @@ async def test_a_corrupt_batch_halts_its_partition_alone(tmp_path: Path, spoil: 
                 await produce_batch(cluster, [a_session(number) for number in range(first, first + 5)], partition)
         spoil_on_disk(tmp_path / "kafka" / "node-1" / "data" / f"{cluster.topic}-0", spoil)
         async with cluster.run() as daemon:
-            halt = json.loads(await daemon.said("partition halted"))
+            halt = json.loads(await daemon.said("partition_halted"))
             await eventually(lambda: is_committed(cluster, {0: BATCH_AT, 1: 15}))
             assert (halt["partition"], halt["offset"], halt["reason"]) == (0, BATCH_AT, "corrupt_batch")
             assert f"--topic {cluster.topic}:0 --to-offset 10 --execute" in halt["remedy"]
@@ -150,7 +150,7 @@ async def test_a_bomb_halts_its_partition_alone(cluster: Cluster, codec: str) ->
     )
     await produce_batch(cluster, [a_session(2)], 0)
     async with cluster.run("kafka.max_batch_bytes=2000000", name="small") as daemon:
-        halt = json.loads(await daemon.said("partition halted"))
+        halt = json.loads(await daemon.said("partition_halted"))
         assert (halt["reason"], halt["offset"]) == ("batch_too_large", 1)
         assert "kafka.max_batch_bytes" in halt["remedy"]
         await eventually(lambda: is_committed(cluster, {0: 1, 1: 1}))

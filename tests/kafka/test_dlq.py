@@ -546,7 +546,7 @@ async def test_a_handler_that_the_daemon_uses(cluster: Cluster) -> None:
     await put(cluster, a_letter(cluster, 1))
     lines = a_route("consumer.handlers.jsonl:JsonLines", "lines", path=cluster.folder / "a.jsonl")
     async with cluster.run(routes=lines, name="daemon") as daemon:
-        await daemon.said("partitions assigned")
+        await daemon.said("partitions_assigned")
         assert await redriven(cluster, routes=homing(cluster) + lines) == [1]
         await put(cluster, a_letter(cluster, 2, route="lines"))
         code, _, err = await dlq(cluster, "redrive", routes=lines)

@@ -167,7 +167,7 @@ async def test_a_halt_names_the_command_that_moves_on(cluster: Cluster, override
     await cluster.produce([a_session(1), b"{" + b"x" * 600, a_session(2)])
     await cluster.produce([a_session(1)], partition=1)
     async with cluster.run(*overrides, routes=a_route("recording:Recorder", path=cluster.folder / "notes")) as daemon:
-        halt = json.loads(await daemon.said("partition halted"))
+        halt = json.loads(await daemon.said("partition_halted"))
         assert (halt["partition"], halt["offset"], halt["reason"]) == (0, 1, "no_dead_letter")
         assert {
             (): f"there is no topic '{cluster.topic}.dlq' for it",

@@ -23,7 +23,7 @@ async def test_every_metric_is_there_from_the_start(cluster: Cluster, tmp_path: 
     """Before the first record each metric has its type, and each known set of labels its 0."""
     await cluster.create()
     async with cluster.run(routes=a_route(RECORDER, path=tmp_path / "handled")) as daemon:
-        await daemon.said("partitions assigned")
+        await daemon.said("partitions_assigned")
         _, text = await daemon.get("/metrics")
         kinds = dict(re.findall(rf"^# TYPE {PREFIX}(\S+) (\w+)$", text, re.MULTILINE))
         assert kinds == {metric.name: metric.kind for metric in METRICS}
@@ -114,7 +114,7 @@ async def test_an_open_transaction_is_no_lag(cluster: Cluster, tmp_path: Path) -
         await producer.begin_transaction()
         for number in range(4):
             await producer.send_and_wait(cluster.topic, a_session(number), partition=0)
-        await daemon.said("partitions assigned")
+        await daemon.said("partitions_assigned")
         began = time.monotonic()
         while time.monotonic() - began < 5:  # longer than from one look at the end to the next
             assert not await daemon.metric("lag_records", partition="0") > 0
@@ -154,7 +154,7 @@ async def test_the_seconds_of_the_loop_add_up(cluster: Cluster, tmp_path: Path) 
     routes = a_route(RECORDER, path=tmp_path / "handled", delay=0.05)
     settings = ("delivery.ordering=unordered", "delivery.concurrency=4", "delivery.max_in_flight_records=4")
     async with cluster.run(*settings, routes=routes) as daemon:
-        await daemon.said("partitions assigned")
+        await daemon.said("partitions_assigned")
         before, began = await loop_seconds(daemon), time.time()
         await asyncio.sleep(3.0)
         after, lasted = await loop_seconds(daemon), time.time() - began

@@ -31,7 +31,7 @@ async def test_offset_reset_latest(cluster: Cluster, tmp_path: Path) -> None:
     out = tmp_path / "handled"
     await cluster.produce(map(a_session, range(7)))
     async with cluster.run("kafka.offset_reset=latest", routes=a_route(RECORDER, path=out)) as daemon:
-        await daemon.said("offset resolved")
+        await daemon.said("offset_resolved")
         assert await cluster.committed() == {0: 7}
         await cluster.produce([a_session(7)])
         await eventually(lambda: noted(out))
@@ -69,10 +69,10 @@ async def test_an_offset_that_is_gone(
         )
     async with cluster.run(f"kafka.out_of_range={rule}", routes=a_route(RECORDER, path=out)) as daemon:
         if rule == "halt":
-            line = json.loads(await daemon.said("partition halted"))
+            line = json.loads(await daemon.said("partition_halted"))
             assert (line["offset"], line["reason"]) == (10, "out_of_range")
         else:
-            await daemon.said("offset resolved")
+            await daemon.said("offset_resolved")
             await eventually(lambda: cluster_caught_up(cluster))
             assert await daemon.metric("offset_resets_total", reason="out_of_range") == 1
         assert await daemon.stop() == 0
@@ -100,7 +100,7 @@ async def test_a_crash_before_the_first_commit_skips_nothing(cluster: Cluster, t
     await cluster.produce(map(a_session, range(4)))
     settings = ("kafka.offset_reset=latest", "delivery.commit_interval_seconds=60")
     async with cluster.run(*settings, *QUICKLY_MISSED, routes=a_route(RECORDER, path=out)) as first:
-        await first.said("offset resolved")
+        await first.said("offset_resolved")
         await cluster.produce(map(a_session, range(4, 9)))
         await eventually(lambda: len(noted(out)) == 5)
         first.signal(signal.SIGKILL)

@@ -64,7 +64,7 @@ async def test_a_caller_is_told_of_nowhere(cluster: Cluster, tmp_path: Path, dia
         "http.port=0",
     )
     async with cluster.run(*settings, routes=routes) as daemon:
-        await daemon.said("flush failed")
+        await daemon.said("flush_failed")
         (tmp_path / "broken").unlink()
         end = len(KINDS) + len(BAD) + 2
         await eventually(lambda: is_committed(cluster, {0: end}), seconds=40)

@@ -50,7 +50,7 @@ async def test_a_halt_fires_its_alert(cluster: Cluster, tmp_path: Path) -> None:
     await cluster.produce([a_session(0), NOT_AN_EVENT])
     routes = a_route(RECORDER, path=tmp_path / "handled")
     async with cluster.run(routes=routes) as daemon, RunningPrometheus(tmp_path, await daemon.url()) as prometheus:
-        await daemon.said("partition halted")
+        await daemon.said("partition_halted")
         await prometheus.settles(FIRING, "alertname", {"SessionConsumerHalted": 1})
         (alert,) = (await prometheus.get("alerts"))["alerts"]
         assert (alert["labels"]["topic"], alert["labels"]["reason"]) == (cluster.topic, "no_dead_letter")
@@ -85,6 +85,6 @@ async def test_promtool_finds_no_fault_with_a_scrape(cluster: Cluster, tmp_path:
     """What the daemon exports is well formed and named as Prometheus wants it."""
     await cluster.create()
     async with cluster.run(routes=a_route(RECORDER, path=tmp_path / "handled")) as daemon:
-        await daemon.said("partitions assigned")
+        await daemon.said("partitions_assigned")
         code, said = promtool("check", "metrics", stdin=(await daemon.get("/metrics"))[1])
         assert (code, said) == (0, "")

@@ -116,7 +116,7 @@ async def test_undecodable_record_halts_its_partition_alone(cluster: Cluster, tm
     out = tmp_path / "handled"
     await cluster.produce([a_session(0), a_session(1), b'{"timestamp":"+18045550100"}', a_session(3)], 0)
     async with cluster.run(routes=a_route(RECORDER, path=out)) as daemon:
-        line = json.loads(await daemon.said("partition halted"))
+        line = json.loads(await daemon.said("partition_halted"))
         assert (line["partition"], line["offset"], line["reason"]) == (0, 2, "no_dead_letter")
         await cluster.produce(map(a_session, range(5)), 1)
         await eventually(lambda: len(noted(out)) == 7)
@@ -181,7 +181,7 @@ async def test_tombstones_and_unmatched_events_are_skipped(cluster: Cluster, tmp
 
         await eventually(skipped)
         assert await daemon.metric("outcomes_total", route="all", outcome="handled") == 1
-        await daemon.said("no route matched")
+        await daemon.said("event_unmatched")
         assert await daemon.stop() == 0
     assert await cluster.committed() == {0: 3}
 
@@ -218,7 +218,7 @@ async def test_a_call_that_swallows_its_cancellation(cluster: Cluster, tmp_path:
     async with cluster.run("delivery.drain_seconds=0.5", routes=a_route("recording:Stubborn", path=begun)) as daemon:
         await eventually(begun.exists)
         assert await daemon.stop() == 70
-        await daemon.said("a handler's call would not end")
+        await daemon.said("exit_forced")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -232,7 +232,7 @@ async def test_a_second_signal_leaves_at_once(
     async with cluster.run(routes=a_route(RECORDER, path=out, delay=60)) as daemon:
         await eventually(lambda: noted(out))
         daemon.signal(number)
-        await daemon.said("draining")
+        await daemon.said("daemon_draining")
         daemon.signal(number)
         assert await daemon.exit_code() == code
 
@@ -257,7 +257,7 @@ async def test_nothing_is_committed_that_is_not_flushed(cluster: Cluster, tmp_pa
     broken.touch()
     await cluster.produce(map(a_session, range(50)))
     async with cluster.run(routes=a_route("recording:Buffering", path=out, broken=broken)) as daemon:
-        await daemon.said("flush failed")
+        await daemon.said("flush_failed")
         assert await daemon.metric("outcomes_total", route="all", outcome="handled") == 50
         assert (await cluster.committed())[0] in (None, 0)
         broken.unlink()

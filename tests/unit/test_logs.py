@@ -275,7 +275,7 @@ def test_a_storm_is_said_sparingly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(said.lines) == 5
     clock.now += 0.1
     log.warning("failed", route="a", offset=1001)
-    assert said.lines[5:] == [("warning", "failed", {"route": "a", "offset": 1001, "not_said": 996})]
+    assert said.lines[5:] == [("warning", "failed", {"route": "a", "offset": 1001, "suppressed": 996})]
     clock.now += 10
     log.info("failed", route="a")
     assert said.lines[6:] == [("info", "failed", {"route": "a"})]
@@ -305,5 +305,5 @@ def test_every_line_is_said_or_counted(gaps: list[float]) -> None:
             log.info("failed")
         clock.now += 10
         log.info("failed")
-    counted = sum(1 + values.get("not_said", 0) for _, _, values in said.lines)
+    counted = sum(1 + values.get("suppressed", 0) for _, _, values in said.lines)
     assert counted == len(gaps) + 1
