@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+
+from consumer.record import RawRecord
 
 
 class ConsumerError(Exception):
@@ -70,7 +71,7 @@ class DecodeError(ConsumerError):
     ``record`` is what to dead-letter instead of the record as it was delivered, if that cannot be read as it is.
     """
 
-    def __init__(self, reason: str, message: str, record: Any = None) -> None:
+    def __init__(self, reason: str, message: str, record: RawRecord | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.record = record

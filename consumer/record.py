@@ -1,8 +1,9 @@
-"""Plain values that travel with an event."""
+"""Plain values that identify and carry a record."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -26,6 +27,33 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.topic}-{self.partition}@{self.offset}"
+
+
+class RawRecord(Protocol):
+    """A record as the client library delivers it: not decoded, and without its topic and partition.
+
+    Reading ``value`` raises DecodeError when the record cannot be read as it is.
+    """
+
+    @property
+    def offset(self) -> int:
+        """Offset in its partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since 1970; -1 if the record has no timestamp."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Key as it was produced; None is a missing key, not an empty one."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Value as it was produced; None is a tombstone."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Headers in their order; a key may occur more than once."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -21,7 +21,7 @@ from consumer.dead_letters.filter import Filter
 from consumer.dead_letters.headers import Context, read_context, split_headers
 from consumer.errors import ConsumerError
 from consumer.kafka.scan import open_scan
-from consumer.record import Position, TopicPartition
+from consumer.record import Position, RawRecord, TopicPartition
 from consumer.settings.sections import Settings, dead_letter_topics
 
 POSITION = re.compile(r"(?P<topic>.+)-(?P<partition>[0-9]{1,10})@(?P<offset>[0-9]{1,18})")
@@ -130,7 +130,9 @@ async def _show(settings: Settings, place: Position, progress: Progress, *, payl
     return len(found)
 
 
-def _print_letter(progress: Progress, place: Position, raw: Any, context: Context | None, *, payload: bool) -> None:
+def _print_letter(
+    progress: Progress, place: Position, raw: RawRecord, context: Context | None, *, payload: bool
+) -> None:
     own = split_headers(raw.headers)[0]
     said = told(context, payload=payload) if context is not None else {"record": "it does not say"}
     rows: list[tuple[str, Any]] = [("letter", place), *said.items(), ("timestamp", _moment(raw.timestamp))]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import msgspec
 
 from consumer.dead_letters.headers import Context
+from consumer.record import RawRecord
 
 MAX_REDRIVES = 5
 NO_CAP = 2**31
@@ -27,7 +27,7 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     max_redrives: int = MAX_REDRIVES
     """Letters that were run again so often are left alone."""
 
-    def lets_in(self, context: Context, raw: Any) -> bool:
+    def lets_in(self, context: Context, raw: RawRecord) -> bool:
         """Whether a letter is meant."""
         return (
             context.redrives < self.max_redrives

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from consumer.dead_letters.filter import NO_CAP, Filter
 from consumer.dead_letters.headers import Context, read_context
-from consumer.record import Position, TopicPartition
+from consumer.record import Position, RawRecord, TopicPartition
 
 
 class Passed(NamedTuple):
@@ -70,7 +70,7 @@ class Inventory:
         self._passed = passed
         self._found: dict[tuple[Position, str], Found] = {}
 
-    def add(self, key: TopicPartition, raw: Any) -> None:
+    def add(self, key: TopicPartition, raw: RawRecord) -> None:
         """Note one record of a dead-letter topic."""
         context = read_context(raw.headers)
         if context is None:

@@ -6,13 +6,13 @@ is ``session-consumer.reason``: everything before it is the record's own. Pure: 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from consumer.dead_letters.cause import Cause
 from consumer.dead_letters.headers import read_context, split_headers, write_context
-from consumer.record import Position, TopicPartition
+from consumer.record import Position, RawRecord, TopicPartition
 from consumer.settings.sections import DeadLetterSettings
 
 
@@ -34,7 +34,7 @@ class Writer(NamedTuple):
     of_letters: bool = False
     """Whether what failed are letters that were run again: a new one speaks of the same original record."""
 
-    def letter(self, key: TopicPartition, raw: Any, cause: Cause) -> Letter:
+    def letter(self, key: TopicPartition, raw: RawRecord, cause: Cause) -> Letter:
         """Make the letter of a raw record that was consumed from ``key``."""
         origin, redrives, own = Position(*key, raw.offset), 0, list(raw.headers)
         before = read_context(own) if self.of_letters else None

@@ -5,7 +5,7 @@ The fallback when the private surface of ``fetch_raw.py`` is not as expected, an
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import aiokafka
@@ -13,7 +13,7 @@ import aiokafka
 from consumer.errors import CorruptBatchError, KafkaError
 from consumer.kafka.client import ClientError, position_of
 from consumer.partition.chunk import Chunk
-from consumer.record import TopicPartition
+from consumer.record import RawRecord, TopicPartition
 
 NOWHERE = aiokafka.TopicPartition("", 0)
 """A partition that is never assigned: ``getmany()`` without a partition means all of them."""
@@ -68,7 +68,7 @@ class PlainFetch:
             if position is not None and (found.get(key) or position != self._positions.get(key)):
                 self._keep(key, found.get(key, ()), position)
 
-    def _keep(self, key: TopicPartition, records: Any, position: int) -> None:
+    def _keep(self, key: TopicPartition, records: Sequence[RawRecord], position: int) -> None:
         start = self._positions.get(key, records[0].offset if records else position)
         self._positions[key] = position
         self._chunks[key] = Chunk(start, iter(records), position, lambda: records)

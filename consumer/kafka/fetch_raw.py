@@ -31,7 +31,7 @@ from consumer.kafka.client import position_of
 from consumer.kafka.codecs import TooLargeError
 from consumer.kafka.plain_batch import parse_batch
 from consumer.partition.chunk import Chunk
-from consumer.record import TopicPartition
+from consumer.record import RawRecord, TopicPartition
 
 MADE_FOR = "0.14.0"
 FETCHER_ATTRIBUTES = ("_records", "_create_fetch_waiter", "_notify", "_wait_consume_future", "MemoryRecords(")
@@ -157,7 +157,7 @@ class RawFetch:
         # Several runners pull from the same chunk in turn, each with a loop of its own, and the compiled batch refuses
         # to be asked for an iterator twice: `chain` asks once. It asks when the first record is pulled: a batch is
         # unpacked when it is asked, and what that raises must not be raised here.
-        records: Iterator[Any] = chain(batch, () if fetch.batches else self._let_go(key, fetch))
+        records: Iterator[RawRecord] = chain(batch, () if fetch.batches else self._let_go(key, fetch))
         if _base_of(batch) < start:  # a commit, or a seek, into the middle of a batch
             records = dropwhile(lambda record: record.offset < start, records)
         return Chunk(start, records, fetch.position, partial(fetch.reread, fetch.handed_out()))
@@ -177,7 +177,7 @@ class RawFetch:
         behind = () if fetch.batches else self._let_go(key, fetch)
         return Chunk(position, chain(records, behind), fetch.position, salvage)
 
-    def _let_go(self, key: TopicPartition, fetch: _Fetch) -> Iterator[Any]:
+    def _let_go(self, key: TopicPartition, fetch: _Fetch) -> Iterator[RawRecord]:
         """Run behind the last record of a fetch: its bytes are not held while the partition is idle."""
         if self._begun.get(key) is fetch:
             del self._begun[key]
@@ -287,12 +287,12 @@ class _Fetch:
         """Say which batch was handed out last, by how many are before it."""
         return self._count - len(self.batches) - 1
 
-    def reread(self, index: int) -> Iterator[Any]:
+    def reread(self, index: int) -> Iterator[RawRecord]:
         """Return the records of a batch that was handed out, parsed once more."""
         batch: Any = MemoryRecords(bytes(self._bytes_of(index))).next_batch()
         return iter(batch)
 
-    def salvage(self, index: int, position: int, error: Exception) -> Iterator[Any]:
+    def salvage(self, index: int, position: int, error: Exception) -> Iterator[RawRecord]:
         """Return the records of a batch that was handed out, from ``position`` on; raises as ``RawFetch.salvage``."""
         raw = self._bytes_of(index)
         if isinstance(error, UnicodeDecodeError):

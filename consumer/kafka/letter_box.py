@@ -7,10 +7,8 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import aiokafka
-import structlog
 from aiokafka import errors
 
 from consumer.dead_letters.cause import Cause
@@ -18,10 +16,8 @@ from consumer.dead_letters.letter import Letter, Writer
 from consumer.errors import ConsumerError, KafkaUnreachableError, LetterDelayedError, LetterRefusedError
 from consumer.kafka.client import ClientError, connection_options, described
 from consumer.kafka.probe import connected_admin
-from consumer.record import TopicPartition
+from consumer.record import RawRecord, TopicPartition
 from consumer.settings.sections import Kafka
-
-log = structlog.get_logger("consumer.kafka")
 
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 3.0
@@ -63,7 +59,7 @@ class LetterBox:
         self._asking = asyncio.Lock()
         self._known: set[str] = set()
 
-    async def write(self, key: TopicPartition, raw: Any, cause: Cause) -> None:
+    async def write(self, key: TopicPartition, raw: RawRecord, cause: Cause) -> None:
         """Write one letter; it takes as long as the brokers are away, so the caller may cancel it.
 
         Raises LetterRefusedError when it can never be written as things are, LetterDelayedError when it may be later.

@@ -12,7 +12,7 @@ from consumer.errors import KafkaError
 from consumer.kafka.client import ClientError, described, make_reader, position_of
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.probe import answered, connected_admin
-from consumer.record import TopicPartition
+from consumer.record import RawRecord, TopicPartition
 from consumer.settings.sections import Kafka
 
 POLL_SECONDS = 0.5
@@ -31,7 +31,7 @@ class Scan:
         self._consumer = consumer
         self._begins = begins
 
-    async def records(self) -> AsyncIterator[tuple[TopicPartition, Any]]:
+    async def records(self) -> AsyncIterator[tuple[TopicPartition, RawRecord]]:
         """Yield every record below the ends; raises KafkaError for silent brokers and for an unreadable batch."""
         for key, end in self.ends.items():
             place, silent, passed = self._begins[key], 0, self.passed
@@ -46,7 +46,7 @@ class Scan:
                     raise KafkaError(f"no answer for {key} within {SILENT_POLLS * POLL_SECONDS:g} s")
                 self.passed = passed + min(place, end) - self._begins[key]
 
-    async def _next(self, key: TopicPartition, place: int) -> list[Any]:
+    async def _next(self, key: TopicPartition, place: int) -> list[RawRecord]:
         partition = aiokafka.TopicPartition(*key)
         try:
             found = await self._consumer.getmany(partition, timeout_ms=int(POLL_SECONDS * 1000))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from consumer.partition.chunk import size_of
 from consumer.partition.hold import Halt, Hold
 from consumer.partition.lag import Lag
 from consumer.partition.watermark import Watermark
-from consumer.record import TopicPartition
+from consumer.record import RawRecord, TopicPartition
 
 
 class InFlight(Protocol):
@@ -123,14 +123,14 @@ class Partition:
         finally:
             self.holds.discard(hold)
 
-    def hold(self, offset: int, raw: Any) -> None:
+    def hold(self, offset: int, raw: RawRecord) -> None:
         """Count a record as in flight, with everything from ``offset`` on not done until it is released."""
         assert self.watermark is not None
         self.watermark.hold(offset)
         self.held_records += 1
         self.held_bytes += size_of(raw)
 
-    def release(self, offset: int, raw: Any) -> None:
+    def release(self, offset: int, raw: RawRecord) -> None:
         """Count a record that was held as done."""
         assert self.watermark is not None
         self.watermark.release(offset)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
 
 from consumer.delivery.engine import Engine
 from consumer.kafka.source import KafkaSource
 from consumer.partition.chunk import Chunk
-from consumer.record import Position, TopicPartition
+from consumer.record import Position, RawRecord, TopicPartition
 
 
 class BoundedSource:
@@ -57,7 +56,7 @@ class BoundedSource:
         return Chunk(chunk.first_offset, _below(end, chunk.records), max(chunk.first_offset, end), chunk.reread)
 
 
-def _below(end: int, records: Iterable[Any]) -> Iterator[Any]:
+def _below(end: int, records: Iterable[RawRecord]) -> Iterator[RawRecord]:
     """Yield what lies below an offset, and do not even look at what is behind: it might be unreadable."""
     for raw in records:
         if raw.offset < end:

@@ -31,7 +31,7 @@ from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
 from consumer.partition.remedy import remedy
 from consumer.process.lifecycle import exit_if_stuck, guarded
-from consumer.record import Position, Record, TopicPartition
+from consumer.record import Position, RawRecord, Record, TopicPartition
 from consumer.redrive.bounded_source import BoundedSource, ends_of
 from consumer.redrive.rate import RateLimit
 from consumer.routes.handler import Handler
@@ -183,7 +183,7 @@ class Redrive:
 
     # -- letters -------------------------------------------------------------------------------------------------
 
-    def _choose(self, key: TopicPartition, raw: Any) -> Choice | None:
+    def _choose(self, key: TopicPartition, raw: RawRecord) -> Choice | None:
         """Choose the route of one letter: the one that failed, or all that match when it came to none."""
         place = Position(*key, raw.offset)
         name = self.to_run.get(place)

@@ -126,6 +126,7 @@ async def letters(cluster: Cluster) -> list[Read]:
         async for _, raw in scan.records():
             context = read_context(raw.headers)
             assert context is not None
+            assert raw.key is not None
             own = tuple(split_headers(raw.headers)[0])
             found.append(Read(context, Sent("", raw.key, raw.value, own, raw.timestamp), dict(raw.headers)))
     return found

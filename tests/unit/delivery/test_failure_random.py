@@ -20,6 +20,7 @@ from consumer.delivery.decoding import Decoder
 from consumer.errors import CorruptBatchError, DecodeError, LetterDelayedError, LetterRefusedError
 from consumer.outcome import HaltReason, Outcome
 from consumer.partition.chunk import Chunk
+from consumer.record import RawRecord as AnyRecord
 from consumer.record import TopicPartition
 from consumer.routes.route import Route
 from consumer.settings.sections import DeadLetterSettings, RetrySettings
@@ -125,7 +126,7 @@ def schedules(draw: st.DrawFn, refused: bool = False) -> Work:
 class Faulty:
     """A raw record with a header that cannot be read."""
 
-    def __init__(self, whole: RawRecord) -> None:
+    def __init__(self, whole: AnyRecord) -> None:
         self.offset, self.key, self.timestamp, self.headers = whole.offset, whole.key, 0, ()
         self._whole = whole
 
@@ -142,7 +143,7 @@ class FaultySource(LogSource):
         self.work = work
         self.from_offset = 0
         """Where this epoch began."""
-        self._last: list[RawRecord] = []
+        self._last: list[AnyRecord] = []
 
     def take(self, key: TopicPartition) -> Chunk | None:
         chunk = super().take(key)
@@ -158,13 +159,13 @@ class FaultySource(LogSource):
         rest = [record for record in self._last if record.offset >= position]
         return Chunk(position, self._salvaged(rest), self.position, lambda: self._salvaged(rest))
 
-    def _read(self, records: list[RawRecord]) -> Iterator[Any]:
+    def _read(self, records: list[AnyRecord]) -> Iterator[Any]:
         for record in records:
             if self.work.bad.get(record.offset) == "broken":
                 raise UnicodeError
             yield Faulty(record) if self.work.bad.get(record.offset) == "bad_header" else record
 
-    def _salvaged(self, records: list[RawRecord]) -> Iterator[Any]:
+    def _salvaged(self, records: list[AnyRecord]) -> Iterator[Any]:
         for record in records:
             yield Faulty(record) if self.work.bad.get(record.offset) in ("bad_header", "broken") else record
 
