@@ -103,7 +103,6 @@ class RouteBatch:
 
     def begin(self, offset: int) -> None:
         """Hold the watermark at the first record of a batch, and set its time."""
-        assert self._partition.watermark is not None
         self._partition.watermark.hold(offset)
         self._first = offset
         self._timer = asyncio.get_running_loop().call_later(self._route.handler.max_seconds, self.call_now)
@@ -192,7 +191,6 @@ class RouteBatch:
             self.call_now()
 
     def _finish(self, made: Made) -> None:
-        assert self._partition.watermark is not None
         self._partition.watermark.release(made.first)
         self.records = self.bytes = 0
         self._done()

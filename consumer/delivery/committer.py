@@ -104,7 +104,7 @@ class Committer:
         return given_up
 
     async def _commit(self, partitions: Collection[Partition], epoch: int) -> None:
-        noted = {partition.key: done for partition in partitions if (done := partition.done) > partition.committed}
+        noted = {each.key: offset for each in partitions if (offset := each.to_commit) is not None}
         if not noted or not await self._flush(epoch) or epoch != self._epoch:
             return
         began = time.monotonic()

@@ -143,7 +143,7 @@ def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
         event, routes_of = chosen(raw)
         found = [steps[route.name] for route in routes_of if not route.handler.takes_batches]
         first = next(index for index, step in enumerate(found) if step.name == name)
-        rest = begin(found[first + behind :], event, raw)
+        rest = begin(found[first + 1 if behind else first :], event, raw)
         if rest is not None:
             await rest
 

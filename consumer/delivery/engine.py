@@ -127,12 +127,13 @@ class Engine:
                 position=lanes.partition.position or 0,
                 done=lanes.partition.done,
                 committed=lanes.partition.committed,
+                commit_due=lanes.partition.to_commit is not None,
                 end_offset=lanes.partition.lag.end_offset_at(now - MEASURED_WITHIN_SECONDS) or 0,
                 idle=lanes.idle,
                 excused=lanes.partition.ended or bool(lanes.partition.holds),
             )
             for lanes in list(self._lanes.values())
-            if lanes.partition.watermark is not None
+            if lanes.partition.started
         ]
 
     def waits_for(self) -> str:

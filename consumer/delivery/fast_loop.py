@@ -170,7 +170,7 @@ def make_fast_loop(  # noqa: C901, PLR0915 - one loop, on purpose, and all that 
                 counts.inline_seconds += monotonic() - began
         # An error between two records is the batch's; one within a record leaves that one undone, whoever's it is.
         done = handled + skipped == count
-        position = raw.offset + done if raw is not None else None
+        position = None if raw is None else raw.offset + 1 if done else raw.offset
         return FastLoopResult(
             count, position, exhausted=False, raw=None if done else raw, rest=rest, failed=failed, last=raw
         )

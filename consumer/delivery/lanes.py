@@ -187,7 +187,7 @@ class Lanes:
         What is in work was of the longer log: it ends first. False when the partition ended meanwhile.
         """
         watermark = self.partition.watermark
-        if watermark is None or chunk.first_offset >= watermark.position:
+        if chunk.first_offset >= watermark.position:
             return True
         for batch in self._batches:
             batch.call_now()
@@ -195,21 +195,19 @@ class Lanes:
             if self.partition.ended:
                 return False
             await self.gate.woken()
-        self.partition.start(chunk.first_offset)
-        self.partition.committed = chunk.first_offset - 1  # so that it is committed, before anything is done
+        self.partition.restart(chunk.first_offset)
         return True
 
     def _begin_chunk(self, chunk: Chunk) -> None:
         self._chunk = chunk
-        if self.partition.watermark is None:
+        if not self.partition.started:
             self.partition.start(chunk.first_offset)
         for batch in self._batches:
             batch.reads_from(chunk)
 
     def _end_chunk(self, chunk: Chunk) -> None:
-        assert self.partition.watermark is not None
         self._chunk = None
-        self.partition.watermark.position = chunk.next_offset
+        self.partition.watermark.advance(chunk.next_offset)
         for batch in self._batches:
             batch.chunk_ended()
 
@@ -217,17 +215,16 @@ class Lanes:
         """Handle a chunk's records by the flat loop, a turn at a time; False when pulling is over."""
         partition, turns = self.partition, self._turns
         watermark = partition.watermark
-        assert watermark is not None
         while not partition.ended:
             done = fast_loop(chunk.records, turns)
             if done.records:
                 self._count(done.records, done.last, 0.0)
             if done.position is not None:
-                watermark.position = done.position
+                watermark.advance(done.position)
             if done.raw is not None:
                 if not await self._finish_fast(me, done):
                     return False
-                watermark.position = done.raw.offset + 1
+                watermark.advance(done.raw.offset + 1)
             elif done.failed is not None:
                 return self._salvage(done.failed)
             elif done.exhausted:
@@ -256,7 +253,6 @@ class Lanes:
         """Dispatch a chunk's records in place; False when pulling is over for this runner."""
         partition, busy, dispatch, turns = self.partition, self._busy, self._calls.dispatch, self._turns
         watermark, monotonic, counts = partition.watermark, time.monotonic, self._counts
-        assert watermark is not None
         overlapping, batches = self._concurrency > 1, bool(self._batches)
         count, look_at, looked = 0, self._step, monotonic()
         raw: Any = None
@@ -397,7 +393,6 @@ class Lanes:
 
     def _salvage(self, error: Exception) -> bool:
         """Go on with what can be read of a batch out of which pulling raised, or halt."""
-        assert self.partition.watermark is not None
         try:
             chunk = self._intake.salvage(self.partition.key, self.partition.watermark.position, error)
         except CorruptBatchError as corrupt:
@@ -485,10 +480,9 @@ class Lanes:
     def _hold_current(self, raw: Any) -> None:
         """Register a record whose call waits, so that others may be pulled past it."""
         partition = self.partition
-        assert partition.watermark is not None
         partition.hold(raw.offset, raw)
         self._note(raw)
-        partition.watermark.position = raw.offset + 1
+        partition.watermark.advance(raw.offset + 1)
         if self._busy is not None:
             self._busy[raw.key] = deque()
 

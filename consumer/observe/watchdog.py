@@ -21,6 +21,8 @@ class Vital(NamedTuple):
     position: int
     done: int
     committed: int
+    commit_due: bool
+    """Whether there is something to commit."""
     end_offset: int
     """Where it ended for this reader a few seconds ago; its position when that is not known yet."""
     idle: bool
@@ -128,7 +130,7 @@ class Watchdog:
             expected["fetch", each.key] = each.position
         if not each.idle or each.done < each.position:
             expected["call", each.key] = each.done
-        if each.committed < each.done and not flushing:
+        if each.commit_due and not flushing:
             expected["commit", each.key] = each.committed
         return expected
 

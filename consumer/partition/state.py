@@ -36,8 +36,11 @@ class Partition:
     def __init__(self, key: TopicPartition, epoch: int) -> None:
         self.key = key
         self.epoch = epoch
-        self.watermark: Watermark | None = None
+        self.started = False
+        """Whether the offset at which this epoch begins is known."""
+        self.watermark = Watermark(-1)
         self.committed = -1
+        self._must_commit = False
         self.lag = Lag()
         self.held_records = 0
         self.held_bytes = 0
@@ -54,30 +57,42 @@ class Partition:
         """Records whose handler said Pause; nothing else is started until they got through."""
         self.holds: set[Hold] = set()
 
-    def start(self, offset: int) -> Watermark:
+    def start(self, offset: int) -> None:
         """Note where this epoch begins: what lies below was done by others."""
         self.watermark = Watermark(offset)
         self.committed = offset
-        return self.watermark
+        self.started = True
+
+    def restart(self, offset: int) -> None:
+        """Begin the epoch again at an offset that the group does not have: it is committed before anything is done."""
+        self.start(offset)
+        self._must_commit = True
 
     @property
     def position(self) -> int | None:
         """Next offset to be delivered; None until the client knows where it starts."""
-        return self.watermark.position if self.watermark is not None else None
+        return self.watermark.position if self.started else None
 
     @property
     def done(self) -> int:
         """Offset below which all is done; -1 until the start is known."""
-        return self.watermark.done if self.watermark is not None else -1
+        return self.watermark.done
 
     @property
     def known_committed(self) -> int | None:
         """What the group has for this partition; None until the client knows, which is before the first record."""
-        return self.committed if self.watermark is not None else None
+        return self.committed if self.started else None
+
+    @property
+    def to_commit(self) -> int | None:
+        """Offset to commit now; None when the group has it already."""
+        done = self.done
+        return done if done > self.committed or self._must_commit else None
 
     def commit(self, offset: int) -> None:
         """Note what the group has now."""
         self.committed = offset
+        self._must_commit = False
         self.lag.ages.forget_below(offset)
 
     @property
@@ -125,14 +140,12 @@ class Partition:
 
     def hold(self, offset: int, raw: RawRecord) -> None:
         """Count a record as in flight, with everything from ``offset`` on not done until it is released."""
-        assert self.watermark is not None
         self.watermark.hold(offset)
         self.held_records += 1
         self.held_bytes += size_of(raw)
 
     def release(self, offset: int, raw: RawRecord) -> None:
         """Count a record that was held as done."""
-        assert self.watermark is not None
         self.watermark.release(offset)
         self.held_records -= 1
         self.held_bytes -= size_of(raw)

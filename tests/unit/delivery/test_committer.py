@@ -45,12 +45,12 @@ async def a_committer(**flushes: Flush) -> AsyncIterator[Bench]:
 
 def a_partition(done: int, key: TopicPartition = KEY) -> Partition:
     partition = Partition(key, epoch=1)
-    partition.start(0).advance(done)
+    partition.start(0)
+    partition.watermark.advance(done)
     return partition
 
 
 def advance(partition: Partition, position: int) -> None:
-    assert partition.watermark is not None
     partition.watermark.advance(position)
 
 

@@ -1005,7 +1005,16 @@ async def test_too_many_new_clients_end_the_daemon(fault: str) -> None:
 def test_a_stall_that_outlives_its_client_is_found_again() -> None:
     """A new client may be there before anybody looked: it gets its own time, and is found stalled for itself."""
     now, client = 100.0, 0
-    still = Vital(TopicPartition("t", 0), position=5, done=5, committed=5, end_offset=9, idle=True, excused=False)
+    still = Vital(
+        TopicPartition("t", 0),
+        position=5,
+        done=5,
+        committed=5,
+        commit_due=False,
+        end_offset=9,
+        idle=True,
+        excused=False,
+    )
     limits = Limits(stalled=1.0, commit=1.0, rebalance=1.0)
     dog = Watchdog(limits, lambda: Vitals(now, now, False, False, [still], client), lambda: now)
     found = []

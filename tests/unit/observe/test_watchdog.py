@@ -37,7 +37,8 @@ class Watched:
     def __init__(self, **partition: Any) -> None:
         self.now = 1000.0
         self.loop_blocked = False
-        self.partition = Vital(**(STILL | partition))
+        values = STILL | partition
+        self.partition = Vital(commit_due=values["committed"] < values["done"], **values)
         self.rebalancing = self.flushing = False
         self.broker_away = False
         self.beat = self.now

@@ -44,7 +44,8 @@ def test_size_is_key_and_value() -> None:
 def test_held_records_are_counted(values: list[bytes], random: object) -> None:
     """Whatever is held is in flight, in records and in bytes, and keeps the watermark until it is released."""
     partition = Partition(KEY, epoch=1)
-    watermark = partition.start(0)
+    partition.start(0)
+    watermark = partition.watermark
     held = [RawRecord(offset, value, b"k") for offset, value in enumerate(values)]
     for raw in held:
         partition.hold(raw.offset, raw)
