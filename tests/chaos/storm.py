@@ -150,8 +150,6 @@ class Storm(Run):
         """Count repeats; each lies at or above what was committed when it began, or the checker says so."""
         return checker.repeats(read_calls(self._folder))
 
-    # -- what goes wrong -----------------------------------------------------------------------------------------
-
     async def choose_leader(self) -> int:
         """Choose the broker that leads a partition of the topic."""
         self.victim = await self.three.leader(self._cluster.topic, self._random.randrange(self._plan.partitions))

@@ -73,9 +73,6 @@ async def is_committed(cluster: Cluster, offsets: dict[int, int]) -> bool:
     return await cluster.committed() == offsets
 
 
-# -- batches that cannot be read: written to a broker's disk, as no broker would take them ----------------------------
-
-
 def wrong_checksum(batch: bytearray) -> None:
     batch[-1] ^= 0xFF
 

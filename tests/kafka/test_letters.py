@@ -153,9 +153,6 @@ async def test_closed_without_a_letter(cluster: Cluster) -> None:
     await a_box(cluster).close()
 
 
-# -- a partition that halts --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("overrides", [(), ("dead_letter.topic=",), ("dead_letter.topic={topic}.small",)])
 async def test_a_halt_names_the_command_that_moves_on(cluster: Cluster, overrides: tuple[str, ...]) -> None:
     """No topic, none wanted, or one that refuses: the partition halts alone, and its log line says how it goes on."""

@@ -12,8 +12,8 @@ import aiohttp
 
 from consumer.metrics.definitions import METRICS, PREFIX
 from tests.cluster import Cluster, a_route, a_session, eventually
+from tests.kafka.recorded import RECORDER, cluster_caught_up, noted
 from tests.kafka.test_offsets import commit
-from tests.kafka.test_run import RECORDER, cluster_caught_up, noted
 from tests.process import RunningConsumer
 
 AGO = 100.0

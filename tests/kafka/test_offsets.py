@@ -19,7 +19,7 @@ from consumer.record import Record
 from consumer.settings.sections import Delivery, Http, Settings
 from schemas.session import Session
 from tests.cluster import Cluster, a_route, a_session, eventually
-from tests.kafka.test_run import RECORDER, cluster_caught_up, noted
+from tests.kafka.recorded import RECORDER, cluster_caught_up, noted
 from tests.unit.delivery.engines import a_route as a_route_of
 
 QUICKLY_MISSED = ("kafka.session_timeout_seconds=6", "kafka.heartbeat_interval_seconds=0.5")

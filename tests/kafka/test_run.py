@@ -11,14 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import Cluster, a_route, a_session, eventually
-
-RECORDER = "recording:Recorder"
-
-
-def noted(path: Path, what: str = "begin") -> list[tuple[int, int]]:
-    """(partition, offset) of each call that was noted, in order."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [(int(line.split()[0]), int(line.split()[1])) for line in lines if line.endswith(what)]
+from tests.kafka.recorded import RECORDER, cluster_caught_up, noted
 
 
 async def test_consume_stop_start(cluster: Cluster, tmp_path: Path) -> None:
@@ -83,10 +76,6 @@ async def produce_until(enough: asyncio.Event, cluster: Cluster, partitions: int
             await producer.flush()
             await asyncio.sleep(0.1)  # spreads the load; nothing waits for it
     return count
-
-
-async def cluster_caught_up(cluster: Cluster) -> bool:
-    return await cluster.lag() == 0
 
 
 async def test_a_kill_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.cluster import Cluster, a_route, a_session, eventually
-from tests.kafka.test_run import RECORDER
+from tests.kafka.recorded import RECORDER
 from tests.process import RunningConsumer, command
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -22,9 +22,9 @@ from consumer.settings.sources import load_settings
 from schemas.session import Session
 from schemas.wire import TwoSpellings
 from tests.unit.delivery.engines import QUICK, a_route, an_engine_on
+from tests.unit.delivery.handlers import Letters
+from tests.unit.delivery.log_source import LogSource
 from tests.unit.delivery.source import KEY, RawRecord
-from tests.unit.delivery.test_failure import Letters
-from tests.unit.delivery.test_lanes import LogSource
 
 FIELDS = ["timestamp", "session_id", "sessionId", "duration", "is_test", "isTest", "source", "toolCalls", "tags"]
 SCALARS = st.one_of(

@@ -103,8 +103,6 @@ def test_lines_below_the_level_are_dropped(configured: Configure, level: str) ->
     assert said == [(event, each) for each in expected for event in ("ours", "theirs")]
 
 
-# -- one line each -----------------------------------------------------------------------------------------------------
-
 FORGED = [
     "a\nb",
     "a\r\nb",
@@ -172,9 +170,6 @@ def test_an_exception_is_said_without_its_text(configured: Configure, log_format
     assert [line for line in found if "ValueError" not in line] == []
 
 
-# -- libraries ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
 @pytest.mark.parametrize("name", ["aiokafka", "aiokafka.conn", "aiokafka.consumer.group_coordinator", "aiohttp.access"])
 def test_libraries_are_quiet(configured: Configure, level: str, name: str) -> None:
@@ -237,9 +232,6 @@ def test_configured_twice_says_once(configured: Configure) -> None:
     structlog.get_logger("consumer.test").info("joined")
     assert first.take() == []
     assert len(second.take()) == 1
-
-
-# -- storms ------------------------------------------------------------------------------------------------------------
 
 
 class Clock:

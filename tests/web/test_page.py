@@ -199,9 +199,6 @@ async def test_names_are_text(opened: Open) -> None:
         assert await found.problems() == []
 
 
-# -- refreshed ---------------------------------------------------------------------------------------------------------
-
-
 async def test_numbers_move(opened: Open, served: Served) -> None:
     """The page follows the daemon by itself: numbers, state, halts, title and the colour of the tab's sign."""
     async with opened(a_status()) as found:
@@ -306,9 +303,6 @@ async def test_stalled(opened: Open) -> None:
         await expect(found.page.get_by_role("heading", name="Stalled")).to_be_visible()
         await expect(found.page.locator("#state")).to_contain_text(why[1:])
         await expect(found.page.locator("#state")).to_contain_text("for 1 min 15 s")
-
-
-# -- of the daemon itself ----------------------------------------------------------------------------------------------
 
 
 async def test_the_counts_are_true(cluster: Cluster, opened: Open, tmp_path: Path) -> None:

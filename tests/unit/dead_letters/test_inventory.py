@@ -56,9 +56,6 @@ def to_run(inventory: Inventory) -> list[int]:
     return [place.offset for place in inventory.to_run]
 
 
-# -- which letter counts -----------------------------------------------------------------------------------------------
-
-
 def test_a_record_has_a_letter_for_each_route() -> None:
     """Two routes gave it up: two letters, each with its own redrive."""
     inventory = a_survey(a_letter(0, 7), a_letter(1, 7, route="b"))
@@ -83,9 +80,6 @@ def test_what_is_no_letter() -> None:
     """Records that do not say which record they were, and letters of other topics, are counted and left alone."""
     inventory = a_survey(Raw(0, ()), a_letter(1, 7, topic="elsewhere"), a_letter(2, 7))
     assert (inventory.foreign, inventory.elsewhere, inventory.letters, to_run(inventory)) == (1, 1, 1, [2])
-
-
-# -- which are home ----------------------------------------------------------------------------------------------------
 
 
 def test_home_is_what_a_redrive_has_passed() -> None:
@@ -140,9 +134,6 @@ def test_a_cap() -> None:
     higher = a_survey(*letters, chosen=Filter(max_redrives=7), passed=[Passed(ALL, {DLQ: 100})])
     assert (to_run(higher), higher.capped) == ([5, 6], 1)
     assert a_survey(*letters, passed=[Passed(Filter(max_redrives=7), {DLQ: 100})]).capped == 1
-
-
-# -- filters -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,6 @@ def context(letter: Letter) -> Context:
     return found
 
 
-# -- what is written ---------------------------------------------------------------------------------------------------
-
-
 def test_the_connect_dialect() -> None:
     """Kafka Connect's names, every value ASCII text; the record's own headers stand before the first of ours."""
     assert a_letter() == Letter(
@@ -165,8 +162,6 @@ def test_a_class_is_named_with_its_module() -> None:
     assert class_name(KeyError()) == "builtins.KeyError"
 
 
-# -- what is read ------------------------------------------------------------------------------------------------------
-
 names = st.text(max_size=8)
 headers = st.lists(
     st.tuples(
@@ -245,8 +240,6 @@ def test_an_escaped_header_key_stays_escaped() -> None:
     letter = failed_again(a_letter(Raw(headers=escaped)))
     assert own(letter) == list(escaped)
 
-
-# -- what others wrote -------------------------------------------------------------------------------------------------
 
 BY_CONNECT: list[tuple[str, bytes | None]] = [
     ("mine", b"1"),

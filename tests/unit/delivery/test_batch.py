@@ -4,103 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from consumer import Record
 from consumer.outcome import HaltReason
-from consumer.routes.calling import in_thread
-from consumer.routes.handler import bind_handler
-from consumer.routes.route import Route
+from tests.unit.delivery.batches import HOUR, KINDS, Batches, a_batch_route, some
 from tests.unit.delivery.engines import a_route, an_engine_on, outlive
+from tests.unit.delivery.handlers import Gate
+from tests.unit.delivery.log_source import LogSource, keyed
 from tests.unit.delivery.source import KEY
-from tests.unit.delivery.test_lanes import (
-    Gate,
-    LogSource,
-    check_commits_never_fall,
-    keyed,
-    rounds,
-    until,
-)
-
-HOUR = 3600.0
-KINDS = ("sync", "async", "threaded")
-
-
-def a_batch_route(
-    handler: Callable[..., Any],
-    name: str = "r0",
-    *,
-    max_records: int = 4,
-    max_seconds: float = HOUR,
-    threaded: bool = False,
-) -> Route:
-    bound = bind_handler(handler, "test")
-    assert bound.takes_batches
-    if threaded:
-        bound = msgspec.structs.replace(bound, call=in_thread(bound.call), is_async=True)
-    return Route(name, None, msgspec.structs.replace(bound, max_records=max_records, max_seconds=max_seconds))
-
-
-class Batches:
-    """A batch handler that notes the offsets of each call; while shut, its calls wait."""
-
-    def __init__(self, done: set[int] | None = None, *, shut: bool = False, failing: int | None = None) -> None:
-        self.calls: list[list[int]] = []
-        self.running = 0
-        self.most_running = 0
-        self.done = done if done is not None else set()
-        self.failing = failing
-        self.gate = asyncio.Event()
-        if not shut:
-            self.gate.set()
-
-    def route(self, kind: str = "async", name: str = "r0", **cut: Any) -> Route:
-        call = {"sync": self.at_once, "async": self.later, "threaded": self.at_once}[kind]
-        return a_batch_route(call, name, threaded=kind == "threaded", **cut)
-
-    def at_once(self, events: list[bytes], records: list[Record]) -> None:
-        assert [record.value for record in records] == events
-        self._begin(records)
-        self._end(records)
-
-    async def later(self, events: list[bytes], records: list[Record]) -> None:
-        assert [record.value for record in records] == events
-        self._begin(records)
-        try:
-            await self.gate.wait()
-            await asyncio.sleep(0)
-        finally:
-            self.running -= 1
-        self.running += 1
-        self._end(records)
-
-    def _begin(self, records: list[Record]) -> None:
-        self.calls.append([record.offset for record in records])
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-
-    def _end(self, records: list[Record]) -> None:
-        self.running -= 1
-        if self.failing in [record.offset for record in records]:
-            raise ValueError
-        self.done.update(record.offset for record in records)
-
-    @property
-    def offsets(self) -> list[int]:
-        return [offset for call in self.calls for offset in call]
-
-
-def some(count: int) -> list[Any]:
-    return keyed([b"k"] * count)
-
-
-# -- cuts --------------------------------------------------------------------------------------------------------------
+from tests.unit.delivery.waiting import rounds, until
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,9 +103,6 @@ async def test_threaded_batches_run_outside_the_loop() -> None:
     assert threading.get_ident() not in threads
 
 
-# -- one call at a time, and room --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
 async def test_a_full_batch_behind_a_call_stops_intake(ordering: str) -> None:
     """While a call runs the next batch fills; then intake waits, whatever the ordering, and nothing is lost."""
@@ -233,9 +145,6 @@ async def test_a_batch_larger_than_room_does_not_stall(limit: dict[str, Any]) ->
         bench.engine.assign([KEY])
         await until(lambda: bench.engine.partitions[KEY].position == source.end, seconds=2)
     assert batches.offsets == list(range(20))
-
-
-# -- the watermark and failures ----------------------------------------------------------------------------------------
 
 
 async def test_the_watermark_waits_for_the_batch() -> None:
@@ -286,9 +195,6 @@ async def test_a_full_batch_behind_one_that_fails_is_not_called() -> None:
         batches.gate.set()
         await until(lambda: bench.engine.partitions[KEY].halt)
     assert (batches.calls, source.commits) == ([[0, 1, 2, 3], [0], [1]], [])
-
-
-# -- several routes ----------------------------------------------------------------------------------------------------
 
 
 async def test_batch_routes_of_different_sizes() -> None:
@@ -348,9 +254,6 @@ async def test_a_record_behind_a_busy_key_reaches_the_batch_in_its_place() -> No
     assert source.ahead == []
 
 
-# -- ends --------------------------------------------------------------------------------------------------------------
-
-
 async def test_a_record_that_reaches_its_batch_during_the_drain_is_handled_in_it() -> None:
     """A call under way ends after the close and hands its record to a batch: it is called before the revoke returns."""
     gate = Gate()
@@ -402,67 +305,3 @@ async def test_a_call_that_outlives_its_epoch_brings_no_other_after_it() -> None
         await until(lambda: bench.counters.routes["r0"].handled >= 6)
         await rounds()
     assert calls == [f"{what} {offsets}" for offsets in ([0, 1], [0, 1], [2, 3]) for what in ("begin", "end")]
-
-
-# -- random schedules --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("beside", [False, True])
-@given(
-    count=st.integers(1, 30),
-    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3),
-    kinds=st.lists(st.sampled_from(["sync", "async"]), min_size=3, max_size=3),
-    ordering=st.sampled_from(["partition", "key", "unordered"]),
-    room_and_cut=st.tuples(st.integers(6, 12), st.integers(1, 12)),
-    revokes=st.lists(st.integers(0, 40), max_size=3),
-)
-@settings(max_examples=100, deadline=None)
-def test_batches_take_every_record_once(
-    count: int,
-    sizes: list[int],
-    kinds: list[str],
-    beside: bool,
-    ordering: str,
-    room_and_cut: tuple[int, int],
-    revokes: list[int],
-) -> None:
-    """Whatever the sizes, whenever it is revoked: each route gets each record once, in order, none committed ahead."""
-
-    room, cut = room_and_cut
-
-    async def scenario() -> None:
-        source = LogSource(some(count), cut)
-        handlers = [Batches() for _ in sizes]
-        routes = [
-            each.route(kind, f"r{index}", max_records=size)
-            for index, (each, kind, size) in enumerate(zip(handlers, kinds, sizes, strict=False))
-        ]
-        if beside:
-            routes.append(a_route(lambda _event: asyncio.sleep(0), "beside"))
-
-        def all_done() -> set[int]:
-            return set.intersection(*(each.done for each in handlers))
-
-        async with an_engine_on(
-            source, *routes, ordering=ordering, max_in_flight_records=room * len(routes), commit_interval_seconds=HOUR
-        ) as bench:
-            bench.engine.assign([KEY])
-            for after in revokes:
-                await rounds(after)
-                await bench.engine.revoke(lost=False)
-                assert source.committed <= min(set(range(count)) - all_done(), default=source.end)
-                source.rewind()
-                bench.engine.assign([KEY])
-            nowhere = (None, source.end)  # None when all was committed before the last revoke
-            await until(
-                lambda: source.position == source.end and bench.engine.partitions[KEY].position in nowhere, seconds=2
-            )
-            await bench.engine.revoke(lost=False)
-        assert source.committed == source.end
-        check_commits_never_fall(source)
-        for each, size in zip(handlers, sizes, strict=True):
-            assert each.offsets == list(range(count))
-            assert max(map(len, each.calls)) <= size
-            assert each.most_running == 1
-
-    asyncio.run(scenario())

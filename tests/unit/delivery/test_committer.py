@@ -21,7 +21,7 @@ from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
 from tests.unit.delivery.engines import a_route, an_engine_on
 from tests.unit.delivery.source import KEY, MemorySource, a_chunk
-from tests.unit.delivery.test_lanes import rounds, until
+from tests.unit.delivery.waiting import rounds, until
 
 LONG = 3600.0
 Flush = Callable[[], Awaitable[None]]
@@ -56,9 +56,6 @@ def advance(partition: Partition, position: int) -> None:
 
 async def no_flush() -> None:
     """Do nothing."""
-
-
-# -- what is committed -------------------------------------------------------------------------------------------------
 
 
 async def test_what_is_done_is_committed_in_one_request() -> None:
@@ -122,9 +119,6 @@ async def test_a_flush_that_lets_a_cancellation_escape_counts_as_failed() -> Non
         await bench.committer.commit([partition], LONG)
     assert bench.source.commits == []
     assert bench.counters.commits["failed"] == 1
-
-
-# -- one at a time, and the end of an epoch ----------------------------------------------------------------------------
 
 
 async def begin_hanging(bench: Bench, partition: Partition) -> asyncio.Event:
@@ -231,9 +225,6 @@ async def test_end_without_a_commit_is_harmless() -> None:
     assert bench.counters.commits == {"ok": 1, "failed": 0, "fenced": 0}
 
 
-# -- in the engine -----------------------------------------------------------------------------------------------------
-
-
 class Keeps:
     """A handler that keeps what it gets until it is flushed."""
 
@@ -321,9 +312,6 @@ async def test_a_commit_that_hangs_over_a_revoke_is_the_last_of_its_epoch(
         bench.engine.assign([KEY])
         await rounds()
         assert source.commits == []
-
-
-# -- any order of things -----------------------------------------------------------------------------------------------
 
 
 def committed_times(source: MemorySource, times: int) -> bool:

@@ -14,7 +14,7 @@ from consumer.delivery.decoding import Decoder
 from consumer.errors import DecodeError
 from schemas.session import Session
 from schemas.wire import TwoSpellings, session_reader
-from tests.unit.schemas.test_wire import FULL, INVALID, VALID
+from tests.unit.schemas.samples import FULL, INVALID, VALID
 
 MARK = "zqxjkvb"
 """A text that no message of ours would hold by chance."""

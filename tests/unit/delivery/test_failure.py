@@ -4,90 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from consumer import Pause, Record, Reject, Retry
-from consumer.dead_letters.cause import Cause
 from consumer.delivery.decoding import Decoder
 from consumer.errors import LetterDelayedError, LetterRefusedError
 from consumer.outcome import HaltReason, Outcome
 from consumer.record import TopicPartition
 from consumer.settings.sections import DeadLetterSettings
+from tests.unit.delivery.batches import a_batch_route
 from tests.unit.delivery.engines import QUICK, Bench, a_route, an_engine_on
+from tests.unit.delivery.handlers import ORDERINGS, Letters, Scripted, count
+from tests.unit.delivery.log_source import LogSource, keyed
 from tests.unit.delivery.source import KEY
-from tests.unit.delivery.test_batch import a_batch_route
-from tests.unit.delivery.test_lanes import LogSource, keyed, until
-
-ORDERINGS = ("partition", "key", "unordered")
-Script = dict[int, list[BaseException | None]]
-"""For each offset what its calls raise, one after the other; the last one for ever."""
-
-
-class Letters:
-    """Takes dead letters, unless told what to raise."""
-
-    def __init__(self, done: set[int] | None = None, answers: list[Exception | None] | None = None) -> None:
-        self.done = done if done is not None else set()
-        self.written: list[tuple[int, Cause]] = []
-        self.values: list[bytes | None] = []
-        self.answers = answers or []
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def write(self, _key: TopicPartition, raw: Any, cause: Cause) -> None:
-        await self.gate.wait()
-        answer = self.answers.pop(0) if self.answers else None
-        if answer is not None:
-            raise answer
-        self.written.append((raw.offset, cause))
-        self.values.append(raw.value)
-        self.done.add(raw.offset)
-
-    @property
-    def causes(self) -> list[tuple[int, str, str, int]]:
-        return [(offset, cause.reason, cause.route, cause.attempts) for offset, cause in self.written]
-
-
-class Scripted:
-    """A handler that raises by script, and notes its calls and what came to its end."""
-
-    def __init__(self, script: Script, done: set[int] | None = None) -> None:
-        self.script = {offset: list(answers) for offset, answers in script.items()}
-        self.calls: list[int] = []
-        self.done = done if done is not None else set()
-        self.handled: list[int] = []
-
-    def answer(self, record: Record) -> None:
-        self.calls.append(record.offset)
-        answers = self.script.get(record.offset, [None])
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if answer is not None:
-            raise answer
-        self.handled.append(record.offset)
-        self.done.add(record.offset)
-
-    def plain(self, _event: bytes, record: Record) -> None:
-        self.answer(record)
-
-    async def at_once(self, _event: bytes, record: Record) -> None:
-        self.answer(record)
-
-    async def later(self, _event: bytes, record: Record) -> None:
-        await asyncio.sleep(0)
-        self.answer(record)
-
-    def kind(self, name: str) -> Callable[..., Any]:
-        return {"plain": self.plain, "at_once": self.at_once, "later": self.later}[name]
-
+from tests.unit.delivery.waiting import until
 
 KINDS = ("plain", "at_once", "later")
-
-
-def count(bench: Bench, outcome: Outcome, route: str = "r0") -> int:
-    return bench.counters.outcomes[route, outcome]
 
 
 def errors(bench: Bench, route: str = "r0") -> dict[str, int]:

@@ -15,13 +15,12 @@ from consumer.delivery.fuse import Fuse
 from consumer.errors import DecodeError, LetterDelayedError
 from consumer.outcome import Outcome
 from consumer.record import Position
+from tests.unit.delivery.batches import HOUR, a_batch_route
 from tests.unit.delivery.engines import ONE_CALL, QUICK, a_route, an_engine_on
+from tests.unit.delivery.handlers import ORDERINGS, Letters, Scripted, count
+from tests.unit.delivery.log_source import LogSource, keyed
 from tests.unit.delivery.source import KEY
-from tests.unit.delivery.test_batch import HOUR, a_batch_route
-from tests.unit.delivery.test_failure import ORDERINGS, Letters, Scripted, count
-from tests.unit.delivery.test_lanes import LogSource, keyed, rounds, until
-
-# -- what a handler may raise ------------------------------------------------------------------------------------------
+from tests.unit.delivery.waiting import rounds, until
 
 
 class SilentError(Exception):
@@ -226,17 +225,11 @@ async def test_a_call_that_cancels_its_task_on_its_way_out(ordering: str, kind: 
         await until(lambda: source.committed == source.end or bench.failures, seconds=1)
 
 
-# -- the fuse ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_second_letter_long_after_the_first() -> None:
     """A record may come to a letter on its second route when the first is out of the window: it counts, once."""
     fuse = Fuse(0.5, 10)
     record = Position("t", 0, 0)
     assert [fuse.blows(record, consumed) for consumed in (5, 6, 40, 41)] == [False] * 4
-
-
-# -- places ------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_pause_gets_through_though_a_key_waits_for_it() -> None:
@@ -285,9 +278,6 @@ async def test_letters_on_their_way_are_bounded_by_concurrency() -> None:
         assert len(handler.calls) == 3
         letters.gate.set()
         await until(lambda: source.committed == source.end)
-
-
-# -- what outlives -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["async", "batch"])
@@ -344,9 +334,6 @@ async def test_a_call_that_outlives_its_epoch_brings_neither_a_letter_nor_anothe
         release.set()
         await rounds()
         assert (letters.written, second, source.commits) == ([], [], [])
-
-
-# -- letters -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)

@@ -23,9 +23,10 @@ from consumer.partition.state import Partition
 from consumer.record import Position, TopicPartition
 from consumer.settings.sections import Kafka, RouteSettings, Security, Settings
 from tests.unit.delivery.engines import QUICK, a_route, an_engine_on
+from tests.unit.delivery.handlers import Letters
+from tests.unit.delivery.log_source import LogSource, keyed
 from tests.unit.delivery.source import KEY
-from tests.unit.delivery.test_failure import Letters
-from tests.unit.delivery.test_lanes import LogSource, keyed, until
+from tests.unit.delivery.waiting import until
 
 PHONE = "+18045550100"
 WALL = 1_793_000_000.0
@@ -64,9 +65,6 @@ class Scene:
     def read(self) -> Status:
         """Read it, as it arrives at who asked for JSON."""
         return msgspec.json.decode(msgspec.json.encode(self.reader.read()), type=Status)
-
-
-# -- partitions --------------------------------------------------------------------------------------------------------
 
 
 def test_a_partition() -> None:
@@ -166,9 +164,6 @@ def test_what_is_a_hold(kind: str) -> None:
     assert bool(partition.held) == (kind in HOLD_ENDS)
 
 
-# -- routes and settings -----------------------------------------------------------------------------------------------
-
-
 def test_routes_and_outcomes() -> None:
     """Each route has its counts; what came to no route stands under ``none``."""
     scene = Scene()
@@ -213,9 +208,6 @@ def test_every_setting_is_there() -> None:
     assert not [name for name in found if name.startswith("routes.")]
 
 
-# -- state -------------------------------------------------------------------------------------------------------------
-
-
 def test_state_and_since() -> None:
     """It says what the daemon does, and since when, as it was first seen."""
     scene = Scene()
@@ -256,9 +248,6 @@ def test_versions_and_totals() -> None:
     assert status.last_commit_at is None
 
 
-# -- history -----------------------------------------------------------------------------------------------------------
-
-
 def test_rates_are_differences() -> None:
     """A sample is what came since the one before, a second; lag is that of all partitions."""
     scene = Scene()
@@ -289,9 +278,6 @@ def test_history_is_bounded() -> None:
     assert history.samples[-1].at == WALL + SAMPLES * 3 - 1
     assert history.rate()[0] == sum(sample.records_per_second for sample in history.samples[-10:]) / 10
     assert History().rate() == (0.0, 0.0)
-
-
-# -- failures ----------------------------------------------------------------------------------------------------------
 
 
 def note(failures: RecentFailures, at: float, kind: str = "error", error: str = "KeyError (a.py:1)") -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import resource
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import cramjam
 import pytest
 from aiokafka import codec as plain
-from aiokafka.record._crecords import default_records, legacy_records
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatch, LegacyRecordBatchBuilder
 from hypothesis import given
@@ -51,19 +49,6 @@ def class_raised(function: Any, *args: Any) -> type[BaseException]:
     with pytest.raises(Exception) as raised:
         function(*args)
     return raised.type
-
-
-@pytest.fixture
-def decoders() -> Iterator[None]:
-    """Put aiokafka's own decoders back after the test: the limit holds for the process."""
-    found = [(module, name, getattr(module, name)) for module in MODULES for name in NAMES if hasattr(module, name)]
-    yield
-    for module, name, decoder in found:
-        setattr(module, name, decoder)
-
-
-MODULES = (default_records, legacy_records)
-NAMES = ("gzip_decode", "snappy_decode", "lz4_decode", "zstd_decode")
 
 
 @pytest.mark.parametrize("room", [0, 1, 1000, 100_000_000])
@@ -116,9 +101,6 @@ def test_members_and_frames_in_a_row_count_together() -> None:
         payload = packed(codec) * 3
         assert unpacked(codec, payload, 3 * len(DATA)) == DATA * 3
         assert class_raised(unpacked, codec, payload, 3 * len(DATA) - 1) is TooLargeError
-
-
-# -- corrupt payloads --------------------------------------------------------------------------------------------------
 
 
 def broken(payload: bytes) -> list[bytes]:
@@ -179,9 +161,6 @@ def test_memory_stays_near_the_limit() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert class_raised(unpacked, "zstd", bomb, 16 << 20) is TooLargeError
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 48 << 10  # of KiB
-
-
-# -- installed ---------------------------------------------------------------------------------------------------------
 
 
 def test_small_payloads_go_to_the_plain_decoder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
-from tests.unit.kafka.test_codecs import decoders
-from tests.unit.kafka.test_plain_batch import PLACEHOLDER, Raw, a_bad_batch, a_batch, with_checksum
+from tests.unit.kafka.batches import PLACEHOLDER, Raw, a_bad_batch, a_batch, with_checksum
+from tests.unit.kafka.conftest import decoders
 
 __all__ = ["decoders"]
 
@@ -140,9 +140,6 @@ def read(records: Iterator[Any]) -> dict[int, Any]:
     return found
 
 
-# -- a header key that is not UTF-8 ------------------------------------------------------------------------------------
-
-
 def test_records_around_a_bad_header_are_read(client: Client, fetch: RawFetch) -> None:
     """The batch is parsed again from where it broke off; the batches before and behind are as ever."""
     client.fetched(a_batch(some(3)), bad_batch(5, 1, 3, base=3), a_batch(some(2), base=8))
@@ -213,9 +210,6 @@ def refused(fetch: RawFetch, position: int, error: Exception) -> tuple[type[Corr
     with pytest.raises(CorruptBatchError) as raised:
         fetch.salvage(KEY, position, error)
     return raised.type, raised.value.offset, raised.value.next_offset
-
-
-# -- what cannot be read -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("decoders")
@@ -341,9 +335,6 @@ async def test_the_plain_path_has_nothing_to_salvage() -> None:
     with pytest.raises(CorruptBatchError) as raised:
         PlainFetch(None, {}).salvage(KEY, 7, ValueError())
     assert (raised.value.offset, raised.value.next_offset) == (7, 8)
-
-
-# -- formats, memory ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("codec", [0, 1])

@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
-from aiokafka.record.util import calc_crc32c
+from aiokafka.record.default_records import DefaultRecordBatch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import DecodeError
 from consumer.kafka.codecs import TooLargeError
 from consumer.kafka.plain_batch import ESCAPED, BadHeaderRecord, PlainRecord, escape, parse_batch
+from tests.unit.kafka.batches import PLACEHOLDER, Raw, a_bad_batch, a_batch, with_checksum
 
 CODECS = range(5)
-PLACEHOLDER = "bad-key-%"
-
-
-class Raw(NamedTuple):
-    """One record as it is put into a batch; ``delta`` from the batch's first offset."""
-
-    delta: int
-    timestamp: int = 1_700_000_000_000
-    key: bytes | None = None
-    value: bytes | None = b"value"
-    headers: tuple[tuple[str, bytes | None], ...] = ()
-
-
-def a_batch(records: Sequence[Raw], base: int = 0, codec: int = 0, **header: int) -> bytes:
-    """Build a batch as aiokafka's producer does; ``header`` sets fields afterwards, and the checksum fits again."""
-    builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, -1, 1 << 24)
-    for each in records:
-        assert builder.append(each.delta, each.timestamp, each.key, each.value, list(each.headers))
-    built = builder.build()
-    struct.pack_into(">q", built, 0, base)
-    if "attributes" in header:
-        struct.pack_into(">h", built, 21, struct.unpack_from(">h", built, 21)[0] | header["attributes"])
-    if "last_delta" in header:
-        struct.pack_into(">i", built, 23, header["last_delta"])
-    if "max_timestamp" in header:
-        struct.pack_into(">q", built, 35, header["max_timestamp"])
-    if "count" in header:
-        struct.pack_into(">i", built, 57, header["count"])
-    return with_checksum(built)
-
-
-def with_checksum(batch: bytes | bytearray) -> bytes:
-    return bytes(batch[:17]) + calc_crc32c(bytes(batch[21:])).to_bytes(4, "big") + bytes(batch[21:])
-
-
-def a_bad_batch(records: Sequence[Raw], bad_key: bytes, base: int = 0, **header: int) -> bytes:
-    """Build an uncompressed batch in which every header key PLACEHOLDER is replaced by one of the same length."""
-    assert len(bad_key) == len(PLACEHOLDER)
-    return with_checksum(a_batch(records, base, **header).replace(PLACEHOLDER.encode(), bad_key))
 
 
 def all_of(raw: Any) -> tuple[Any, ...]:
@@ -112,8 +71,6 @@ def test_an_empty_batch() -> None:
     """Compaction leaves batches without records."""
     assert parse_batch(a_batch([Raw(0)], count=0)[:61]) == []
 
-
-# -- keys that are not UTF-8 -------------------------------------------------------------------------------------------
 
 BAD = b"na\xc3me,%\xff\xfe"
 
@@ -177,9 +134,6 @@ def test_several_bad_keys_are_all_named() -> None:
     raw = a_batch([Raw(0, headers=(("key-1", b""), ("key-2", b""), ("key-1", b"")))]).replace(b"key-", b"key\xfe")
     (bad,) = parse_batch(raw)
     assert bad.headers[-1] == (ESCAPED, b"key%FE1,key%FE2")
-
-
-# -- what is no batch --------------------------------------------------------------------------------------------------
 
 
 @given(data=st.data())

@@ -15,9 +15,9 @@ from consumer.partition.chunk import Chunk
 from consumer.record import Record
 from consumer.settings.sections import RetrySettings
 from tests.unit.delivery.engines import QUICK, Bench, a_route, an_engine_on
+from tests.unit.delivery.handlers import Letters
 from tests.unit.delivery.source import KEY, MemorySource, RawRecord
-from tests.unit.delivery.test_failure import Letters
-from tests.unit.delivery.test_lanes import until
+from tests.unit.delivery.waiting import until
 
 WAIT = 0.05
 RETRY = RetrySettings(attempts=3, initial_seconds=0.3, jitter=0.0)

@@ -13,7 +13,9 @@ from consumer.process.reconnect import Rebuilds
 from consumer.record import TopicPartition
 
 KEY = TopicPartition("t", 3)
+
 LIMITS = Limits(stalled=60.0, commit=80.0, rebalance=120.0)
+
 STILL: dict[str, Any] = {
     "key": KEY,
     "position": 10,
@@ -24,6 +26,7 @@ STILL: dict[str, Any] = {
     "excused": False,
 }
 """A partition with nothing to do."""
+
 CASES: dict[str, dict[str, Any]] = {
     "fetch": {"end_offset": 20},
     "call": {"done": 4, "committed": 4},
@@ -150,3 +153,27 @@ def test_rebuilds_wait_longer_and_end() -> None:
         rebuilds.begin(30.0, lost)
     assert raised.value.exit_code == 70
     assert rebuilds.begin(601.0, lost) == 3.0
+
+
+def test_a_stall_that_outlives_its_client_is_found_again() -> None:
+    """A new client may be there before anybody looked: it gets its own time, and is found stalled for itself."""
+    now, client = 100.0, 0
+    still = Vital(
+        TopicPartition("t", 0),
+        position=5,
+        done=5,
+        committed=5,
+        commit_due=False,
+        end_offset=9,
+        idle=True,
+        excused=False,
+    )
+    limits = Limits(stalled=1.0, commit=1.0, rebalance=1.0)
+    dog = Watchdog(limits, lambda: Vitals(now, now, False, False, [still], client), lambda: now)
+    found = []
+    for _ in range(12):
+        now += 0.25
+        stall = dog.look()
+        found.append(stall is not None)
+        client += stall is not None  # replaced at once
+    assert found == [*[False] * 5, True] * 2

@@ -64,9 +64,6 @@ def taken(source: BoundedSource) -> tuple[list[int], int]:
     return [raw.offset for raw in chunk.records], chunk.next_offset
 
 
-# -- where it ends -----------------------------------------------------------------------------------------------------
-
-
 def test_below_the_end_all_is_taken() -> None:
     """A chunk that ends before the end is passed on as it is."""
     source = bounded(10, a_chunk(0, 5), a_chunk(5, 3))
@@ -147,9 +144,6 @@ def test_ends() -> None:
     assert ends_of([Position(*KEY, 3), Position(*OTHER, 0), Position(*KEY, 1)]) == {KEY: 4, OTHER: 1}
 
 
-# -- pace --------------------------------------------------------------------------------------------------------------
-
-
 async def test_pace_is_even() -> None:
     """The first goes at once, each next one its time later."""
     pace, began = RateLimit(50.0, asyncio.Event()), time.monotonic()
@@ -182,8 +176,6 @@ async def test_a_stop_ends_all_waits() -> None:
         found = await asyncio.gather(*waiting, pace.wait(1), return_exceptions=True)
     assert [type(each) for each in found] == [Retry] * 4
 
-
-# -- letters as records ------------------------------------------------------------------------------------------------
 
 CAUSE = Cause("exhausted", "a", 5, "builtins.ValueError", "")
 

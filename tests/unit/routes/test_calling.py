@@ -20,14 +20,12 @@ from consumer.routes.load import load_handler
 from consumer.routes.route import Route
 from consumer.settings.sections import RouteSettings
 from tests.unit.delivery.engines import Bench, an_engine_on
+from tests.unit.delivery.log_source import LogSource, keyed
 from tests.unit.delivery.source import KEY
-from tests.unit.delivery.test_lanes import LogSource, keyed, rounds, until
+from tests.unit.delivery.waiting import rounds, until
 
 NEVER_SECONDS = 3600.0
 HERE = __name__
-
-
-# -- handlers that settings name by their place in this module ---------------------------------------------------------
 
 
 def plain(_event: object) -> None:
@@ -68,9 +66,6 @@ def a_threaded_route(call: Callable[..., Any], timeout_seconds: float | None = N
 def a_limited_route(call: Callable[..., Awaitable[Any]], timeout_seconds: float) -> Route:
     bound = bind_handler(call, "test")
     return Route("r0", None, msgspec.structs.replace(bound, call=within(call, timeout_seconds)))
-
-
-# -- threads -----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_threaded_call_runs_in_another_thread_and_returns() -> None:
@@ -209,9 +204,6 @@ async def test_a_threaded_failure_halts_and_is_placed() -> None:
     assert source.committed == 1
 
 
-# -- time limits -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
 async def test_an_async_call_past_its_time_is_cancelled_and_counts_as_timeout(ordering: str) -> None:
     """Past ``timeout_seconds`` a call is cancelled where it waits; it counts as a timeout, and its partition halts."""
@@ -292,9 +284,6 @@ async def test_a_drain_meets_a_call_with_a_limit() -> None:
         assert bench.counters.routes["r0"].abandoned == 1
         assert failures(bench) == {}
     assert source.commits == []
-
-
-# -- settings of a route -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,13 @@
+"""Fixtures of the tests that need Kafka."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kafka.reader import PATHS
+
+
+@pytest.fixture(params=PATHS)
+def path(request: pytest.FixtureRequest) -> str:
+    """Which of the two paths the source takes."""
+    return str(request.param)

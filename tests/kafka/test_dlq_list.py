@@ -1,0 +1,208 @@
+"""``dlq list`` and ``dlq show`` on a real Kafka, and words that are typed wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+
+import msgspec
+import pytest
+
+from tests.cluster import Cluster
+from tests.kafka.dlq import CALLER, PLACE, a_letter, arguments, dlq, put, redriven
+from tests.process import started
+
+
+async def mixed(cluster: Cluster) -> None:
+    """Put letters of two reasons and routes, a double, one that failed again, a foreign record and one of elsewhere."""
+    await cluster.create(dead_letters=2)
+    await put(
+        cluster,
+        a_letter(cluster, 1),
+        a_letter(cluster, 2, route="none", reason="undecodable", value=b"{" + CALLER.encode()),
+        a_letter(cluster, 3),
+        a_letter(cluster, 3, redrives=1),
+    )
+    await put(
+        cluster,
+        a_letter(cluster, 1),
+        a_letter(cluster, 1, route="other"),
+        msgspec.structs.replace(a_letter(cluster, 9), headers=[("trace", b"7")]),
+        a_letter(cluster, 4, topic="elsewhere"),
+        partition=1,
+    )
+
+
+async def test_list_counts_each_letter_once(cluster: Cluster) -> None:
+    """By topic, route and reason; doubles and letters that failed again count once, what is not ours is said apart."""
+    await mixed(cluster)
+    code, out, err = await dlq(cluster, "list")
+    assert code == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if cluster.topic in line]
+    assert rows == [
+        [cluster.topic, "all", "exhausted", "2", "0"],
+        [cluster.topic, "none", "undecodable", "1", "0"],
+        [cluster.topic, "other", "exhausted", "1", "0"],
+    ]
+    assert "1 more records there do not say which record they were" in err
+    assert "1 more letters there are of topics outside kafka.topics" in err
+    code, out, err = await dlq(cluster, "list", "--json", "--route", "all")
+    row = {"topic": cluster.topic, "route": "all", "reason": "exhausted", "left": 2, "home": 0}
+    assert json.loads(out) == {"letters": [row], "foreign": 1, "elsewhere": 1}
+
+
+async def test_list_names_letters_singly(cluster: Cluster) -> None:
+    """A line a letter: its place, the record's, why; the newest letter stands for its record; no payload anywhere."""
+    await mixed(cluster)
+    code, out, err = await dlq(cluster, "list", "--letters")
+    assert (code, len(out.splitlines())) == (0, 4), err
+    assert f"{cluster.topic}.dlq-0@3  of {cluster.topic}-0@3  exhausted  route all  builtins.ValueError" in out
+    code, out, err = await dlq(cluster, "list", "--letters", "--json")
+    found = {each["letter"]: each for each in map(json.loads, out.splitlines())}
+    assert found[f"{cluster.topic}.dlq-0@3"] == {
+        "letter": f"{cluster.topic}.dlq-0@3",
+        "record": f"{cluster.topic}-0@3",
+        "reason": "exhausted",
+        "route": "all",
+        "attempts": 5,
+        "redrives": 1,
+        "error": "builtins.ValueError",
+        "message": PLACE,
+    }
+    assert len(found) == 4
+    assert CALLER not in out + err
+
+
+async def test_no_topic_for_dead_letters(cluster: Cluster) -> None:
+    """A dead-letter topic that does not exist is named, and not created; nothing was dead-lettered, so all is well."""
+    await cluster.create()
+    for words in (["list"], ["redrive"]):
+        code, _, err = await dlq(cluster, *words)
+        assert code == 0, err
+        assert f"there is no topic {cluster.topic}.dlq: nothing was ever dead-lettered there" in err
+    assert "no dead letter is left to redrive" in err
+    async with cluster.admin() as admin:
+        assert f"{cluster.topic}.dlq" not in await admin.list_topics()
+
+
+async def test_what_others_wrote_is_payload(cluster: Cluster) -> None:
+    """What Kafka Connect says of an exception may quote the event: it is shown only to those who ask for payload."""
+    await cluster.create(dead_letters=1)
+    said = {
+        "topic": cluster.topic.encode(),
+        "partition": b"0",
+        "offset": b"5",
+        "exception.class.name": b"org.apache.kafka.connect.errors.DataException",
+        "exception.message": f"cannot convert {CALLER}".encode(),
+    }
+    headers = [(f"__connect.errors.{name}", value) for name, value in said.items()]
+    await put(cluster, msgspec.structs.replace(a_letter(cluster, 5), headers=headers))
+    for words in (["list"], ["list", "--letters"], ["list", "--letters", "--json"], ["show", f"{cluster.topic}-0@5"]):
+        code, out, err = await dlq(cluster, *words)
+        assert (code, CALLER in out + err) == (0, False), (words, out, err)
+    _, out, _ = await dlq(cluster, "show", f"{cluster.topic}-0@5", "--payload")
+    assert f"cannot convert {CALLER}" in out
+    assert await redriven(cluster) == [5]
+
+
+async def test_show_hides_the_payload(cluster: Cluster) -> None:
+    """By the letter's place or by the record's: cause and sizes; key, headers and value only for who asks."""
+    await cluster.create(dead_letters=2)
+    value = b'{"tags":[null,"[/red]"],"note":"a:phone:b","esc":"\x1b[31m","source":"%s"}' % CALLER.encode()
+    first = a_letter(cluster, 7, value, key=CALLER.encode(), headers=(("who", CALLER.encode()), ("empty", None)))
+    await put(cluster, a_letter(cluster, 6), first, partition=1)
+    await put(cluster, a_letter(cluster, 7, value, redrives=1))
+    code, out, err = await dlq(cluster, "show", f"{cluster.topic}.dlq-1@1")
+    assert code == 0, err
+    assert CALLER not in out + err
+    assert dict(line.split(maxsplit=1) for line in out.splitlines()[:-2]) == {
+        "letter": f"{cluster.topic}.dlq-1@1",
+        "record": f"{cluster.topic}-0@7",
+        "reason": "exhausted",
+        "route": "all",
+        "attempts": "5",
+        "redrives": "0",
+        "error": "builtins.ValueError",
+        "message": PLACE,
+        "timestamp": "2024-10-21T12:00:00.000+00:00",
+        "key": f"{len(CALLER)} bytes",
+        "headers": "2",
+        "value": f"{len(value)} bytes",
+    }
+    code, out, err = await dlq(cluster, "show", f"{cluster.topic}-0@7", "--payload")
+    assert (code, out.count("\nvalue ")) == (0, 2), "both letters of the record"
+    assert f"who = {CALLER}" in out
+    assert "empty = null" in out
+    assert value.decode().replace("\x1b", "\\x1b") in out
+
+
+@pytest.mark.parametrize("place", ["{topic}-0@9", "{topic}.dlq-0@9", "{topic}.dlq-7@0", "nowhere-0@0"])
+async def test_no_such_letter(cluster: Cluster, place: str) -> None:
+    """A place without a letter is an error that names it and where was looked."""
+    await cluster.create(dead_letters=1)
+    await put(cluster, a_letter(cluster, 1))
+    place = place.format(topic=cluster.topic)
+    code, out, err = await dlq(cluster, "show", place)
+    assert (code, out) == (1, "")
+    assert f"session-consumer: there is no dead letter at {place}, or of a record there, in {cluster.topic}.dlq" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["show", "session-events"], "'session-events' is not TOPIC-PARTITION@OFFSET, as session-events-0@1234"),
+        (["show", "t-99999999999@1"], "is not TOPIC-PARTITION@OFFSET"),
+        (["list", "--since", "yesterday"], "'yesterday' is no time; write 2024-10-21, 2024-10-21T14:05:00"),
+        (["list", "--until", "2024-13-01"], "'2024-13-01' is no time"),
+        (["list", "--since", "2024-10-22", "--until", "2024-10-21"], "--since is not before --until"),
+        (["redrive", "--route", "al"], "--route: the settings have no route 'al'; did you mean 'all'?"),
+        (["redrive", "--to", "{topic}.dlq"], "is a topic for dead letters"),
+        (["redrive", "--rate", "-1"], "-1.0 is not in the range"),
+        (["redrive", *(["--route", "none"] * 2), "--reason", "bad"], "'bad' is not one of 'undecodable'"),
+        (["list", "--set", "dead_letter.topic="], "dead_letter.topic is empty: there are no dead letters"),
+    ],
+)
+async def test_wrong_words(cluster: Cluster, words: list[str], says: str) -> None:
+    """Whatever is typed wrong is said before any connection, with exit code 2."""
+    away = ("kafka.bootstrap_servers=localhost:1",)
+    code, out, err = await dlq(cluster, *(word.format(topic=cluster.topic) for word in words), overrides=away)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [["list"], ["show", "t-0@1"], ["redrive"]])
+async def test_unreachable_broker(cluster: Cluster, words: list[str]) -> None:
+    """Brokers that do not answer are named, with exit code 69."""
+    away = ("kafka.bootstrap_servers=localhost:1", "kafka.start_timeout_seconds=0.5")
+    code, out, err = await dlq(cluster, *words, overrides=away)
+    assert (code, out) == (69, "")
+    assert "session-consumer: kafka.bootstrap_servers: localhost:1 did not answer within 0.5 s" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["list"], b"stopped before all letters were read: nothing is counted"),
+        (["show", "t-0@1"], b"stopped before all letters were read"),
+        (["redrive"], b"stopped before all letters were read: nothing was run"),
+    ],
+)
+async def test_ctrl_c_while_letters_are_read(cluster: Cluster, words: list[str], says: bytes) -> None:
+    """It is a clean end, and says that what was asked for was not done."""
+    asked = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1") as broker:
+        overrides = (f"kafka.bootstrap_servers=127.0.0.1:{broker.sockets[0].getsockname()[1]}",)
+        async with started(*arguments(cluster, *words, overrides=overrides)) as process:
+            await asked.wait()
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(5):
+                out, err = await process.communicate()
+        assert (process.returncode, out, says in err) == (0, b"", True), err

@@ -1,0 +1,46 @@
+"""Fixtures for tests that run a daemon on a fake broker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import consumer.kafka.source
+from consumer.delivery import engine as engine_module
+from consumer.process import daemon as daemon_module
+from consumer.process import reconnect as clients_module
+from consumer.process import supervisor as supervisor_module
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that takes seconds in production takes a tenth of them."""
+    monkeypatch.setattr(supervisor_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(engine_module, "MEASURE_SECONDS", 0.2)
+    monkeypatch.setattr(engine_module, "COMMIT_BUDGET_SECONDS", 0.3)
+    monkeypatch.setattr(daemon_module, "MEASURE_SECONDS", -0.5)
+    monkeypatch.setattr(daemon_module, "REQUEST_MARGIN_SECONDS", -8.0)
+    monkeypatch.setattr(clients_module, "LONGEST_BACKOFF_SECONDS", 0.1)
+    monkeypatch.setattr(consumer.kafka.client_internals, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(consumer.kafka.client_internals, "CLOSE_SECONDS", 0.5)
+
+
+@pytest.fixture
+def uncured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing looked for and nothing replaced: what is left is aiokafka alone."""
+
+    async def go_on(_clients: clients_module.Reconnect, _lost: Exception) -> None:
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(consumer.kafka.source, "ended_task", lambda _consumer: None)
+    monkeypatch.setattr(clients_module.Reconnect, "_replace", go_on)
+    monkeypatch.setattr(clients_module.Reconnect, "lose", lambda _clients, _reason, _why: None)
+
+
+@pytest.fixture
+def deaf_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have it found out early that brokers answer others."""
+    monkeypatch.setattr(clients_module, "HEARD_SECONDS", 0.5)
+    monkeypatch.setattr(clients_module, "LISTEN_SECONDS", 0.2)
+    monkeypatch.setattr(consumer.kafka.source, "ANSWER_SECONDS", 0.5)

@@ -1,0 +1,120 @@
+"""The JSON Lines file on a disk that is full or fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from consumer.handlers import jsonl
+from consumer.handlers.jsonl import JsonLines
+from tests.unit.handlers.files import Disk, Write, read, read_all, some
+
+
+@pytest.mark.parametrize("room", [0, 1, 300, 700])
+async def test_a_full_disk_leaves_no_half_line(path: Path, disk: Disk, room: int) -> None:
+    """When the disk is full nothing is written in part and nothing is lost; with room again all goes on."""
+    events = some(6)
+    async with JsonLines(path) as write:
+        write(events[0])
+        await write.flush()
+        for event in events[1:5]:
+            write(event)
+        for _ in range(2):
+            disk.room = room
+            with pytest.raises(OSError, match="No space left"):
+                await write.flush()
+            assert read(path) == events[:1]
+        disk.room = None
+        write(events[5])
+        await write.flush()
+        assert read(path) == events
+
+
+async def test_a_full_disk_and_a_full_buffer(path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With both full the call fails and its event is not kept: called again, it is in the file once."""
+    monkeypatch.setattr(jsonl, "BUFFER_BYTES", 1)
+    events = some(2)
+    async with JsonLines(path) as write:
+        write(events[0])
+        disk.room = 5
+        with pytest.raises(OSError, match="No space left"):
+            write(events[1])
+        disk.room = None
+        write(events[1])
+    assert read(path) == events
+
+
+async def test_short_writes_are_gone_on_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that takes only a part is followed by one for the rest."""
+    real: Write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:7]))
+    async with JsonLines(path) as write:
+        for event in some(5):
+            write(event)
+    assert read(path) == some(5)
+
+
+async def test_a_failed_sync_stays_failed(path: Path, disk: Disk) -> None:
+    """After one failed sync no flush of that file succeeds: the kernel may have dropped what it could not write."""
+    write = await JsonLines(path).__aenter__()
+    write(some(1)[0])
+    disk.failing_syncs = 1
+    for _ in range(3):
+        with pytest.raises(OSError, match="Input/output error"):
+            await write.flush()
+        write(some(1)[0])
+    with pytest.raises(OSError, match="Input/output error"):
+        await write.__aexit__(None, None, None)
+    async with JsonLines(path):
+        assert len(read(path)) == 4
+
+
+async def test_a_failed_sync_stays_failed_after_rotation(path: Path, disk: Disk) -> None:
+    """A file whose sync failed is not forgiven when a new one is begun: its lines may be lost."""
+    write = await JsonLines(path, max_bytes=1).__aenter__()
+    write(some(1)[0])
+    disk.failing_syncs = 1
+    with pytest.raises(OSError, match="Input/output error"):
+        await write.flush()
+    write(some(1)[0])
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output error"):
+            await write.flush()
+    with pytest.raises(OSError, match="Input/output error"):
+        await write.__aexit__(None, None, None)
+
+
+async def test_a_flush_that_is_cancelled_can_be_done_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that is given up cancels its flush, and its sync goes on alone: the next flushes work all the same."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=1))  # so that a call waits for those before it
+    begun, go_on = asyncio.Event(), threading.Event()
+    real = os.fsync
+
+    def slow(file: int) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(10)
+        real(file)
+
+    events = some(4)
+    async with JsonLines(path, max_bytes=1) as write:
+        write(events[0])
+        await write.flush()
+        write(events[1])
+        monkeypatch.setattr(os, "fsync", slow)
+        flush = asyncio.create_task(write.flush())
+        await asyncio.wait_for(begun.wait(), 10)
+        flush.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await flush
+        await asyncio.to_thread(int)
+        for event in events[2:]:
+            write(event)
+            await write.flush()
+    assert read_all(path) == events

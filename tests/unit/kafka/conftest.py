@@ -1,0 +1,20 @@
+"""Fixtures of the tests of Kafka batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from aiokafka.record._crecords import default_records, legacy_records
+
+MODULES = (default_records, legacy_records)
+NAMES = ("gzip_decode", "snappy_decode", "lz4_decode", "zstd_decode")
+
+
+@pytest.fixture
+def decoders() -> Iterator[None]:
+    """Put aiokafka's own decoders back after the test: the limit holds for the process."""
+    found = [(module, name, getattr(module, name)) for module in MODULES for name in NAMES if hasattr(module, name)]
+    yield
+    for module, name, decoder in found:
+        setattr(module, name, decoder)

@@ -1,0 +1,74 @@
+"""Settings of aiokafka that are pinned, whatever its defaults are.
+
+The ids (S9, L2, F5 …) number the known ways in which aiokafka 0.14 stalls, loses records, or lets a stale
+member commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+
+import consumer.kafka.source
+from consumer.kafka.client import make_consumer
+from consumer.settings.sections import Kafka
+from tests.fakes.broker import JOIN, SYNC, FakeBroker
+from tests.fakes.daemon import Run, a_run_on, running
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+async def test_a_slow_join_is_one_join() -> None:
+    """S9: requests may last longer than a rebalance."""
+    async with FakeBroker() as broker, running(Run(broker)) as run:
+
+        async def slow(*_: Any) -> None:
+            await asyncio.sleep(0.9)
+
+        broker.answers[JOIN] = slow
+        await run.consumes()
+        assert broker.requests[JOIN] == 1
+        assert run.rebuilds == {}
+        await run.end()
+
+
+async def test_one_assignor_is_one_join() -> None:
+    """S15: aiokafka joins once for each assignor."""
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        assert (broker.requests[JOIN], broker.requests[SYNC]) == (1, 1)
+        broker.rebalance()
+        await run.until(lambda: run.daemon.counters.rebalances["assigned"] == 2)
+        await run.consumes()
+        assert (broker.requests[JOIN], broker.requests[SYNC]) == (2, 2)
+        assert run.rebuilds == {}
+
+
+async def test_what_the_client_is_never_left_to_decide() -> None:
+    """L2, L3, L6, L7, S4, S9, S15, S16, F5: pinned, whatever its defaults are."""
+    kafka = Kafka()
+    client = make_consumer(kafka)
+    try:
+        assert client._enable_auto_commit is False
+        assert client._auto_offset_reset == "none"
+        assert (client._key_deserializer, client._value_deserializer) == (None, None)
+        assert client._client_rack is None
+        assert client._group_instance_id is None
+        assert client._partition_assignment_strategy == (RangePartitionAssignor,)
+        assert client._client._metadata_max_age_ms == 30_000
+        assert client._request_timeout_ms >= client._rebalance_timeout_ms + 5000
+        assert client._fetch_max_wait_ms == 100
+        assert client._check_crcs is True
+        assert client._isolation_level == "read_committed"
+    finally:
+        await client.stop()
+
+
+def test_what_is_never_called() -> None:
+    """L4: seek_to_committed() leaves a position where the committed offset is 0; nothing here calls it."""
+    sources = Path(consumer.kafka.source.__file__).parent.parent.rglob("*.py")
+    assert [path.name for path in sources if re.search(r"seek_to_committed|wait_for\(", path.read_text())] == []

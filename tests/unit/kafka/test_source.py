@@ -1,0 +1,112 @@
+"""The Kafka source on a broker that misbehaves: it goes on by itself, and starts where the group was.
+
+The ids (S1, L3 …) number the known ways in which aiokafka 0.14 stalls or loses records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from consumer.kafka.source import KafkaSource
+from consumer.outcome import HaltReason
+from tests.fakes.broker import JOIN, LIST_OFFSETS, Commit, FakeBroker
+from tests.fakes.daemon import Run, a_run_on, kill_fetcher, running
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+async def test_an_unknown_error_of_an_offset_lookup_is_tried_again() -> None:
+    """S1: an answer that aiokafka does not know is a KeyError; where we ask, it ends neither client nor daemon."""
+    async with FakeBroker() as broker:
+        left = 2
+
+        def answer(version: int, response: Any, request: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                return None
+            return response(0, [(topic, [(each[0], 43, -1, -1) for each in rows]) for topic, rows in request.topics])
+
+        broker.answers[LIST_OFFSETS] = answer
+        async with a_run_on(broker) as run:
+            assert left < 0
+            assert run.rebuilds == {}
+
+
+async def test_idle_detection_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S2: aiokafka loses count of polls that raise or are cancelled; it counts none of ours."""
+    seen: list[float] = []
+    wait = KafkaSource.wait
+
+    async def noting(source: KafkaSource, *arguments: Any) -> None:
+        await wait(source, *arguments)
+        seen.append(source._consumer._subscription._fetch_count)
+
+    monkeypatch.setattr(KafkaSource, "wait", noting)
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        await kill_fetcher(run)
+        await run.rebuilt()
+        await run.consumes()
+        assert set(seen) == {0}
+
+
+async def test_a_raw_poll_may_be_cancelled() -> None:
+    """S2: the raw path sets the clock itself, so that not even a cancelled wait stops it."""
+    async with FakeBroker(records=5) as broker, a_run_on(broker) as run:
+        for _ in range(3):
+            waiting = asyncio.create_task(run.source.wait([], 1.0))
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        assert run.client._subscription._fetch_count == 0
+        assert 0 < run.client._subscription.fetcher_idle_time < 1
+
+
+async def test_a_topic_missing_in_one_answer_comes_back() -> None:
+    """S4: one bad metadata answer takes all partitions away; asking for an end every few seconds brings them back."""
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        broker.topic_error = 5
+        await run.client._client.force_metadata_update()
+        await run.until(lambda: run.daemon.engine is not None and not run.daemon.engine.partitions)
+        broker.topic_error = 0
+        await run.consumes()
+        assert run.rebuilds == {}
+        assert broker.requests[JOIN] == 3
+
+
+async def test_a_member_without_partitions_goes_on_polling() -> None:
+    """S14: a member that was given nothing would be thrown out for not polling, and could never come back."""
+    async with FakeBroker(partitions=0) as broker, running(Run(broker)) as run:
+        await run.until(lambda: run.source.joined)
+        await asyncio.sleep(0.5)
+        assert run.client._subscription.fetcher_idle_time < 0.4
+        assert [(await run.get(path))[0] for path in ("/healthz", "/readyz")] == [200, 200]
+        broker.partitions = 2
+        await run.consumes()
+        assert run.rebuilds == {}
+        await run.end()
+
+
+async def test_a_topic_that_became_shorter_halts() -> None:
+    """L3, L8: a truncated or recreated topic is known only by its offsets; none is skipped, and none is read twice."""
+    async with FakeBroker() as broker, running(Run(broker)) as run:
+        await run.consumes()
+        broker.records = 3
+        await run.until(lambda: len(run.halted) == 2)
+        assert set(run.halted.values()) == {HaltReason.OUT_OF_RANGE}
+        assert run.rebuilds == {}
+        assert (await run.get("/healthz"))[0] == 200
+        assert (await run.get("/readyz"))[0] == 503
+        await run.end()
+        run.lost_nothing()
+
+
+async def test_a_group_that_lost_its_offsets_begins_at_the_first() -> None:
+    """L3: never at the end, unless that was asked for."""
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        first = [each for each in broker.commits if each.offset == 0]
+        assert sorted(first) == [Commit(1, "m1", 0, 0), Commit(1, "m1", 1, 0)]
+        assert run.rebuilds == {}

@@ -1,0 +1,165 @@
+"""Outages, brokers that moved, and stops while the Kafka client is replaced.
+
+The ids (S1, S4 …) number the known ways in which aiokafka 0.14 stalls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiokafka
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+import consumer.kafka.source
+from consumer.kafka.source import KafkaSource
+from tests.fakes.broker import FETCH, FIND_COORDINATOR, HEARTBEAT, JOIN, OFFSET_COMMIT, SILENCE, FakeBroker
+from tests.fakes.daemon import Run, a_few, a_run_on, kill_fetcher, running
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+async def test_a_connection_that_fell_silent_is_found(deaf_soon: None) -> None:
+    """S1: a fetch that is never answered keeps all behind it waiting; a new client hears what this one does not."""
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        broker.answers[FETCH] = a_few(1, SILENCE)
+        await run.rebuilt()
+        await run.consumes()
+        assert run.rebuilds == {"deaf": 1}
+        assert [(await run.get(path))[0] for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+@pytest.mark.usefixtures("uncured")
+async def test_a_connection_that_fell_silent_is_not_found_by_aiokafka(
+    deaf_soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1, uncured: nothing arrives for as long as a request may last; it is not ready, and not to be restarted."""
+
+    async def never(*_: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(KafkaSource, "deaf", never)
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        broker.answers[FETCH] = a_few(1, SILENCE)
+        await asyncio.sleep(0.3)
+        assert await run.stays(lambda: run.handled)
+        assert (await run.get("/healthz"))[0] == 200
+        assert (await run.get("/readyz"))[1] == "no broker heard for 0.5 s\n"
+
+
+async def test_a_topic_missing_while_the_client_is_replaced_ends_nothing() -> None:
+    """S4: whether the topic is there is asked at the first start only."""
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        broker.topic_error = 5
+        await kill_fetcher(run)
+        await run.rebuilt()
+        await asyncio.sleep(0.5)
+        broker.topic_error = 0
+        await run.consumes()
+        assert run.rebuilds == {"task_ended": 1}
+
+
+async def test_brokers_that_all_moved_are_found_again(deaf_soon: None) -> None:
+    """S10: aiokafka never asks its first addresses again; another client does, hears them, and takes over."""
+    async with FakeBroker() as broker, FakeBroker() as other:
+        servers = [broker.bootstrap_servers, other.bootstrap_servers]
+        port = other.port
+        await other.__aexit__(None, None, None)
+        async with running(Run(broker, kafka={"bootstrap_servers": servers})) as run:
+            await run.consumes()
+            await broker.__aexit__(None, None, None)
+            broker.port = port
+            await asyncio.sleep(0.6)
+            assert (await run.get("/readyz"))[0] == 503
+            assert (await run.get("/healthz"))[0] == 200
+            await broker.__aenter__()
+            await run.consumes()
+            assert run.rebuilds == {"deaf": 1}
+            assert (await run.get("/readyz"))[0] == 200
+            await run.end()
+            run.lost_nothing()
+
+
+async def test_an_outage_within_the_session_changes_nothing() -> None:
+    """Neither a new client nor a rebalance: consuming goes on where it was."""
+    async with FakeBroker() as broker, a_run_on(broker, kafka={"session_timeout_seconds": 20.0}) as run:
+        handled = run.handled
+        await broker.away(1.2)
+        assert (await run.get("/healthz"))[0] == 200
+        assert (await run.get("/readyz"))[0] == 200
+        await run.consumes()
+        assert run.rebuilds == {}
+        assert run.daemon.counters.rebalances == {"assigned": 1, "revoked": 0, "lost": 0}
+        assert run.handled > handled
+
+
+async def test_an_outage_beyond_the_session_is_a_rebalance() -> None:
+    """The group has thrown the member out meanwhile: it joins again, with the same client."""
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        broker.expel()
+        await broker.away(2.0)
+        await run.consumes()
+        assert run.rebuilds == {}
+        assert run.daemon.counters.rebalances["assigned"] == 2
+        broker.refused.clear()
+
+
+async def test_an_outage_while_the_client_is_replaced_is_waited_for() -> None:
+    """One that began is counted once, however long the brokers are away."""
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        await kill_fetcher(run)
+        await broker.away(1.5)
+        await run.consumes()
+        assert sum(run.rebuilds.values()) == 1
+
+
+@pytest.mark.parametrize("moment", ["while brokers are away", "while joining"])
+async def test_a_stop_while_the_client_is_replaced(moment: str) -> None:
+    """A client in the making goes with the daemon."""
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        if moment == "while joining":
+            broker.silent.add(JOIN)
+        await kill_fetcher(run)
+        if moment == "while joining":
+            await run.until(lambda: broker.requests[JOIN] == 2)
+        else:
+            await broker.__aexit__(None, None, None)
+            await run.until(lambda: run.daemon.state == "rebuilding")
+            await asyncio.sleep(0.3)
+
+
+async def test_a_client_that_cannot_start_is_one_rebuild_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The brokers answered a moment before: the next attempt is counted, and comes later."""
+    start, failures = aiokafka.AIOKafkaConsumer.start, iter([True])
+
+    async def failing_once(client: Any) -> None:
+        if next(failures, False):
+            raise KafkaConnectionError("gone again")
+        await start(client)
+
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        monkeypatch.setattr(aiokafka.AIOKafkaConsumer, "start", failing_once)
+        await kill_fetcher(run)
+        await run.rebuilt(2)
+        await run.consumes()
+        assert run.rebuilds == {"task_ended": 1, "error": 1}
+
+
+async def test_a_coordinator_that_is_away_is_no_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nobody can talk to the group, new clients do not count: an outage never ends the daemon."""
+    monkeypatch.setattr(consumer.kafka.source, "ANSWER_SECONDS", 0.3)
+
+    def no_coordinator(version: int, response: Any, _request: Any) -> Any:
+        return response(0, 15, None, -1, "", -1) if version else response(15, -1, "", -1)
+
+    async with FakeBroker() as broker, a_run_on(broker, watchdog={"rebuilds": 1}) as run:
+        broker.answers[FIND_COORDINATOR] = no_coordinator
+        broker.errors[HEARTBEAT] = 15
+        broker.errors[OFFSET_COMMIT] = 15
+        await run.until(lambda: sum(run.rebuilds.values()) >= 2)
+        assert run.task is not None
+        assert not run.task.done()
+        del broker.answers[FIND_COORDINATOR]
+        broker.errors.clear()
+        await run.consumes()

@@ -1,0 +1,115 @@
+"""Importing handlers, and the folders they are imported from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from consumer.errors import SettingsError
+from consumer.routes.load import extend_path
+from tests.unit.routes.modules import WHERE, Write, load, load_reference, refusal
+
+
+def test_a_function_is_imported(module: Write) -> None:
+    """``module:attribute`` names any importable callable, also one inside an object."""
+    module(
+        "class Outer:\n    @staticmethod\n    async def inner(event, record): return event\ndef f(event): return 7\n"
+    )
+    assert load("f").call("event") == 7
+    handler = load("Outer.inner")
+    assert (handler.is_async, handler.wants_record) == (True, True)
+
+
+@pytest.mark.parametrize("reference", ["", "mine", "mine:", ":f", ":"])
+def test_a_reference_has_two_parts(reference: str) -> None:
+    """A reference without a module or an attribute is refused as it was written."""
+    with pytest.raises(SettingsError) as refused:
+        load_reference(reference)
+    assert str(refused.value) == f"{WHERE}.handler: {reference!r} is not module:attribute"
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "no_such.module", "json.no_such"])
+def test_a_missing_module(name: str) -> None:
+    """A module that is not there is named, with the two ways to make it importable."""
+    with pytest.raises(SettingsError) as refused:
+        load_reference(f"{name}:f")
+    assert f"{WHERE}.handler: {name}:f: there is no module" in str(refused.value)
+    assert "`path` or PYTHONPATH" in str(refused.value)
+
+
+def test_a_missing_import_of_a_module(module: Write) -> None:
+    """A module that is there and imports one that is not says which one is missing."""
+    module("import no_such_module\n")
+    assert "there is no module 'no_such_module'" in refusal("f")
+
+
+def test_a_missing_attribute(module: Write) -> None:
+    """An attribute that a module has not is an error with the nearest one that it has."""
+    module("def store(event): pass\n")
+    assert "mine has no 'stroe'; did you mean 'store'?" in refusal("stroe")
+
+
+def test_a_missing_attribute_of_a_value(module: Write) -> None:
+    """An attribute that a value inside a module has not is an error too."""
+    module("LIMIT = 3\nclass Sink:\n    def store(self, event): pass\nsink = Sink()\n")
+    assert "no 'store'" in refusal("LIMIT.store")
+    assert "no 'stroe'" in refusal("sink.stroe")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["\nraise RuntimeError('no')\n", "\ndef f(event) pass\n", "\nimport sys; sys.exit(0)\n"],
+    ids=["raises", "syntax", "exits"],
+)
+def test_a_module_that_fails_at_import(module: Write, tmp_path: Path, source: str) -> None:
+    """A module that raises, does not parse or exits when it is imported is named with its file and line."""
+    module(source)
+    message = refusal("f")
+    assert f"{WHERE}.handler: importing mine raised" in message
+    assert f"{tmp_path / 'mine.py'}:2" in message
+    assert "importlib" not in message
+
+
+@pytest.mark.parametrize("name", [".mine", "mi ne", "mine..f"])
+def test_a_name_that_no_module_has(name: str) -> None:
+    """A name that cannot be a module's is an error as a missing one is."""
+    with pytest.raises(SettingsError, match="handler"):
+        load_reference(f"{name}:f")
+
+
+def test_path_is_appended_once(tmp_path: Path) -> None:
+    """Folders go to the end of Python's path, in order, and a second time changes nothing."""
+    folders = [str(tmp_path / name) for name in ("a", "b")]
+    for folder in folders:
+        Path(folder).mkdir()
+    path = ["/first"]
+    extend_path([*folders, f"{folders[0]}/"], path)
+    extend_path(folders, path)
+    assert path == ["/first", *folders]
+
+
+@pytest.mark.parametrize("name", ["consumer", "schemas"])
+@pytest.mark.parametrize("as_file", [True, False])
+def test_path_must_not_hold_our_names(tmp_path: Path, name: str, as_file: bool) -> None:
+    """A folder that holds a module of one of this software's names is refused, and not appended."""
+    if as_file:
+        (tmp_path / f"{name}.py").touch()
+    else:
+        (tmp_path / name).mkdir()
+    path = ["/first"]
+    with pytest.raises(SettingsError) as refused:
+        extend_path([str(tmp_path)], path)
+    assert f"path: {tmp_path} holds its own {name!r}" in str(refused.value)
+    assert path == ["/first"]
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda _: None], ids=["a file", "missing"])
+def test_path_is_made_of_folders(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """An entry that is not a folder is refused by name."""
+    entry = tmp_path / "handlers"
+    make(entry)
+    with pytest.raises(SettingsError) as refused:
+        extend_path([str(entry)], [])
+    assert str(refused.value) == f"path: {entry} is not a folder"

@@ -1,0 +1,220 @@
+"""Options of a route become arguments of its handler, in the types of its annotations."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.errors import SettingsError
+from consumer.routes.handler import Handler
+from tests.unit.routes.modules import SECRET, WHERE, Write, load, load_reference, refusal
+
+SINK = """
+from __future__ import annotations
+from pathlib import Path
+from typing import Literal
+
+class Sink:
+    def __init__(self, path: Path, limit: int = 7, *, ratio: float = 0.5, names: list[str] | None = None,
+                 mode: Literal["a", "w"] = "a", free=None, folder: Path | None = None) -> None:
+        self.given = (path, limit, ratio, names, mode, free, folder)
+
+    def __call__(self, event): pass
+
+class Inherits(Sink):
+    pass
+
+class Bare:
+    def __call__(self, event): pass
+
+class Uncallable:
+    pass
+
+class Raises:
+    def __init__(self, token: str) -> None:
+        raise ValueError(f"bad token {token}")
+
+class Refuses:
+    def __init__(self, token: str) -> None:
+        from consumer.errors import SettingsError
+        raise SettingsError("options.token: too short; take a longer one")
+
+def function(event): pass
+"""
+
+
+def given(handler: Handler) -> tuple[Any, ...]:
+    found: tuple[Any, ...] = handler.call.given  # type: ignore[attr-defined]
+    return found
+
+
+def test_options_become_arguments(module: Write) -> None:
+    """A class is called with its route's options, in the types that its annotations ask for."""
+    module(SINK)
+    options = {"path": "a/b", "limit": 3, "ratio": 1, "names": ["x"], "mode": "w", "free": {"any": 1}, "folder": "f"}
+    assert given(load("Sink", options)) == (Path("a/b"), 3, 1.0, ["x"], "w", {"any": 1}, Path("f"))
+
+
+def test_defaults_of_options(module: Write) -> None:
+    """An option that is left out has the default of the class."""
+    module(SINK)
+    assert given(load("Sink", {"path": "a"})) == (Path("a"), 7, 0.5, None, "a", None, None)
+
+
+def test_inherited_options_are_converted(module: Write) -> None:
+    """A class that inherits its constructor has its options read by the annotations of that one."""
+    module(SINK)
+    assert given(load("Inherits", {"path": "a"}))[0] == Path("a")
+    assert "options.limit: Expected int, got str" in refusal("Inherits", {"path": "a", "limit": "3"})
+
+
+def test_a_class_without_options(module: Write) -> None:
+    """A class that takes no options is called without any."""
+    module(SINK)
+    assert type(load("Bare").call).__name__ == "Bare"
+    assert "Bare has no option 'path'" in refusal("Bare", {"path": "a"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": 3}, "options.path: Expected Path, got int"),
+        ({"path": "a", "limit": "3"}, "options.limit: Expected int, got str"),
+        ({"path": "a", "limit": True}, "options.limit: Expected int, got bool"),
+        ({"path": "a", "names": "x"}, "options.names: Expected array | null, got str"),
+        ({"path": "a", "names": [1]}, "options.names: Expected str, got int"),
+        ({"path": "a", "limt": 3}, "options: Sink has no option 'limt'; did you mean 'limit'?"),
+        ({"limit": 3}, "options: Sink needs the option 'path'"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_fit(module: Write, options: dict[str, Any], message: str) -> None:
+    """An option that is unknown, missing or of a wrong type is named with its route."""
+    module(SINK)
+    assert refusal("Sink", options) == f"{WHERE}.{message}"
+
+
+def test_an_option_from_the_environment(module: Write) -> None:
+    """``{ env = "X" }`` stands for the value of a variable; one that is not set is named."""
+    module(SINK)
+    assert given(load("Sink", {"path": {"env": "TARGET"}}, TARGET="a"))[0] == Path("a")
+    assert refusal("Sink", {"path": {"env": "TARGET"}}) == (
+        f"{WHERE}.options.path: the environment variable TARGET is not set"
+    )
+
+
+def test_an_option_from_a_file(module: Write, tmp_path: Path) -> None:
+    """``{ file = "path" }`` stands for what a file holds, without the end of its line; a missing file is named."""
+    module(SINK)
+    file = tmp_path / "secret"
+    file.write_bytes(b" a \r\n")
+    assert given(load("Sink", {"path": "p", "free": {"file": str(file)}}))[5] == " a "
+    file.unlink()
+    assert f"{WHERE}.options.free: cannot read {str(file)!r}: " in refusal(
+        "Sink", {"path": "p", "free": {"file": str(file)}}
+    )
+
+
+@pytest.mark.parametrize("name", ["limit", "ratio"])
+def test_a_number_from_outside(module: Write, tmp_path: Path, name: str) -> None:
+    """Any option may come from a variable or a file: a number, too, though what they hold is text."""
+    module(SINK)
+    (tmp_path / "number").write_text("3\n")
+    position = {"limit": 1, "ratio": 2}[name]
+    assert given(load("Sink", {"path": "p", name: {"env": "N"}}, N="3"))[position] == 3
+    assert given(load("Sink", {"path": "p", name: {"file": str(tmp_path / "number")}}))[position] == 3
+
+
+@pytest.mark.parametrize("table", [{"env": 3}, {"env": ["X"]}, {"file": 3}, {"file": ["a"]}, {"file": "a\0b"}], ids=str)
+def test_a_table_that_points_nowhere(module: Write, table: dict[str, Any]) -> None:
+    """A variable or a file whose name cannot be one is refused with the option's name."""
+    module(SINK)
+    assert f"{WHERE}.options.path: " in refusal("Sink", {"path": table})
+
+
+def test_other_tables_are_values(module: Write) -> None:
+    """A table with more than one key, or with another, is a value of its own."""
+    module(SINK)
+    for table in ({"env": "X", "file": "y"}, {"other": "X"}, {}):
+        assert given(load("Sink", {"path": "p", "free": table}))[5] == table
+
+
+@pytest.mark.parametrize(
+    ("attribute", "options"),
+    [
+        ("Raises", {"token": SECRET}),
+        ("Raises", {"token": {"env": "TOKEN"}}),
+        ("Raises", {"token": "x", "tokn": SECRET}),
+        ("Bare", {"token": SECRET}),
+        ("function", {"token": SECRET}),
+        ("Sink", {"path": "a", "limit": SECRET}),
+        ("Sink", {"path": "a", "limit": {"env": "TOKEN"}}),
+        ("Sink", {"path": "a", "names": {SECRET: 1}}),
+        ("Sink", {"path": "a", "mode": SECRET}),
+        ("Sink", {"path": "a", "mode": {"env": "TOKEN"}}),
+    ],
+    ids=str,
+)
+def test_values_of_options_are_never_said(module: Write, attribute: str, options: dict[str, Any]) -> None:
+    """No error about options repeats one of their values: any may be a secret."""
+    module(SINK)
+    assert SECRET not in refusal(attribute, options, TOKEN=SECRET)
+
+
+def test_a_class_that_raises(module: Write) -> None:
+    """A class that raises is an error with the class and place of what it raised; a SettingsError is passed on."""
+    module(SINK)
+    said = refusal("Raises", {"token": "x"})
+    assert re.fullmatch(
+        rf"{re.escape(WHERE)}.options: Raises refused its options with ValueError \(.*mine.py:\d+\)", said
+    )
+    assert refusal("Refuses", {"token": "x"}) == f"{WHERE}.options.token: too short; take a longer one"
+
+
+def test_instances_must_be_callable(module: Write) -> None:
+    """A class whose instances cannot be called is refused by name."""
+    module(SINK)
+    assert refusal("Uncallable") == f"{WHERE}.handler: mine:Uncallable: it cannot be called with an event"
+
+
+def test_only_classes_take_options(module: Write) -> None:
+    """A function with options is refused: nothing would read them."""
+    module(SINK)
+    assert refusal("function", {"limit": 1}) == (
+        f"{WHERE}.options: mine:function is not a class; only classes take options"
+    )
+    assert load("function").wants_record is False
+
+
+@pytest.mark.parametrize("reference", ["builtins:dict", "builtins:int"])
+def test_a_class_without_a_signature(reference: str) -> None:
+    """A class of which Python knows no signature is refused by name."""
+    with pytest.raises(SettingsError, match="routes"):
+        load_reference(reference)
+
+
+UNREADABLE = """
+from __future__ import annotations
+from pathlib import Path
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+class OnlyChecked:
+    def __init__(self, price: Decimal) -> None: pass
+    def __call__(self, event): pass
+
+class Union:
+    def __init__(self, path: str | Path) -> None: pass
+    def __call__(self, event): pass
+"""
+
+
+def test_annotations_that_cannot_be_read(module: Write) -> None:
+    """An annotation that is not there at run time is an error of the route; a path may also be text."""
+    module(UNREADABLE)
+    assert f"{WHERE}.options" in refusal("OnlyChecked", {"price": "1"})
+    assert load("Union", {"path": "a"}).call is not None

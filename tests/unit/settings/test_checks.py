@@ -1,0 +1,111 @@
+"""Values that cannot work, alone or together, are refused by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.settings.loading import SECRET, loaded, refusal
+
+NUMBERS = [
+    "kafka.fetch_bytes",
+    "kafka.start_timeout_seconds",
+    "kafka.session_timeout_seconds",
+    "kafka.heartbeat_interval_seconds",
+    "kafka.rebalance_timeout_seconds",
+    "kafka.request_timeout_seconds",
+    "delivery.concurrency",
+    "delivery.max_in_flight_records",
+    "delivery.max_in_flight_bytes",
+    "delivery.max_record_bytes",
+    "delivery.commit_interval_seconds",
+    "delivery.drain_seconds",
+]
+
+
+@pytest.mark.parametrize("number", ["0", "-1"])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_are_above_zero(name: str, number: str) -> None:
+    """A size, a count or a time of nothing or less is refused by name."""
+    assert f"{name} = {number}" in refusal(f"{name}={number}")
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name.endswith("_seconds")])
+def test_times_are_numbers(name: str) -> None:
+    """NaN is above nothing and below nothing, so it is no time."""
+    assert name in refusal(f"{name}=nan")
+
+
+ROUTE = '{{name = "{}", handler = "m:f"}}'
+
+BROKEN = [
+    (["http.port=-1"], "http.port = -1 must be from 0 to 65535"),
+    (["http.port=65536"], "http.port = 65536 must be from 0 to 65535"),
+    (["kafka.bootstrap_servers="], "kafka.bootstrap_servers is empty"),
+    (["kafka.bootstrap_servers=broker"], "'broker' is not host:port"),
+    (["kafka.bootstrap_servers=a:1,broker:"], "'broker:' is not host:port"),
+    (["kafka.bootstrap_servers=broker:kafka"], "'broker:kafka' is not host:port"),
+    (["kafka.bootstrap_servers=:9092"], "':9092' is not host:port"),
+    (["kafka.bootstrap_servers=broker:²"], "'broker:²' is not host:port"),
+    (["kafka.topics="], "kafka.topics is empty"),
+    (["kafka.group_id="], "kafka.group_id is empty"),
+    (["kafka.heartbeat_interval_seconds=15.1"], "at most a third of kafka.session_timeout_seconds = 45.0"),
+    (["kafka.session_timeout_seconds=8.9"], "kafka.heartbeat_interval_seconds = 3.0 must be at most a third"),
+    (["delivery.drain_seconds=60"], "must be below kafka.rebalance_timeout_seconds = 60.0"),
+    (["kafka.rebalance_timeout_seconds=25"], "delivery.drain_seconds = 25.0 must be below"),
+    (["kafka.request_timeout_seconds=64.9"], "must be 5 s above kafka.rebalance_timeout_seconds = 60.0"),
+    (["kafka.rebalance_timeout_seconds=65.1"], "kafka.request_timeout_seconds = 70.0 must be 5 s above"),
+    (["kafka.security.protocol=SASL_SSL"], "kafka.security.username is empty"),
+    (["kafka.security.protocol=SASL_PLAINTEXT", "kafka.security.username=u"], "kafka.security.password is empty"),
+    (["kafka.security.protocol=SSL", "kafka.security.certificate_file=c"], "go together"),
+    (["kafka.security.protocol=SSL", "kafka.security.key_file=k"], "go together"),
+    (["kafka.security.ca_file=c"], "kafka.security.ca_file is set, and the protocol PLAINTEXT has no TLS"),
+    (["kafka.security.certificate_file=c", "kafka.security.key_file=k"], "kafka.security.certificate_file is set"),
+    ([f"routes=[{ROUTE.format('none')}]"], "routes: the name 'none' is reserved"),
+    ([f"routes=[{ROUTE.format('')}]"], "routes: the name '' is reserved"),
+    ([f"routes=[{ROUTE.format('a')}, {ROUTE.format('a')}]"], "routes: two are named 'a'"),
+]
+
+WORKING = [
+    ["http.port=0"],
+    ["http.port=65535"],
+    ["kafka.bootstrap_servers=a:1,[::1]:9092"],
+    ["kafka.heartbeat_interval_seconds=15"],
+    ["kafka.session_timeout_seconds=9"],
+    ["delivery.drain_seconds=59.9"],
+    ["kafka.rebalance_timeout_seconds=65"],
+    ["kafka.request_timeout_seconds=65"],
+    ["kafka.security.protocol=SSL"],
+    ["kafka.security.protocol=SSL", "kafka.security.ca_file=c"],
+    ["kafka.security.protocol=SSL", "kafka.security.certificate_file=c", "kafka.security.key_file=k"],
+    [f"routes=[{ROUTE.format('a')}, {ROUTE.format('b')}]"],
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BROKEN, ids=str)
+def test_values_that_cannot_work_together(overrides: list[str], message: str) -> None:
+    """Values of the right types that cannot work are refused by name before any connection."""
+    assert message in refusal(*overrides)
+
+
+@pytest.mark.parametrize("overrides", WORKING, ids=str)
+def test_values_that_just_work_together(overrides: list[str]) -> None:
+    """Values at the edge of what works are accepted."""
+    assert loaded(*overrides).origins.keys() == {override.partition("=")[0] for override in overrides}
+
+
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
+def test_sasl_with_both_works(protocol: str) -> None:
+    """SASL with a name and a password is accepted."""
+    overrides = [f"kafka.security.protocol={protocol}", "kafka.security.username=u"]
+    assert loaded(*overrides, KAFKA__SECURITY__PASSWORD=SECRET).settings.kafka.security.protocol == protocol
+
+
+def test_tls_files_need_tls_under_sasl_too() -> None:
+    """SASL without TLS has no use for an authority, and says so."""
+    message = refusal(
+        "kafka.security.protocol=SASL_PLAINTEXT",
+        "kafka.security.username=u",
+        "kafka.security.ca_file=c",
+        KAFKA__SECURITY__PASSWORD=SECRET,
+    )
+    assert "kafka.security.ca_file is set, and the protocol SASL_PLAINTEXT has no TLS" in message

@@ -1,0 +1,105 @@
+"""Secrets: where they may come from, and that no message and no listing shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from consumer.settings.sections import SECRETS
+from consumer.settings.sources import PREFIX
+from tests.unit.settings.loading import SECRET, a_file, loaded, refusal
+
+
+def test_a_password_from_the_environment() -> None:
+    """A password may be given in the environment, and is taken as it is, commas and all."""
+    secret = f"{SECRET},= x"
+    assert loaded(KAFKA__SECURITY__PASSWORD=secret).settings.kafka.security.password == secret
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_password_from_a_file(tmp_path: Path, end: str) -> None:
+    """A variable that ends in _FILE names the file that holds the password; the end of its line is not part of it."""
+    file = tmp_path / "password"
+    file.write_bytes(f" {SECRET} {end}".encode())
+    found = loaded(KAFKA__SECURITY__PASSWORD_FILE=str(file))
+    assert found.settings.kafka.security.password == f" {SECRET} "
+    assert found.origins == {"kafka.security.password": f"environment variable {PREFIX}KAFKA__SECURITY__PASSWORD_FILE"}
+
+
+def test_other_names_in_file_are_paths() -> None:
+    """Only a secret is read from the file that its variable names: ca_file is a path and stays one."""
+    found = loaded("kafka.security.protocol=SSL", KAFKA__SECURITY__CA_FILE="/etc/ca.pem")
+    assert found.settings.kafka.security.ca_file == "/etc/ca.pem"
+
+
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_a_password_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    """A password file that cannot be read is an error that names the variable."""
+    message = refusal(KAFKA__SECURITY__PASSWORD_FILE=f"{tmp_path}/{name}")
+    assert f"{PREFIX}KAFKA__SECURITY__PASSWORD_FILE" in message
+
+
+@pytest.mark.parametrize("override", [f"{{}}={SECRET}", f" {{}} = {SECRET}", "{}", f"{{}}:{SECRET}"])
+@pytest.mark.parametrize("name", sorted(SECRETS))
+def test_a_secret_is_refused_in_override(name: str, override: str) -> None:
+    """A secret in --set would show in ps: it is refused, and the message does not repeat it."""
+    message = refusal(override.format(name))
+    assert name in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["kafka.security.protocol=nonsense"],
+        ["kafka.security.protocol=SASL_SSL"],
+        ["kafka.security.ca_file=x"],
+        ["kafka.security.key_file=x"],
+        ["http.port=-1"],
+        ["kafka.security=x"],
+        ["kafka.security.passwd=x"],
+    ],
+    ids=str,
+)
+def test_a_secret_is_never_in_a_message(tmp_path: Path, overrides: list[str]) -> None:
+    """No error about another setting repeats the password, wherever it came from."""
+    file = a_file(tmp_path, f'[kafka.security]\npassword = "{SECRET}"')
+    assert SECRET not in refusal(*overrides, file=file)
+    assert SECRET not in refusal(*overrides, KAFKA__SECURITY__PASSWORD=SECRET)
+
+
+@pytest.mark.parametrize("line", [f'password = ["{SECRET}"]', f'password = "{SECRET}', f'passwort = "{SECRET}"'])
+def test_a_secret_written_wrongly_is_not_in_the_message(tmp_path: Path, line: str) -> None:
+    """A password of the wrong type, with a broken quote or under a wrong name is not repeated by its error."""
+    assert SECRET not in refusal(file=a_file(tmp_path, f"[kafka.security]\n{line}\n"))
+
+
+def test_a_secret_is_not_shown() -> None:
+    """Neither the settings as text nor what was loaded shows the password."""
+    found = loaded(KAFKA__SECURITY__PASSWORD=SECRET)
+    assert found.settings.kafka.security.password == SECRET
+    assert (
+        SECRET not in f"{found!r} {found} {found.settings!r} {found.settings.kafka!r} {found.settings.kafka.security!r}"
+    )
+
+
+def test_values_of_options_are_not_shown() -> None:
+    """Values of a handler's options may be secrets: the settings as text show at most their names."""
+    found = loaded(ROUTES=f'[{{name = "a", handler = "m:C", options = {{token = "{SECRET}"}}}}]')
+    assert found.settings.routes[0].options == {"token": SECRET}
+    assert SECRET not in repr(found.settings)
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        f'[{{name = "a", handler = "m:C", options = {{token = "{SECRET}"}}',
+        f'[{{name = "a", handler = "m:C", options = "{SECRET}"}}]',
+        f'[{{name = "a", handler = "m:C", option = {{token = "{SECRET}"}}}}]',
+        f'[{{name = "none", handler = "m:C", options = {{token = "{SECRET}"}}}}]',
+    ],
+)
+def test_values_of_options_are_not_in_a_message(routes: str) -> None:
+    """Routes that cannot be read are refused without repeating what their options hold."""
+    assert SECRET not in refusal(ROUTES=routes)

@@ -1,0 +1,84 @@
+"""The settings and their defaults."""
+
+from __future__ import annotations
+
+import tomllib
+
+import msgspec
+
+from consumer.settings.sections import SECRETS
+from tests.unit.settings.loading import leaves, loaded
+
+DEFAULTS = """
+path = []
+routes = []
+[kafka]
+bootstrap_servers = ["localhost:9092"]
+topics = ["session-events"]
+group_id = "session-consumer"
+client_id = "session-consumer"
+offset_reset = "earliest"
+out_of_range = "halt"
+isolation_level = "read_committed"
+fetch_bytes = 1_048_576
+fetch_path = "auto"
+max_batch_bytes = 67_108_864
+start_timeout_seconds = 60.0
+session_timeout_seconds = 45.0
+heartbeat_interval_seconds = 3.0
+rebalance_timeout_seconds = 60.0
+request_timeout_seconds = 70.0
+[kafka.security]
+protocol = "PLAINTEXT"
+ca_file = ""
+certificate_file = ""
+key_file = ""
+mechanism = "PLAIN"
+username = ""
+password = ""
+[delivery]
+ordering = "partition"
+concurrency = 64
+max_in_flight_records = 2000
+max_in_flight_bytes = 8_388_608
+max_record_bytes = 1_048_576
+commit_interval_seconds = 1.0
+drain_seconds = 25.0
+on_halt = "wait"
+[retry]
+attempts = 5
+initial_seconds = 0.2
+maximum_seconds = 30.0
+multiplier = 2.0
+jitter = 0.2
+[dead_letter]
+topic = "{topic}.dlq"
+headers = "connect"
+limit_ratio = 0.5
+limit_window_records = 1000
+[watchdog]
+stalled_seconds = 60.0
+rebuilds = 5
+window_seconds = 600.0
+[http]
+host = "127.0.0.1"
+port = 8000
+[log]
+level = "info"
+format = "auto"
+payloads = false
+[tracing]
+enabled = false
+"""
+
+
+def test_defaults_are_the_contracts() -> None:
+    """With no source at all every setting has the value that the contract states, and no origin."""
+    settings, origins = loaded().settings, loaded().origins
+    assert msgspec.to_builtins(settings) == tomllib.loads(DEFAULTS)
+    assert origins == {}
+
+
+def test_secrets_are_settings() -> None:
+    """What is treated as a secret is a setting that exists."""
+    assert set(leaves()) >= SECRETS
