@@ -10,6 +10,7 @@ from consumer.metrics.collector import DaemonCollector, exposition
 from consumer.observe.counters import Counters
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
+from tests.fakes.observed import FakeObserved
 
 ACCEPT = "application/openmetrics-text;version=1.0.0"
 STATES = dict.fromkeys(("poll", "work", "backpressure", "commit", "drain"), 1.0)
@@ -24,7 +25,7 @@ def scrape_cost(partitions: int, rounds: int = 30) -> dict[str, float]:
         for number in range(20):
             each.lag.ages.note(1000 + number * 10, 1_700_000_000_000 + number, 0.0)
     counters = Counters(["session-events"], ["voice", "chat", "all"])
-    collector = DaemonCollector(counters, lambda: owned, lambda: "running", lambda: STATES, 2000)
+    collector = DaemonCollector(counters, FakeObserved(partitions=owned, seconds=STATES), 2000)
     spent, body = [], b""
     for _ in range(rounds):
         began = time.process_time()

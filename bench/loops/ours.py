@@ -9,7 +9,7 @@ from bench.loops.ours_handlers import handlers
 from bench.meter import Meter, read_job, say
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
-from consumer.process.daemon import Daemon
+from consumer.process.parts import make_daemon
 from consumer.routes.load import load_routes
 from consumer.settings.sections import Delivery, Http, Kafka, Log, RouteSettings, Settings
 
@@ -63,7 +63,7 @@ async def main() -> None:
     handlers.at_last = lambda: (meter.last(), done.set())
     configure_logging(Log(level="warning"))
     settings = settings_for(job)
-    daemon = Daemon(settings, load_routes(settings, os.environ))
+    daemon = make_daemon(settings, load_routes(settings, os.environ))
     running = asyncio.create_task(daemon.run())
     while daemon.state == "starting" and not running.done():  # noqa: ASYNC110 - neither tells
         await asyncio.sleep(0.01)

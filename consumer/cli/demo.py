@@ -25,6 +25,7 @@ from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.outcome import Outcome
 from consumer.process.daemon import Daemon
+from consumer.process.parts import make_daemon
 from consumer.record import Record, TopicPartition
 from consumer.routes.handler import bind_handler
 from consumer.routes.load import load_routes
@@ -96,7 +97,7 @@ async def _demo(events: int, folder: Path, stays: bool, as_json: bool, progress:
             await _produce(producer, events, progress)
             ledger = Ledger()
             routes = [*load_routes(settings, {}), Route("count", None, bind_handler(ledger, "demo"))]
-            daemon = Daemon(settings, routes)
+            daemon = make_daemon(settings, routes)
             show = _Show(daemon, ledger, producer, settings)
             async with _running(daemon) as running:
                 summary = await show.until_done(events, running, progress)

@@ -23,10 +23,13 @@ from consumer.delivery.decoding import Decoder
 from consumer.errors import ConsumerError, SettingsError, hint
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.probe import probe_topics
+from consumer.process.lifecycle import Lifecycle
 from consumer.process.parts import make_decoder
 from consumer.process.signals import Signals
 from consumer.record import Position
-from consumer.redrive.run import Redrive, republishing, require_routes
+from consumer.redrive.handlers import republishing
+from consumer.redrive.run import Redrive, make_redrive
+from consumer.redrive.selection import require_routes
 from consumer.routes.load import load_routes
 from consumer.routes.route import Route, enter_handlers
 from consumer.settings.sections import Settings, dead_letter_topics
@@ -121,7 +124,7 @@ async def _redrive(
     else:
         if NO_ROUTE not in to_run.values():  # a handler may own something that the daemon uses now
             routes = [route for route in routes if route.name in to_run.values()]
-        running = Redrive(settings, routes, make_decoder(settings), chosen, to_run, rate)
+        running = make_redrive(settings, routes, make_decoder(settings), chosen, to_run, rate, Lifecycle())
         return await _run(settings, running, routes, progress)
     return 0
 
@@ -131,8 +134,10 @@ async def _republish(
 ) -> int:
     await probe_topics(msgspec.structs.replace(settings.kafka, topics=[topic]), "create it first", "--to")
     letters = LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id))
-    route = republishing(letters, topic, lambda error: running.fail(error))  # noqa: PLW0108 - made below
-    running = Redrive(settings, [route], Decoder(bytes, bytes, 2**31), chosen, dict.fromkeys(to_run, route.name), rate)
+    lifecycle = Lifecycle()
+    route = republishing(letters, topic, lifecycle.fail)
+    decoder, originals = Decoder(bytes, bytes, 2**31), dict.fromkeys(to_run, route.name)
+    running = make_redrive(settings, [route], decoder, chosen, originals, rate, lifecycle)
     try:
         return await _run(settings, running, [route], progress)
     finally:
@@ -140,7 +145,7 @@ async def _republish(
 
 
 async def _run(settings: Settings, running: Redrive, routes: list[Route], progress: Progress) -> int:
-    total = len(running.to_run)
+    total = len(running.selection.to_run)
     async with contextlib.AsyncExitStack() as opened:
         opened.enter_context(Signals(running.stop, settings.delivery.drain_seconds))
         try:
@@ -167,7 +172,7 @@ async def _run(settings: Settings, running: Redrive, routes: list[Route], progre
 
 
 def _summarize(running: Redrive, progress: Progress) -> None:
-    handled, unwanted = running.done - running.failed_again, len(running.unwanted)
+    handled, unwanted = running.done - running.failed_again, len(running.selection.unwanted)
     no_route = f", {unwanted:,} wanted by no route" if unwanted else ""
     progress.print(f"redriven: {handled:,} handled, {running.failed_again:,} failed again{no_route}")
     if not running.complete:

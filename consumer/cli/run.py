@@ -15,7 +15,7 @@ from consumer.cli.options import loaded, settings_options
 from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
-from consumer.process.daemon import Daemon
+from consumer.process.parts import make_daemon
 from consumer.process.signals import Signals
 from consumer.routes.load import load_routes
 from consumer.routes.route import Route
@@ -41,7 +41,7 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
 async def run_daemon(settings: Settings) -> None:
     """Run one daemon; a first signal drains it."""
     with traced(settings, load_routes(settings, os.environ)) as routes:
-        daemon = Daemon(settings, routes)
+        daemon = make_daemon(settings, routes)
         with Signals(daemon.stop, settings.delivery.drain_seconds):
             await daemon.run()
 

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, Protocol
 
 from consumer.delivery.decoding import Decoder
 from consumer.delivery.fast_loop import needs_awaiting
+from consumer.delivery.pipeline import Pipeline
 from consumer.errors import HandlerFailedError
 from consumer.observe.counters import Counters, RouteCounters
 from consumer.partition.state import Partition
 from consumer.record import Record, TopicPartition
-from consumer.routes.route import Route, is_single, matching
+from consumer.routes.route import Route, matching
 
 Dispatch = Callable[[Any], Awaitable[Any] | None]
 """Takes a raw record; returns None when it is done, else what is left of it to be awaited.
@@ -39,10 +40,6 @@ class Batch(Protocol):
 Call = Callable[[Any, Any], Awaitable[Any] | None]
 Unmatched = Callable[[int], None]
 """Told the offset of an event that no route wanted."""
-Choice = Callable[[Any], Sequence[Route]]
-"""Takes an event, None for a tombstone; returns the routes that get it."""
-Choose = Callable[[TopicPartition, Any], Choice | None]
-"""Takes a partition and a raw record of it; returns how its routes are chosen, or None when it is not even decoded."""
 
 
 class RouteCall(NamedTuple):
@@ -68,15 +65,14 @@ class Calls(NamedTuple):
 
 
 def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
-    routes: Sequence[Route],
-    decoder: Decoder,
+    pipeline: Pipeline,
     partition: Partition,
     counters: Counters,
     batches: Mapping[str, Batch],
     unmatched: Unmatched,
-    choose: Choose | None = None,
 ) -> Calls:
-    """Make them for one partition; ``choose`` replaces the routes' matches."""
+    """Make them for one partition."""
+    decoder, routes, choose = pipeline
     key, monotonic = partition.key, time.monotonic
     steps = {
         route.name: RouteCall(route.name, _make_call(route, key, counts, batches.get(route.name)), counts)
@@ -147,9 +143,9 @@ def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
         if rest is not None:
             await rest
 
-    if is_single(routes) and choose is None:
-        dispatch = _one(routes[0], steps[routes[0].name].call, decoder, skip)
-        later = early if routes[0].handler.takes_batches else lambda raw: lambda: dispatch(raw)
+    if pipeline.only is not None:
+        dispatch = _one(pipeline.only, steps[pipeline.only.name].call, decoder, skip)
+        later = early if pipeline.only.handler.takes_batches else lambda raw: lambda: dispatch(raw)
         return Calls(dispatch, later, retry, chosen)
     return Calls(at_once, early, retry, chosen)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,12 +13,11 @@ import structlog
 
 from consumer.delivery.batch import RouteBatch
 from consumer.delivery.committer import Commits, Committer
-from consumer.delivery.decoding import Decoder
-from consumer.delivery.dispatch import Choose, make_dispatch
-from consumer.delivery.failure import Failures, Letters
+from consumer.delivery.dispatch import make_dispatch
+from consumer.delivery.failure import FailurePolicy, Failures
 from consumer.delivery.fast_loop import CallTarget, FastLoop, make_fast_loop
-from consumer.delivery.fuse import Fuse
 from consumer.delivery.lanes import Intake, Lanes
+from consumer.delivery.pipeline import Pipeline
 from consumer.delivery.turns import Turns
 from consumer.errors import ConsumerError, PartitionHaltedError, StuckCallError, place_of
 from consumer.observe.counters import Counters
@@ -28,7 +27,7 @@ from consumer.partition.hold import Halt
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
 from consumer.routes.route import Route, is_single
-from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
+from consumer.settings.sections import Delivery
 
 log = structlog.get_logger("consumer.delivery.engine")
 
@@ -40,10 +39,6 @@ MEASURED_WITHIN_SECONDS = 15.0
 """An end that was learnt longer ago is no reason to expect anything: the partition's leader does not answer."""
 WARN_UNMATCHED_SECONDS = 60.0
 POLL_SECONDS = 0.2
-
-
-Remedy = Callable[[TopicPartition, HaltReason, int], str]
-"""Takes a halted partition, its reason and the offset with which it could go on; returns what a person may run."""
 
 
 class Source(Intake, Commits, Protocol):
@@ -59,6 +54,15 @@ class Source(Intake, Commits, Protocol):
         """Ask the brokers where partitions end for this reader; empty when no broker answered in time."""
 
 
+class Owner(Protocol):
+    """Whose engine it is: the tasks that its work runs in, and who ends it."""
+
+    tasks: asyncio.TaskGroup
+
+    def fail(self, error: Exception) -> None:
+        """Drain and end with this error."""
+
+
 class Engine:
     """Owns the partitions of one daemon and their lanes; lives inside the daemon's task group.
 
@@ -66,38 +70,28 @@ class Engine:
     end keeps its partition from being worked on in the next epoch.
     """
 
-    def __init__(  # noqa: PLR0913 - one place wires it
+    def __init__(
         self,
-        *,
         source: Source,
-        decoder: Decoder,
-        routes: Sequence[Route],
+        pipeline: Pipeline,
+        policy: FailurePolicy,
         delivery: Delivery,
         counters: Counters,
-        tasks: asyncio.TaskGroup,
-        fail: Callable[[Exception], None],
-        retry: RetrySettings = RetrySettings(),  # noqa: B008 - never changes
-        dead_letter: DeadLetterSettings = DeadLetterSettings(),  # noqa: B008
-        letters: Letters | None = None,
-        remedy: Remedy = lambda _key, _reason, _offset: "",
-        choose: Choose | None = None,
+        committer: Committer,
+        owner: Owner,
     ) -> None:
-        """``choose`` replaces the routes' matches; ``remedy`` says how a halted partition goes on."""
         self.stuck_calls = 0
+        """Calls that outlived the stop and their cancellation."""
+        self.drain_seconds = delivery.drain_seconds
         self._source = source
-        self._decoder = decoder
-        self._routes = routes
+        self._pipeline = pipeline
+        self._policy = policy
         self._delivery = delivery
         self._counters = counters
-        self._tasks = tasks
-        self._fail = fail
-        self._remedy = remedy
-        self._choose = choose
-        fuse = Fuse(dead_letter.limit_ratio, dead_letter.limit_window_records)
-        self._failures = Failures(retry, letters, fuse, self._halt, self._halt_all)
+        self._committer = committer
+        self._owner = owner
         self._turns = Turns()
-        self._committer = Committer(source, _flushes(routes), counters, tasks)
-        self._commit_seconds = max([delivery.commit_interval_seconds, *(r.handler.flush_seconds for r in routes)])
+        self._commit_seconds = max(delivery.commit_interval_seconds, pipeline.flush_seconds)
         self._lanes: dict[TopicPartition, Lanes] = {}
         self._outlived: list[Lanes] = []
         self._epoch = 0
@@ -175,11 +169,10 @@ class Engine:
             lanes.gate.doubt(doubtful=doubtful)
 
     def _begin(self, partition: Partition) -> Lanes:
-        key, counters, routes = partition.key, self._counters, self._routes
-        single = is_single(routes) and self._choose is None
-        only = (routes[0].name, counters.routes[routes[0].name]) if single else None
-        begin_task = partial(self._begin_task, partition)
-        lanes = Lanes(partition, self._source, self._delivery, self._turns, counters, begin_task, self._failures)
+        key, counters, pipeline = partition.key, self._counters, self._pipeline
+        only = (pipeline.only.name, counters.routes[pipeline.only.name]) if pipeline.only is not None else None
+        begin_task, failures = partial(self._begin_task, partition), Failures(self._policy, self)
+        lanes = Lanes(partition, self._source, self._delivery, self._turns, counters, begin_task, failures)
         max_bytes = max(1, self._delivery.max_in_flight_bytes // 2)
         batches = {
             route.name: RouteBatch(
@@ -191,24 +184,24 @@ class Engine:
                 lanes.chosen,
                 max_bytes,
             )
-            for route in routes
+            for route in pipeline.routes
             if route.handler.takes_batches
         }
-        calls = make_dispatch(routes, self._decoder, partition, counters, batches, self._unmatched(key), self._choose)
-        fast_loop = self._make_fast_loop(key, batches) if single else None
+        calls = make_dispatch(pipeline, partition, counters, batches, self._unmatched(key))
+        fast_loop = self._make_fast_loop(key, batches, pipeline.only) if pipeline.only is not None else None
         # A call of an earlier epoch that would not end, cancelled or not, still works on this partition.
         earlier = [task for old in self._outlived if old.partition.key == key for task in old.tasks]
         lanes.begin(calls, fast_loop, list(batches.values()), only, earlier)
         return lanes
 
-    def _make_fast_loop(self, key: TopicPartition, batches: Mapping[str, RouteBatch]) -> FastLoop | None:
-        """Make the flat loop where nobody waits between two records: a plain function, or batches."""
-        (route,), counters = self._routes, self._counters
-        handler, unmatched = route.handler, self._unmatched(key)
+    def _make_fast_loop(self, key: TopicPartition, batches: Mapping[str, RouteBatch], route: Route) -> FastLoop | None:
+        """Make the flat loop where no call can wait between two records: a plain function, or batches."""
+        handler = route.handler
         if handler.is_async and not handler.takes_batches:
             return None
         target = CallTarget(handler.call, handler.wants_record, batches.get(route.name))
-        return make_fast_loop(route.name, key, target, route.matches, self._decoder, counters, unmatched)
+        decoder, unmatched = self._pipeline.decoder, self._unmatched(key)
+        return make_fast_loop(route.name, key, target, route.matches, decoder, self._counters, unmatched)
 
     def _begin_task(self, partition: Partition, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Begin a task of a partition; an error of ours in it drains the daemon, where the task group would kill it.
@@ -221,17 +214,19 @@ class Engine:
                 await work
             except Exception as error:
                 log.error("partition_task_failed", error=place_of(error))  # noqa: TRY400
-                self._fail(error)
+                self._owner.fail(error)
             except asyncio.CancelledError:
                 # Not by us, when this is no drain and the group not torn down: a handler has cancelled its own task and
                 # left before that came through. The partition would be owned, and nothing consumed.
                 if not partition.over and self._begin_task(partition, asyncio.sleep(0)) is not None:
-                    self._fail(ConsumerError(f"{partition.key}: a handler cancelled the task that it was called in"))
+                    self._owner.fail(
+                        ConsumerError(f"{partition.key}: a handler cancelled the task that it was called in")
+                    )
                 raise
 
         guard = guarded()
         try:
-            return self._tasks.create_task(guard)
+            return self._owner.tasks.create_task(guard)
         except RuntimeError:
             guard.close()
             work.close()
@@ -254,9 +249,13 @@ class Engine:
             return
         if abandoned:
             seconds = self._delivery.drain_seconds
-            self._fail(StuckCallError(f"{abandoned} calls did not end within delivery.drain_seconds = {seconds:g}"))
+            self._owner.fail(
+                StuckCallError(f"{abandoned} calls did not end within delivery.drain_seconds = {seconds:g}")
+            )
         if flushing is not None:
-            self._fail(StuckCallError(f"the flush of route {flushing!r} did not end; what it kept is not committed"))
+            self._owner.fail(
+                StuckCallError(f"the flush of route {flushing!r} did not end; what it kept is not committed")
+            )
 
     async def stop(self) -> None:
         """Take nothing more in, then drain and commit like a revoke; afterwards the group may be left."""
@@ -275,8 +274,8 @@ class Engine:
             lanes.partition.over = True
         if running:
             log.warning("calls_abandoned", calls=len(running), seconds=self._delivery.drain_seconds)
-            if is_single(self._routes):
-                self._counters.routes[self._routes[0].name].abandoned += len(running)
+            if is_single(self._pipeline.routes):
+                self._counters.routes[self._pipeline.routes[0].name].abandoned += len(running)
             else:
                 for counts in self._counters.routes.values():
                     counts.abandoned += counts.waiting
@@ -291,14 +290,16 @@ class Engine:
     def halt(self, key: TopicPartition, reason: HaltReason, offset: int, explanation: str) -> None:
         """Halt a partition from outside its lanes: the source cannot go on there."""
         if key in self._lanes:
-            self._halt(self._lanes[key].partition, reason, offset, explanation, offset)
+            self.halt_partition(self._lanes[key].partition, reason, offset, explanation, offset)
 
-    def _halt(self, partition: Partition, reason: HaltReason, offset: int, explanation: str, next_offset: int) -> None:
+    def halt_partition(
+        self, partition: Partition, reason: HaltReason, offset: int, explanation: str, next_offset: int
+    ) -> None:
         """Stop one partition where it is; the others go on, or the process ends, as ``on_halt`` says."""
         if partition.halt is not None:
             return
         key = partition.key
-        remedy = self._remedy(key, reason, next_offset)
+        remedy = self._policy.remedy(key, reason, next_offset)
         partition.stop_at(Halt(reason, offset, explanation, remedy))
         if key in self._lanes and self._lanes[key].partition is partition:
             self._lanes[key].gate.wake()
@@ -313,16 +314,16 @@ class Engine:
         )
         if self._delivery.on_halt == "exit":
             where = f"topic {key.topic}, partition {key.partition}, offset {offset}"
-            self._fail(PartitionHaltedError(f"{where}: {explanation}; {remedy}"))
+            self._owner.fail(PartitionHaltedError(f"{where}: {explanation}; {remedy}"))
 
-    def _halt_all(self, reason: HaltReason, explanation: str) -> None:
+    def halt_all(self, reason: HaltReason, explanation: str) -> None:
         for lanes in list(self._lanes.values()):
             done = max(0, lanes.partition.done)
-            self._halt(lanes.partition, reason, done, explanation, done)
+            self.halt_partition(lanes.partition, reason, done, explanation, done)
 
     def _unmatched(self, key: TopicPartition) -> Callable[[int], None]:
         def warn(offset: int) -> None:
-            if self._choose is None and time.monotonic() - self._warned_unmatched_at >= WARN_UNMATCHED_SECONDS:
+            if self._pipeline.choose is None and time.monotonic() - self._warned_unmatched_at >= WARN_UNMATCHED_SECONDS:
                 self._warned_unmatched_at = time.monotonic()
                 log.warning("event_unmatched", partition=str(key), offset=offset)
 
@@ -360,7 +361,3 @@ class Engine:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(MEASURE_SECONDS):
                     await self._assigned.wait()
-
-
-def _flushes(routes: Sequence[Route]) -> dict[str, Callable[[], Awaitable[None]]]:
-    return {route.name: route.handler.flush for route in routes if route.handler.flush is not None}

@@ -40,16 +40,37 @@ class Letters(Protocol):
         """Return when it is acknowledged; raises LetterRefusedError or LetterDelayedError."""
 
 
+Remedy = Callable[[TopicPartition, HaltReason, int], str]
+"""Takes a halted partition, its reason and the offset with which it could go on; returns what a person may do."""
+
+
+class FailurePolicy(NamedTuple):
+    """What follows a failure, in every partition of an engine."""
+
+    retry: RetrySettings
+    fuse: Fuse
+    letters: Letters | None
+    """None: there is nowhere for dead letters to go."""
+    remedy: Remedy
+
+
+class Halts(Protocol):
+    """Who halts partitions: the engine."""
+
+    def halt_partition(
+        self, partition: Partition, reason: HaltReason, offset: int, explanation: str, next_offset: int
+    ) -> None:
+        """Halt one partition at ``offset``; with ``next_offset`` it could go on."""
+
+    def halt_all(self, reason: HaltReason, explanation: str) -> None:
+        """Halt every partition that is owned."""
+
+
 class Failures(NamedTuple):
     """What the engine lends to all partitions."""
 
-    retry: RetrySettings
-    letters: Letters | None
-    """None: there is nowhere for dead letters to go."""
-    fuse: Fuse
-    halt: Callable[[Partition, HaltReason, int, str, int], None]
-    """Halts one partition: why, the offset, a sentence, and the offset with which it could go on."""
-    halt_all: Callable[[HaltReason, str], None]
+    policy: FailurePolicy
+    halts: Halts
 
 
 class Verdict(Enum):
@@ -75,8 +96,8 @@ class FailureHandler:
         self.partition = partition
         self.gate = gate
         self.counters = counters
-        self.retry = failures.retry
-        self._failures = failures
+        self.retry = failures.policy.retry
+        self._policy, self._halts = failures
         self._retry = retry
 
     async def settle(self, raw: Any, failed: DecodeError | HandlerFailedError) -> bool:
@@ -109,15 +130,15 @@ class FailureHandler:
 
     async def bury(self, raw: Any, cause: Cause) -> bool:
         """Make one record a dead letter; False when it could not be: the partition has ended."""
-        key, failures = self.partition.key, self._failures
-        if failures.letters is None:
+        key, policy = self.partition.key, self._policy
+        if policy.letters is None:
             self._halt_at(raw, f"{cause.message}; dead_letter.topic is empty, so there is nowhere for it to go")
             return False
-        if failures.fuse.blows(Position(*key, raw.offset), sum(self.counters.records_consumed.values())):
-            failures.halt_all(HaltReason.FUSE, f"too many records become dead letters; the last: {cause.message}")
+        if policy.fuse.blows(Position(*key, raw.offset), sum(self.counters.records_consumed.values())):
+            self._halts.halt_all(HaltReason.FUSE, f"too many records become dead letters; the last: {cause.message}")
             return False
         try:
-            if not await self._write(failures.letters, raw, cause):
+            if not await self._write(policy.letters, raw, cause):
                 self.counters.of(cause.route).abandoned += 1
                 return False
         except LetterRefusedError as refused:
@@ -158,7 +179,7 @@ class FailureHandler:
                 writing.cancel()
 
     def _halt_at(self, raw: Any, why: str) -> None:
-        self._failures.halt(self.partition, HaltReason.NO_DEAD_LETTER, raw.offset, why, raw.offset + 1)
+        self._halts.halt_partition(self.partition, HaltReason.NO_DEAD_LETTER, raw.offset, why, raw.offset + 1)
 
     def _where(self, raw: Any) -> dict[str, Any]:
         key = self.partition.key

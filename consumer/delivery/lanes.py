@@ -403,7 +403,7 @@ class Lanes:
 
     def _halt(self, corrupt: CorruptBatchError) -> None:
         reason = HaltReason.BATCH_TOO_LARGE if isinstance(corrupt, BatchTooLargeError) else HaltReason.CORRUPT_BATCH
-        self._failures.halt(self.partition, reason, corrupt.offset, str(corrupt), corrupt.next_offset)
+        self._failures.halts.halt_partition(self.partition, reason, corrupt.offset, str(corrupt), corrupt.next_offset)
 
     def _count(self, records: int, last: Any, seconds: float) -> None:
         """Count what was pulled within so many seconds; the age of the last, when its work began, stands for all.

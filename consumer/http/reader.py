@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from consumer.http.history import History
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
 from consumer.observe.counters import Counters, RouteCounters
-from consumer.observe.watchdog import Stall
+from consumer.observe.observed import Observed
 from consumer.partition.hold import Hold
 from consumer.partition.remedy import HOLD_ENDS, split_remedy
 from consumer.partition.state import Partition
@@ -24,19 +24,13 @@ class StatusReader:
         self,
         settings: Settings,
         counters: Counters,
-        partitions: Callable[[], Iterable[Partition]],
-        state: Callable[[], str],
-        stall: Callable[[], Stall | None],
-        unready: Callable[[], str | None],
+        observed: Observed,
         clock: Callable[[], tuple[float, float]] = lambda: (time.time(), time.monotonic()),
     ) -> None:
         """``clock`` gives seconds since 1970 and monotonic ones."""
         self._settings = settings
         self._counters = counters
-        self._partitions = partitions
-        self._state = state
-        self._stall = stall
-        self._unready = unready
+        self._observed = observed
         self._clock = clock
         self._history = History()
         self._started_at = clock()[0]
@@ -49,7 +43,7 @@ class StatusReader:
         """Note what the charts and "since" are made of; called about once a second."""
         wall, now = self._clock()
         counters = self._counters
-        lags = [lag for each in self._partitions() if (lag := each.lag_records) is not None]
+        lags = [lag for each in self._observed.partitions if (lag := each.lag_records) is not None]
         records, size = sum(counters.records_consumed.values()), sum(counters.bytes_consumed.values())
         self._history.note(wall, now, records, size, sum(lags) if lags else None)
         self._note_state(wall, now)
@@ -58,8 +52,8 @@ class StatusReader:
         """Return what the daemon is at now."""
         wall, now = self._clock()
         self._note_state(wall, now)
-        settings, counters, stall = self._settings, self._counters, self._stall()
-        partitions = sorted(self._partitions(), key=lambda p: p.key)
+        settings, counters, stall = self._settings, self._counters, self._observed.stall
+        partitions = sorted(self._observed.partitions, key=lambda p: p.key)
         records_per_second, bytes_per_second = self._history.rate()
         return Status(
             at=wall,
@@ -70,7 +64,7 @@ class StatusReader:
             state=self._since[0],
             since=self._since[1],
             stalled=str(stall) if stall is not None else None,
-            unready=self._unready(),
+            unready=self._observed.unready,
             records_per_second=records_per_second,
             bytes_per_second=bytes_per_second,
             records_consumed=sum(counters.records_consumed.values()),
@@ -90,8 +84,8 @@ class StatusReader:
         )
 
     def _note_state(self, wall: float, now: float) -> None:
-        stall = self._stall()
-        state = "stalled" if stall is not None else self._state()
+        stall = self._observed.stall
+        state = "stalled" if stall is not None else self._observed.state
         if state != self._since[0]:
             self._since = (state, wall - (now - stall.since) if stall is not None else wall)
 

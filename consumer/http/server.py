@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 from aiohttp import web
@@ -11,10 +10,8 @@ from aiohttp import web
 from consumer.errors import ConsumerError
 from consumer.http.page import Page, load_page
 from consumer.http.status import Status
+from consumer.observe.observed import Observed
 from consumer.settings.sections import Http
-
-Health = Callable[[], str | None]
-"""None when all is well, else the reason why not."""
 
 UNCACHED = {
     "Cache-Control": "no-store",
@@ -24,22 +21,28 @@ UNCACHED = {
 }
 
 
+class Scraped(Protocol):
+    """Where a scrape comes from."""
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Return the body and its content type for an ``Accept`` header."""
+
+
+class Readable(Protocol):
+    """Where the status comes from."""
+
+    def read(self) -> Status:
+        """Return the status of now."""
+
+
 class HttpServer:
     """Serves GET requests from the time it is entered until it is left; owned by the daemon."""
 
-    def __init__(
-        self,
-        settings: Http,
-        scrape: Callable[[str], tuple[bytes, str]],
-        healthy: Health,
-        ready: Health,
-        status: Callable[[], Status],
-    ) -> None:
+    def __init__(self, settings: Http, observed: Observed, metrics: Scraped, status: Readable) -> None:
         self.port = settings.port
         self._settings = settings
-        self._scrape = scrape
-        self._healthy = healthy
-        self._ready = ready
+        self._observed = observed
+        self._metrics = metrics
         self._status = status
         self._page: Page
         self._runner: web.AppRunner | None = None
@@ -49,9 +52,9 @@ class HttpServer:
         app = web.Application()
         app.router.add_get("/", self._status_page)
         app.router.add_get("/status.json", self._status_json)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/healthz", self._probe(self._healthy))
-        app.router.add_get("/readyz", self._probe(self._ready))
+        app.router.add_get("/metrics", self._scrape)
+        app.router.add_get("/healthz", self._health)
+        app.router.add_get("/readyz", self._readiness)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
@@ -70,29 +73,31 @@ class HttpServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        body, content_type = self._scrape(request.headers.get("Accept", ""))
+    async def _scrape(self, request: web.Request) -> web.Response:
+        body, content_type = self._metrics.scrape(request.headers.get("Accept", ""))
         response = web.Response(body=body, headers={"Content-Type": content_type})
         response.enable_compression()
         return response
 
     async def _status_page(self, _request: web.Request) -> web.Response:
         headers = {**UNCACHED, "Content-Security-Policy": self._page.policy}
-        body = self._page.render(self._status())
+        body = self._page.render(self._status.read())
         response = web.Response(text=body, content_type="text/html", charset="utf-8", headers=headers)
         response.enable_compression()
         return response
 
     async def _status_json(self, _request: web.Request) -> web.Response:
-        body = msgspec.json.encode(self._status())
+        body = msgspec.json.encode(self._status.read())
         response = web.Response(body=body, content_type="application/json", headers=UNCACHED)
         response.enable_compression()
         return response
 
-    @staticmethod
-    def _probe(health: Health) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def answer(_request: web.Request) -> web.Response:
-            reason = health()
-            return web.Response(status=503 if reason else 200, text=f"{reason or 'ok'}\n")
+    async def _health(self, _request: web.Request) -> web.Response:
+        return _probe(self._observed.unhealthy)
 
-        return answer
+    async def _readiness(self, _request: web.Request) -> web.Response:
+        return _probe(self._observed.unready)
+
+
+def _probe(reason: str | None) -> web.Response:
+    return web.Response(status=503 if reason else 200, text=f"{reason or 'ok'}\n")

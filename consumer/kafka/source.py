@@ -59,6 +59,8 @@ class KafkaSource:
     def __init__(self, kafka: Kafka, counters: Counters, fail: Callable[[Exception], None], metadata: str = "") -> None:
         """``metadata`` stands beside every offset that is committed."""
         self.joined = False
+        self.rebuilds = 0
+        """How often the client was replaced."""
         self.heard_at = float("-inf")
         """Monotonic time at which a broker last answered."""
         self._silent = False
@@ -95,6 +97,7 @@ class KafkaSource:
         What is in work is drained and committed as at a rebalance, as far as the old client still can. Raises
         ClientLostError when the new one fails too.
         """
+        self.rebuilds += 1
         self._counters.client_rebuilds[reason] += 1
         assert self._listener is not None
         self._revoked_at = time.monotonic()
@@ -129,6 +132,11 @@ class KafkaSource:
         fence_commits(consumer)
         self._fetch = fetch(consumer, self._counters.bytes_consumed)
         self.joined = True
+
+    @property
+    def group_id(self) -> str:
+        """The consumer group whose offsets are used."""
+        return self._kafka.group_id
 
     def _still_member(self) -> None:
         self._member_at = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from consumer.metrics.definitions import METRICS, PREFIX
 from consumer.observe.counters import Counters
 from consumer.observe.histogram import Histogram
-from consumer.partition.state import Partition
+from consumer.observe.observed import Observed
 
 STATES = ("starting", "running", "rebuilding", "draining")
 
@@ -29,20 +29,15 @@ Samples = Mapping[Any, float]
 class DaemonCollector(Collector):
     """Reads one daemon's counters and partitions at each scrape; lives as long as the daemon."""
 
-    def __init__(
-        self,
-        counters: Counters,
-        partitions: Callable[[], Iterable[Partition]],
-        state: Callable[[], str],
-        loop_seconds: Callable[[], Mapping[str, float]],
-        max_in_flight_records: int,
-    ) -> None:
+    def __init__(self, counters: Counters, observed: Observed, max_in_flight_records: int) -> None:
         self._counters = counters
-        self._partitions = partitions
-        self._state = state
-        self._loop_seconds = loop_seconds
+        self._observed = observed
         self._max_in_flight_records = max_in_flight_records
         self._build = (version("session-consumer"), platform.python_version(), version("aiokafka"))
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Return a scrape's body and its content type (``exposition``)."""
+        return exposition(self, accept)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every defined metric with its samples of now."""
@@ -78,7 +73,7 @@ class DaemonCollector(Collector):
             "rebalances_total": _by_text(counters.rebalances),
             "client_rebuilds_total": _by_text(counters.client_rebuilds),
             "offset_resets_total": counters.offset_resets,
-            "loop_seconds_total": _by_text(self._loop_seconds()),
+            "loop_seconds_total": _by_text(self._observed.loop_seconds()),
             "inline_seconds_total": {(name,): counts.inline_seconds for name, counts in counters.routes.items()},
         }
 
@@ -92,8 +87,8 @@ class DaemonCollector(Collector):
         }
 
     def _gauges(self) -> dict[str, Samples]:
-        partitions = {(p.key.topic, str(p.key.partition)): p for p in self._partitions()}
-        now, wall = time.monotonic(), time.time()
+        partitions = {(p.key.topic, str(p.key.partition)): p for p in self._observed.partitions}
+        now, wall, current = time.monotonic(), time.time(), self._observed.state
         return {
             "lag_records": _known({labels: p.lag_records for labels, p in partitions.items()}),
             "position_lag_records": _known({labels: p.position_lag_records for labels, p in partitions.items()}),
@@ -112,7 +107,7 @@ class DaemonCollector(Collector):
             "assigned_partitions": {(): len(partitions)},
             "last_poll_timestamp_seconds": {(): self._counters.last_poll_timestamp},
             "last_commit_timestamp_seconds": {(): self._counters.last_commit_timestamp},
-            "state": {(state,): float(state == self._state()) for state in STATES},
+            "state": {(state,): float(state == current) for state in STATES},
             "build_info": {self._build: 1},
         }
 

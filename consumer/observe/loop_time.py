@@ -86,6 +86,7 @@ class EveryRound:
     """Stands for the LoopTime of a loop that somebody else made: every call may have waited, so each is timed."""
 
     def __init__(self) -> None:
+        self.waits_for: Callable[[], str] = lambda: "poll"
         self._asked = 0
 
     @property
@@ -93,6 +94,10 @@ class EveryRound:
         """Another number each time."""
         self._asked += 1
         return self._asked
+
+    def seconds(self) -> dict[str, float]:
+        """Return 0 for each state: the loop is not timed."""
+        return dict.fromkeys(STATES, 0.0)
 
 
 def time_spent() -> LoopTime | EveryRound:

@@ -1,12 +1,12 @@
 """Whether the daemon does what it should: the one that tells *stalled* from waiting, rebalancing, holding or halted.
 
-Looked at from a thread of its own (``supervisor.py``), since a blocked event loop is one of the faults. Pure but for
-the clock that it is given: it compares what it sees now with what it saw before.
+Looked at from a thread of its own (``supervisor.py``), since a blocked event loop is one of the faults. Pure:
+it compares what it sees now with what it saw before, and time is an argument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from consumer.record import TopicPartition
@@ -93,17 +93,20 @@ class Limits(NamedTuple):
 class Watchdog:
     """Remembers since when each thing has not moved; looked at by one thread."""
 
-    def __init__(self, limits: Limits, vitals: Callable[[], Vitals], clock: Callable[[], float]) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self.stall: Stall | None = None
+        """What the last look found."""
         self._limits = limits
-        self._vitals = vitals
-        self._clock = clock
         self._watched: dict[tuple[Kind, TopicPartition | None], tuple[int, float]] = {}
         """For each thing that should move: how far it was, and since when."""
         self._client = 0
 
-    def look(self) -> Stall | None:
-        """Return what stands still for too long; the worst first."""
-        now, vitals = self._clock(), self._vitals()
+    def look(self, now: float, vitals: Vitals) -> Stall | None:
+        """Return what has stood still for too long at ``now`` (monotonic seconds); the worst first."""
+        self.stall = self._look(now, vitals)
+        return self.stall
+
+    def _look(self, now: float, vitals: Vitals) -> Stall | None:
         if now - vitals.beat > self._limits.stalled:
             return Stall("loop", "", vitals.beat)
         seen: dict[tuple[Kind, TopicPartition | None], int] = {}

@@ -1,30 +1,83 @@
-"""What the daemon and a redrive have in common: loops whose errors drain everything, and calls that would not end."""
+"""The life of an engine, from its first poll to its exit: shared by the daemon and a redrive."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from consumer.delivery.engine import Engine
 from consumer.errors import StuckCallError, place_of
+from consumer.kafka.letter_box import LetterBox
+from consumer.kafka.source import KafkaSource
 
 log = structlog.get_logger("consumer.process.lifecycle")
 
-
-async def guarded(loop: Callable[[], Awaitable[None]], fail: Callable[[Exception], None]) -> None:
-    """Run one loop for as long as it goes; what it raises is told to ``fail``, where the task group would kill all."""
-    try:
-        await loop()
-    except Exception as error:
-        log.debug("loop_failed", error=place_of(error))
-        fail(error)
+Loop = Callable[[], Awaitable[None]]
 
 
-def exit_if_stuck(engine: Engine) -> None:
-    """End the process at once when a call outlived its cancellation: no task group could ever be left."""
+class Lifecycle:
+    """What ends one engine, and the tasks that it runs in; made before all other parts, used for one run."""
+
+    def __init__(self) -> None:
+        self.tasks = asyncio.TaskGroup()
+        """Entered by ``run``; every task of the engine belongs to it."""
+        self.stopping = asyncio.Event()
+        self.draining = False
+        self._failure: Exception | None = None
+
+    def stop(self) -> None:
+        """Begin to drain; harmless before ``run`` and more than once."""
+        self.stopping.set()
+
+    def fail(self, error: Exception) -> None:
+        """Drain and end with this error; the first one counts."""
+        self._failure = self._failure or error
+        self.stopping.set()
+
+    async def run(
+        self, engine: Engine, source: KafkaSource, letters: LetterBox | None, poll: Loop, others: Sequence[Loop]
+    ) -> None:
+        """Run the loops until ``stop`` or ``fail``, then drain, commit and leave the group.
+
+        An exception of a loop ends the run like ``fail``. ``poll`` joins the group and is ended before the source.
+        """
+        async with self.tasks as tasks:
+            polling = tasks.create_task(self._guard(poll))
+            loops = [tasks.create_task(self._guard(each)) for each in others]
+            await self.stopping.wait()
+            self.draining = True
+            if source.joined:
+                log.info("daemon_draining", seconds=engine.drain_seconds)
+            await engine.stop()
+            polling.cancel()  # it may be connecting a client, which is dropped with it
+            await asyncio.wait([polling])
+            await source.stop()
+            if letters is not None:
+                await letters.close()
+            for loop in loops:
+                loop.cancel()
+            _exit_if_stuck(engine)
+
+    def raise_failure(self) -> None:
+        """Raise what ended the run; nothing after a plain ``stop``."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def _guard(self, loop: Loop) -> None:
+        """Run one loop; an exception would make the task group cancel everything, so it becomes a failure instead."""
+        try:
+            await loop()
+        except Exception as error:
+            log.debug("loop_failed", error=place_of(error))
+            self.fail(error)
+
+
+def _exit_if_stuck(engine: Engine) -> None:
+    """End the process at once when a call outlived its cancellation: the task group would wait for it for ever."""
     if engine.stuck_calls:
         log.error("exit_forced", stuck_calls=engine.stuck_calls, exit_code=StuckCallError.exit_code)
         sys.stderr.flush()

@@ -1,13 +1,100 @@
-"""From settings to the parts that a command or the daemon puts together: routes, handlers, decoder, letter box."""
+"""The composition root: every part of the daemon is made here, once, from the settings down."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 from consumer.dead_letters.letter import Writer
+from consumer.delivery.committer import Committer
 from consumer.delivery.decoding import Decoder
+from consumer.delivery.engine import MEASURE_SECONDS, Engine, Source
+from consumer.delivery.failure import FailurePolicy, Letters, Remedy
+from consumer.delivery.fuse import Fuse
+from consumer.delivery.pipeline import Pipeline
+from consumer.http.reader import StatusReader
+from consumer.http.server import HttpServer
 from consumer.kafka.letter_box import LetterBox
+from consumer.kafka.source import KafkaSource
+from consumer.metrics.collector import DaemonCollector
+from consumer.observe.counters import Counters
+from consumer.observe.loop_time import time_spent
+from consumer.observe.watchdog import BROKER_AWAY_SECONDS, Limits, Watchdog
+from consumer.partition.remedy import remedy
+from consumer.process.daemon import Daemon, Parts
+from consumer.process.lifecycle import Lifecycle
+from consumer.process.reconnect import Reconnect
+from consumer.process.supervisor import Supervisor
+from consumer.process.vitals import DaemonVitals
+from consumer.routes.route import Route
 from consumer.settings.sections import Settings
 from schemas.session import Session
 from schemas.wire import TwoSpellings
+
+REQUEST_MARGIN_SECONDS = 10.0
+
+
+def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
+    """Make a daemon; called in the event loop that will run it."""
+    lifecycle = Lifecycle()
+    counters = Counters(settings.kafka.topics, [route.name for route in routes])
+    letters = make_letter_box(settings)
+    source = KafkaSource(settings.kafka, counters, lifecycle.fail)
+    pipeline = Pipeline(make_decoder(settings), routes)
+    engine = make_engine(settings, source, pipeline, counters, lifecycle, letters, partial(remedy, settings.kafka))
+    loop_time = time_spent()
+    loop_time.waits_for = engine.waits_for
+    reconnect = Reconnect(source, engine, settings.watchdog, lifecycle.stopping)
+    watchdog = Watchdog(watchdog_limits(settings))
+    vitals = DaemonVitals(
+        source, engine, reconnect, lifecycle, watchdog, loop_time, settings.kafka.rebalance_timeout_seconds
+    )
+    collector = DaemonCollector(counters, vitals, settings.delivery.max_in_flight_records)
+    status = StatusReader(settings, counters, vitals)
+    http = HttpServer(settings.http, vitals, collector, status)
+    supervisor = Supervisor(http, watchdog, vitals, reconnect, status, settings.watchdog.window_seconds)
+    return Daemon(
+        Parts(
+            settings=settings,
+            routes=routes,
+            lifecycle=lifecycle,
+            counters=counters,
+            letters=letters,
+            source=source,
+            engine=engine,
+            reconnect=reconnect,
+            vitals=vitals,
+            http=http,
+            supervisor=supervisor,
+        )
+    )
+
+
+def make_engine(
+    settings: Settings,
+    source: Source,
+    pipeline: Pipeline,
+    counters: Counters,
+    lifecycle: Lifecycle,
+    letters: Letters | None,
+    remedy: Remedy,
+) -> Engine:
+    """Make an engine on a source; ``remedy`` says how a halted partition goes on."""
+    fuse = Fuse(settings.dead_letter.limit_ratio, settings.dead_letter.limit_window_records)
+    policy = FailurePolicy(settings.retry, fuse, letters, remedy)
+    committer = Committer(source, pipeline.flushes, counters, lifecycle.tasks)
+    return Engine(source, pipeline, policy, settings.delivery, counters, committer, lifecycle)
+
+
+def watchdog_limits(settings: Settings) -> Limits:
+    """Return for how long each thing may stand still before the daemon counts as stalled."""
+    stalled, kafka = settings.watchdog.stalled_seconds, settings.kafka
+    return Limits(
+        stalled=stalled,
+        commit=max(stalled, kafka.request_timeout_seconds + REQUEST_MARGIN_SECONDS),
+        rebalance=stalled + kafka.rebalance_timeout_seconds,
+        away=min(BROKER_AWAY_SECONDS, max(MEASURE_SECONDS + 1, stalled / 2)),
+    )
 
 
 def make_decoder(settings: Settings) -> Decoder:
@@ -17,7 +104,7 @@ def make_decoder(settings: Settings) -> Decoder:
 
 
 def make_letter_box(settings: Settings) -> LetterBox | None:
-    """Make what writes dead letters; None when ``dead_letter.topic`` is empty."""
+    """Make the writer of dead letters; None when ``dead_letter.topic`` is empty."""
     if not settings.dead_letter.topic:
         return None
     return LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id))

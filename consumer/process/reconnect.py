@@ -24,10 +24,13 @@ LONGEST_BACKOFF_SECONDS = 30.0
 class Reconnect:
     """Owned by the daemon, as long-lived; the source holds the client of now."""
 
-    def __init__(self, source: KafkaSource, watchdog: WatchdogSettings, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, source: KafkaSource, engine: Engine, watchdog: WatchdogSettings, stopping: asyncio.Event
+    ) -> None:
         self.state = "starting"
         """Or ``running``, or ``rebuilding``."""
         self._source = source
+        self._engine = engine
         self._stopping = stopping
         self._rebuilds = Rebuilds(watchdog.rebuilds, watchdog.window_seconds)
         self._lost: ClientLostError | None = None
@@ -45,26 +48,30 @@ class Reconnect:
         silent = time.monotonic() - self._source.heard_at > HEARD_SECONDS
         return f"no broker heard for {HEARD_SECONDS:g} s" if silent else None
 
-    async def poll_forever(self, engine: Engine) -> None:
+    async def poll_forever(self) -> None:
         """Join, and consume until the engine stops; raises StalledError when a client was one too many."""
         try:
-            await self._source.start(engine)
+            await self._source.start(self._engine)
         except ClientLostError as lost:
             await self._replace(lost)
         while not self._stopping.is_set():
             self.state = "running"
-            found = await self._poll_until_lost(engine)
+            found = await self._poll_until_lost()
             if found is None:
                 return
             self.state = "rebuilding"
             await self._replace(found)
 
-    async def listen_forever(self, engine: Engine) -> None:
+    async def listen_forever(self) -> None:
         """Find out when brokers answer others and not this client: they may all have moved."""
         while True:
             await asyncio.sleep(LISTEN_SECONDS)
             silent = time.monotonic() - self._source.heard_at
-            if self.state == "running" and silent > HEARD_SECONDS and await self._source.deaf(list(engine.partitions)):
+            if (
+                self.state == "running"
+                and silent > HEARD_SECONDS
+                and await self._source.deaf(list(self._engine.partitions))
+            ):
                 self.lose("deaf", f"for {silent:.0f} s brokers answer a new client and not this one")
 
     async def _replace(self, lost: ClientLostError) -> None:
@@ -88,9 +95,9 @@ class Reconnect:
             return LONGEST_BACKOFF_SECONDS
         return self._rebuilds.begin(time.monotonic(), lost)
 
-    async def _poll_until_lost(self, engine: Engine) -> ClientLostError | None:
+    async def _poll_until_lost(self) -> ClientLostError | None:
         """Poll until the client is lost, or found to be; None at the daemon's end."""
-        polling = asyncio.ensure_future(engine.poll_forever())
+        polling = asyncio.ensure_future(self._engine.poll_forever())
         told = asyncio.ensure_future(self._lost_now.wait())
         try:
             await asyncio.wait([polling, told], return_when=asyncio.FIRST_COMPLETED)

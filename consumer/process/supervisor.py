@@ -17,9 +17,12 @@ from typing import Any, Self
 import structlog
 
 from consumer.errors import StalledError, place_of
+from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
-from consumer.observe.watchdog import CURABLE, Stall, Watchdog
+from consumer.observe.watchdog import CURABLE, Watchdog
 from consumer.process.memory import give_back_memory
+from consumer.process.reconnect import Reconnect
+from consumer.process.vitals import DaemonVitals
 
 log = structlog.get_logger("consumer.observe.watchdog")
 
@@ -40,34 +43,27 @@ class Supervisor:
         self,
         http: HttpServer,
         watchdog: Watchdog,
-        cure: Callable[[Stall], object],
+        vitals: DaemonVitals,
+        reconnect: Reconnect,
+        status: StatusReader,
         give_up_seconds: float,
-        sample: Callable[[], object] = lambda: None,
         leave: Callable[[int], Any] = os._exit,
     ) -> None:
-        """``cure`` is called in the event loop that enters this; ``sample`` in the thread, after each look."""
-        self.stall: Stall | None = None
         self._http = http
         self._watchdog = watchdog
-        self._cure = cure
+        self._vitals = vitals
+        self._reconnect = reconnect
+        self._status = status
         self._give_up_seconds = give_up_seconds
-        self._sample = sample
         self._leave = leave
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._own_loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
 
-    @property
-    def unhealthy(self) -> str | None:
-        """Why the process should not be called healthy."""
-        stall = self.stall
-        return f"stalled: {stall}" if stall is not None else None
-
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
         begun: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(begun,), name="session-consumer-watchdog", daemon=True)
+        arguments = (begun, asyncio.get_running_loop())
+        self._thread = threading.Thread(target=self._run, args=arguments, name="session-consumer-watchdog", daemon=True)
         self._thread.start()
         await asyncio.wrap_future(begun)
         return self
@@ -79,26 +75,24 @@ class Supervisor:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
 
-    # -- in the thread -------------------------------------------------------------------------------------------
-
-    def _run(self, begun: Future[None]) -> None:
+    def _run(self, begun: Future[None], watched: asyncio.AbstractEventLoop) -> None:
         try:
             with asyncio.Runner() as runner:
-                runner.run(self._serve(begun))
+                runner.run(self._serve(begun, watched))
         except BaseException as error:  # not even a loop could be made
             if begun.done():
                 raise
             begun.set_exception(error)
 
-    async def _serve(self, begun: Future[None]) -> None:
+    async def _serve(self, begun: Future[None], watched: asyncio.AbstractEventLoop) -> None:
         self._own_loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         async with self._http:
             begun.set_result(None)
             trim_at = time.monotonic() + TRIM_SECONDS
             while not self._stop.is_set():
                 try:
-                    self._look()
-                    self._sample()
+                    self._look(watched)
+                    self._status.sample()
                 except Exception as error:  # whoever watches must not be the one that ends
                     log.error("watchdog_failed", error=place_of(error))  # noqa: TRY400
                 if time.monotonic() >= trim_at:
@@ -108,45 +102,45 @@ class Supervisor:
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._stop.wait()
 
-    def _look(self) -> None:
-        assert self._loop is not None
-        stall = self._watchdog.look()
-        if stall is not None and (self.stall is None or stall.kind != self.stall.kind):
+    def _look(self, watched: asyncio.AbstractEventLoop) -> None:
+        before = self._watchdog.stall
+        stall = self._watchdog.look(time.monotonic(), self._vitals.read())
+        if stall is not None and (before is None or stall.kind != before.kind):
             log.error(
                 "daemon_stalled",
                 why=str(stall),
                 seconds=round(time.monotonic() - stall.since, 1),
-                stacks=self._stacks(),
+                stacks=_stacks(watched),
             )
             if stall.kind in CURABLE:
                 with contextlib.suppress(RuntimeError):  # the loop is closed
-                    self._loop.call_soon_threadsafe(self._cure, stall)
-        elif stall is None and self.stall is not None:
+                    watched.call_soon_threadsafe(self._reconnect.lose, stall.kind, str(stall))
+        elif stall is None and before is not None:
             log.info("stall_ended")
-        self.stall = stall
         if stall is not None and time.monotonic() - stall.since > self._give_up_seconds:
             log.error("stall_given_up", why=str(stall), exit_code=StalledError.exit_code)
             sys.stderr.flush()
             self._leave(StalledError.exit_code)
 
-    def _stacks(self) -> list[str]:
-        """Say where every thread and every task of the event loop is: places in code, no values."""
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
-        found = [
-            f"thread {names.get(ident, ident)}: {_places(frame)}"
-            for ident, frame in sys._current_frames().items()  # noqa: SLF001
-        ]
-        for _ in range(3):
-            try:
-                tasks = asyncio.all_tasks(self._loop)
-            except RuntimeError:  # the set changed while it was read: the loop goes on beside us
-                continue
-            for task in tasks:
-                frames = task.get_stack(limit=FRAMES)
-                places = " < ".join(f"{f.f_code.co_qualname}:{f.f_lineno}" for f in reversed(frames))
-                found.append(f"task {task.get_name()}: {places}")
-            break
-        return found
+
+def _stacks(watched: asyncio.AbstractEventLoop) -> list[str]:
+    """Say where every thread and every task of the event loop is: places in code, no values."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    found = [
+        f"thread {names.get(ident, ident)}: {_places(frame)}"
+        for ident, frame in sys._current_frames().items()  # noqa: SLF001
+    ]
+    for _ in range(3):
+        try:
+            tasks = asyncio.all_tasks(watched)
+        except RuntimeError:  # the set changed while it was read: the loop goes on beside us
+            continue
+        for task in tasks:
+            frames = task.get_stack(limit=FRAMES)
+            places = " < ".join(f"{f.f_code.co_qualname}:{f.f_lineno}" for f in reversed(frames))
+            found.append(f"task {task.get_name()}: {places}")
+        break
+    return found
 
 
 def _places(frame: FrameType) -> str:

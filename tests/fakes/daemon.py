@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from consumer.delivery.engine import Engine
 from consumer.kafka.source import KafkaSource
 from consumer.outcome import HaltReason
-from consumer.process.daemon import Daemon
+from consumer.process.parts import make_daemon
 from consumer.record import Record
 from consumer.settings.sections import DeadLetterSettings, Delivery, Http, Kafka, Settings, WatchdogSettings
 from schemas.session import Session
@@ -64,12 +65,16 @@ class Run:
             if handler is not None:
                 handler()
 
-        self.daemon = Daemon(self.settings, [a_route(handle)])
+        self.daemon = make_daemon(self.settings, [a_route(handle)])
         self.task: asyncio.Task[None] | None = None
 
     @property
     def source(self) -> KafkaSource:
-        return self.daemon._source
+        return self.daemon._parts.source
+
+    @property
+    def engine(self) -> Engine:
+        return self.daemon._parts.engine
 
     @property
     def client(self) -> Any:
@@ -82,7 +87,7 @@ class Run:
 
     @property
     def halted(self) -> dict[int, HaltReason]:
-        partitions = self.daemon.engine.partitions if self.daemon.engine is not None else {}
+        partitions = self.engine.partitions
         return {key.partition: each.halt.reason for key, each in partitions.items() if each.halt is not None}
 
     async def get(self, path: str) -> tuple[int, str]:

@@ -14,15 +14,18 @@ import pytest
 from consumer import Record
 from consumer.delivery.decoding import Decoder
 from consumer.delivery.engine import Engine
+from consumer.delivery.pipeline import Pipeline
 from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
+from consumer.process.parts import make_engine
 from consumer.record import TopicPartition
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
-from consumer.settings.sections import Delivery
+from consumer.settings.sections import Delivery, Settings
 from tests.cluster import Cluster, eventually
 from tests.kafka.reader import flip, produce_batch, produce_batches, produce_with_a_bad_key, some
+from tests.unit.delivery.engines import FakeLifecycle
 
 
 class Handled:
@@ -47,19 +50,14 @@ class Handled:
 
 @asynccontextmanager
 async def an_engine(cluster: Cluster, path: str, handler: Any, **delivery: Any) -> AsyncIterator[Engine]:
-    counters, failures = Counters([cluster.topic], ["r"]), list[Exception]()
+    counters, lifecycle = Counters([cluster.topic], ["r"]), FakeLifecycle()
     kafka = msgspec.structs.replace(cluster.kafka, fetch_path=path)
-    source = KafkaSource(kafka, counters, failures.append)
-    async with asyncio.TaskGroup() as tasks:
-        engine = Engine(
-            source=source,
-            decoder=Decoder(lambda value: value, lambda value: value, 1 << 20),
-            routes=[Route("r", None, bind_handler(handler, "test"), tombstones=True)],
-            delivery=Delivery(**{"commit_interval_seconds": 0.05} | delivery),
-            counters=counters,
-            tasks=tasks,
-            fail=failures.append,
-        )
+    source = KafkaSource(kafka, counters, lifecycle.fail)
+    async with lifecycle.tasks as tasks:
+        routes = [Route("r", None, bind_handler(handler, "test"), tombstones=True)]
+        pipeline = Pipeline(Decoder(lambda value: value, lambda value: value, 1 << 20), routes)
+        settings = Settings(delivery=Delivery(**{"commit_interval_seconds": 0.05} | delivery))
+        engine = make_engine(settings, source, pipeline, counters, lifecycle, None, lambda *_: "")
         await source.start(engine)
         loops = [tasks.create_task(engine.poll_forever()), tasks.create_task(engine.commit_forever())]
         try:
@@ -69,7 +67,7 @@ async def an_engine(cluster: Cluster, path: str, handler: Any, **delivery: Any) 
             for loop in loops:
                 loop.cancel()
             await source.stop()
-    assert failures == []
+    assert lifecycle.failures == []
 
 
 @pytest.mark.parametrize("codec", [None, "lz4"])

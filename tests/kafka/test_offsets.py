@@ -14,7 +14,7 @@ from aiokafka.admin import NewPartitions, RecordsToDelete
 
 import consumer.kafka.source
 from consumer.kafka.client import make_consumer
-from consumer.process.daemon import Daemon
+from consumer.process.parts import make_daemon
 from consumer.record import Record
 from consumer.settings.sections import Delivery, Http, Settings
 from schemas.session import Session
@@ -128,7 +128,7 @@ async def test_an_added_partition(cluster: Cluster, monkeypatch: pytest.MonkeyPa
         got.append((record.partition, record.offset))
 
     settings = Settings(kafka=cluster.kafka, delivery=Delivery(commit_interval_seconds=0.1), http=Http(port=0))
-    daemon = Daemon(settings, [a_route_of(handle)])
+    daemon = make_daemon(settings, [a_route_of(handle)])
     running = asyncio.create_task(daemon.run())
     try:
         await eventually(lambda: daemon.state == "running")

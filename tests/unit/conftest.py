@@ -8,8 +8,8 @@ import pytest
 
 import consumer.kafka.source
 from consumer.delivery import engine as engine_module
-from consumer.process import daemon as daemon_module
-from consumer.process import reconnect as clients_module
+from consumer.process import parts as parts_module
+from consumer.process import reconnect as reconnect_module
 from consumer.process import supervisor as supervisor_module
 
 
@@ -19,9 +19,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor_module, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(engine_module, "MEASURE_SECONDS", 0.2)
     monkeypatch.setattr(engine_module, "COMMIT_BUDGET_SECONDS", 0.3)
-    monkeypatch.setattr(daemon_module, "MEASURE_SECONDS", -0.5)
-    monkeypatch.setattr(daemon_module, "REQUEST_MARGIN_SECONDS", -8.0)
-    monkeypatch.setattr(clients_module, "LONGEST_BACKOFF_SECONDS", 0.1)
+    monkeypatch.setattr(parts_module, "MEASURE_SECONDS", -0.5)
+    monkeypatch.setattr(parts_module, "REQUEST_MARGIN_SECONDS", -8.0)
+    monkeypatch.setattr(reconnect_module, "LONGEST_BACKOFF_SECONDS", 0.1)
     monkeypatch.setattr(consumer.kafka.client_internals, "STOP_SECONDS", 0.5)
     monkeypatch.setattr(consumer.kafka.client_internals, "CLOSE_SECONDS", 0.5)
 
@@ -30,17 +30,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def uncured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing looked for and nothing replaced: what is left is aiokafka alone."""
 
-    async def go_on(_clients: clients_module.Reconnect, _lost: Exception) -> None:
+    async def go_on(_clients: reconnect_module.Reconnect, _lost: Exception) -> None:
         await asyncio.sleep(0.05)
 
     monkeypatch.setattr(consumer.kafka.source, "ended_task", lambda _consumer: None)
-    monkeypatch.setattr(clients_module.Reconnect, "_replace", go_on)
-    monkeypatch.setattr(clients_module.Reconnect, "lose", lambda _clients, _reason, _why: None)
+    monkeypatch.setattr(reconnect_module.Reconnect, "_replace", go_on)
+    monkeypatch.setattr(reconnect_module.Reconnect, "lose", lambda _clients, _reason, _why: None)
 
 
 @pytest.fixture
 def deaf_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have it found out early that brokers answer others."""
-    monkeypatch.setattr(clients_module, "HEARD_SECONDS", 0.5)
-    monkeypatch.setattr(clients_module, "LISTEN_SECONDS", 0.2)
+    monkeypatch.setattr(reconnect_module, "HEARD_SECONDS", 0.5)
+    monkeypatch.setattr(reconnect_module, "LISTEN_SECONDS", 0.2)
     monkeypatch.setattr(consumer.kafka.source, "ANSWER_SECONDS", 0.5)

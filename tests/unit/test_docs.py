@@ -109,5 +109,5 @@ def test_tree_has_no_index_address() -> None:
 
 def test_modules_import_alone() -> None:
     """Importing the package's modules starts nothing and needs no settings."""
-    for name in ("consumer", "consumer.process.daemon", "consumer.cli", "schemas.session"):
+    for name in ("consumer", "consumer.process.parts", "consumer.cli", "schemas.session"):
         importlib.import_module(name)

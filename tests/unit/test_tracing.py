@@ -173,7 +173,7 @@ def test_a_context_that_cannot_be_read_is_no_link(spans: Spans, header: bytes) -
 def test_without_it_nothing_is_imported() -> None:
     """The daemon and the command line know nothing of OpenTelemetry until it is asked for."""
     program = (
-        "import sys, consumer.cli.main, consumer.cli.run, consumer.process.daemon;"
+        "import sys, consumer.cli.main, consumer.cli.run, consumer.process.parts;"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout

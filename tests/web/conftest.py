@@ -13,6 +13,7 @@ from playwright.async_api import Browser, async_playwright, expect
 from consumer.http.server import HttpServer
 from consumer.http.status import Status
 from consumer.settings.sections import Http
+from tests.fakes.observed import FakeMetrics, FakeObserved, FakeStatus
 from tests.statuses import a_status
 
 
@@ -35,9 +36,10 @@ class Served:
 
     def __init__(self) -> None:
         self.status: Status = a_status()
-        self.server = HttpServer(
-            Http(port=0), lambda _accept: (b"", "text/plain"), lambda: None, lambda: None, lambda: self.status
-        )
+        self.server = self._on(0)
+
+    def _on(self, port: int) -> HttpServer:
+        return HttpServer(Http(port=port), FakeObserved(), FakeMetrics(), FakeStatus(lambda: self.status))
 
     @property
     def url(self) -> str:
@@ -45,13 +47,7 @@ class Served:
 
     async def come_back(self) -> None:
         """Serve again on the same port, as a daemon that was started anew."""
-        self.server = HttpServer(
-            Http(port=self.server.port),
-            lambda _accept: (b"", "text/plain"),
-            lambda: None,
-            lambda: None,
-            lambda: self.status,
-        )
+        self.server = self._on(self.server.port)
         await self.server.__aenter__()
 
 

@@ -10,13 +10,15 @@ from typing import Any
 import msgspec
 
 from consumer.delivery.decoding import Decoder
-from consumer.delivery.dispatch import Choose
 from consumer.delivery.engine import Engine
 from consumer.delivery.failure import Letters
+from consumer.delivery.pipeline import Choose, Pipeline
 from consumer.observe.counters import Counters
+from consumer.process.lifecycle import Lifecycle
+from consumer.process.parts import make_engine
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
-from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings
+from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings, Settings
 from tests.unit.delivery.source import MemorySource
 
 ONE_CALL = RetrySettings(attempts=1)
@@ -45,6 +47,17 @@ def a_route(handler: Callable[..., Any], name: str = "r0") -> Route:
     return Route(name, None, bind_handler(handler, "test"))
 
 
+class FakeLifecycle(Lifecycle):
+    """Notes every failure, and goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[Exception] = []
+
+    def fail(self, error: Exception) -> None:
+        self.failures.append(error)
+
+
 @asynccontextmanager
 async def an_engine_on(
     source: MemorySource,
@@ -57,25 +70,19 @@ async def an_engine_on(
     **delivery: Any,
 ) -> AsyncIterator[Bench]:
     """Run an engine on a source, whose events are the values as they are; it is stopped at the end of the block."""
-    failures: list[Exception] = []
+    lifecycle = FakeLifecycle()
     counters = Counters(["t"], [route.name for route in routes])
-    async with asyncio.TaskGroup() as tasks:
-        engine = Engine(
-            source=source,
-            decoder=decoder or Decoder(lambda value: value, lambda value: value, 1_000_000),
-            routes=routes,
-            delivery=Delivery(**{"drain_seconds": 5.0, "commit_interval_seconds": 0.001} | delivery),
-            counters=counters,
-            tasks=tasks,
-            fail=failures.append,
-            retry=retry,
-            dead_letter=dead_letter or DeadLetterSettings(),
-            letters=letters,
-            choose=choose,
-        )
+    pipeline = Pipeline(decoder or Decoder(lambda value: value, lambda value: value, 1_000_000), routes, choose)
+    settings = Settings(
+        delivery=Delivery(**{"drain_seconds": 5.0, "commit_interval_seconds": 0.001} | delivery),
+        retry=retry,
+        dead_letter=dead_letter or DeadLetterSettings(),
+    )
+    async with lifecycle.tasks as tasks:
+        engine = make_engine(settings, source, pipeline, counters, lifecycle, letters, lambda *_: "")
         loops = [tasks.create_task(engine.poll_forever()), tasks.create_task(engine.commit_forever())]
         try:
-            yield Bench(engine, source, counters, failures)
+            yield Bench(engine, source, counters, lifecycle.failures)
             await engine.stop()
         finally:
             for loop in loops:

@@ -12,6 +12,7 @@ import pytest_asyncio
 from consumer.errors import ConsumerError
 from consumer.http.server import HttpServer
 from consumer.settings.sections import Http
+from tests.fakes.observed import FakeMetrics, FakeObserved, FakeStatus
 from tests.statuses import a_troubled_status
 
 
@@ -28,9 +29,7 @@ class Client:
 
 
 def a_server(port: int = 0) -> HttpServer:
-    return HttpServer(
-        Http(port=port), lambda _accept: (b"a 1\n", "text/plain"), lambda: None, lambda: "stopping", a_troubled_status
-    )
+    return HttpServer(Http(port=port), FakeObserved(unready="stopping"), FakeMetrics(), FakeStatus(a_troubled_status))
 
 
 @pytest_asyncio.fixture

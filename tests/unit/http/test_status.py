@@ -22,6 +22,7 @@ from consumer.partition.remedy import HOLD_ENDS, remedy
 from consumer.partition.state import Partition
 from consumer.record import Position, TopicPartition
 from consumer.settings.sections import Kafka, RouteSettings, Security, Settings
+from tests.fakes.observed import FakeObserved
 from tests.unit.delivery.engines import QUICK, a_route, an_engine_on
 from tests.unit.delivery.handlers import Letters
 from tests.unit.delivery.log_source import LogSource, keyed
@@ -38,18 +39,12 @@ class Scene:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings(routes=[RouteSettings("voice", "calls:talk")])
         self.counters = Counters(self.settings.kafka.topics, [route.name for route in self.settings.routes])
-        self.partitions: list[Partition] = []
-        self.state = "running"
-        self.stall: Stall | None = None
-        self.unready: str | None = None
+        self.observed = FakeObserved()
         self.now = 1000.0
         self.reader = StatusReader(
             self.settings,
             self.counters,
-            lambda: self.partitions,
-            lambda: self.state,
-            lambda: self.stall,
-            lambda: self.unready,
+            self.observed,
             lambda: (WALL + self.now - 1000.0, self.now),
         )
 
@@ -59,7 +54,7 @@ class Scene:
         partition.start(start)
         if end is not None:
             partition.lag.ends_at(end, partition.known_committed, self.now, WALL)
-        self.partitions.append(partition)
+        self.observed.partitions.append(partition)
         return partition
 
     def read(self) -> Status:
@@ -84,7 +79,7 @@ def test_a_partition() -> None:
 def test_an_unknown_start() -> None:
     """What is not known yet is null: a partition that has just been assigned has no lag."""
     scene = Scene()
-    scene.partitions.append(Partition(TopicPartition("session-events", 0), 1))
+    scene.observed.partitions.append(Partition(TopicPartition("session-events", 0), 1))
     (found,) = scene.read().partitions
     assert found.state == "starting"
     assert (found.lag_records, found.lag_seconds, found.committed_offset, found.end_offset) == (None, None, None, None)
@@ -211,11 +206,11 @@ def test_every_setting_is_there() -> None:
 def test_state_and_since() -> None:
     """It says what the daemon does, and since when, as it was first seen."""
     scene = Scene()
-    scene.state = "starting"
+    scene.observed.state = "starting"
     scene.now += 5
     scene.reader.sample()
     assert (scene.read().state, scene.read().since) == ("starting", WALL)
-    scene.state = "running"
+    scene.observed.state = "running"
     scene.now += 5
     scene.reader.sample()
     scene.now += 100
@@ -227,13 +222,13 @@ def test_a_stall() -> None:
     """A stall comes before any other state, with its reason, and since the time at which things stopped moving."""
     scene = Scene()
     scene.now += 100
-    scene.stall = Stall("loop", "", scene.now - 60)
-    scene.unready = "stalled: too"
+    scene.observed.stall = Stall("loop", "", scene.now - 60)
+    scene.observed.unready = "stalled: too"
     status = scene.read()
     assert (status.state, status.since) == ("stalled", WALL + 40)
     assert status.stalled == "the event loop is blocked, most likely by a handler that waits without await"
     assert status.unready == "stalled: too"
-    scene.stall = None
+    scene.observed.stall = None
     assert (scene.read().state, scene.read().since) == ("running", WALL + 100)
 
 

@@ -9,7 +9,7 @@ import asyncio
 
 import pytest
 
-from consumer.process import daemon as daemon_module
+from consumer.process import parts as parts_module
 from tests.fakes.broker import HEARTBEAT, OFFSET_COMMIT, FakeBroker
 from tests.fakes.daemon import a_run_on
 
@@ -77,7 +77,7 @@ async def test_a_member_that_is_cut_off_from_its_group_starts_nothing() -> None:
 
 async def test_a_member_that_stays_cut_off_from_its_group_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """F4: brokers answer and the group does not, for longer than a rebalance may take: replaced."""
-    monkeypatch.setattr(daemon_module, "REQUEST_MARGIN_SECONDS", 60.0)  # or the commits are found first
+    monkeypatch.setattr(parts_module, "REQUEST_MARGIN_SECONDS", 60.0)  # or the commits are found first
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.errors |= {HEARTBEAT: 15, OFFSET_COMMIT: 15}
         await run.rebuilt()

@@ -70,7 +70,7 @@ async def test_a_topic_missing_in_one_answer_comes_back() -> None:
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.topic_error = 5
         await run.client._client.force_metadata_update()
-        await run.until(lambda: run.daemon.engine is not None and not run.daemon.engine.partitions)
+        await run.until(lambda: not run.engine.partitions)
         broker.topic_error = 0
         await run.consumes()
         assert run.rebuilds == {}

@@ -45,7 +45,7 @@ class Watched:
         self.rebalancing = self.flushing = False
         self.broker_away = False
         self.beat = self.now
-        self.dog = Watchdog(LIMITS, self.vitals, lambda: self.now)
+        self.dog = Watchdog(LIMITS)
 
     def vitals(self) -> Vitals:
         if not self.loop_blocked:
@@ -58,7 +58,7 @@ class Watched:
         found = None
         for _ in range(math.ceil(seconds)):
             self.now += 1
-            stall = self.dog.look()
+            stall = self.dog.look(self.now, self.vitals())
             found = stall.kind if stall is not None else None
         return found
 
@@ -70,7 +70,7 @@ def test_each_kind_is_found_at_its_time(kind: Any) -> None:
     limit = LIMITS.of(kind)
     assert watched.after(limit) is None
     assert watched.after(2) == kind
-    stall = watched.dog.look()
+    stall = watched.dog.look(watched.now, watched.vitals())
     assert stall is not None
     assert (stall.where, str(stall)) == ("t-3", f"{SAID[stall.kind]} (t-3)")
     moved: dict[str, dict[str, Any]] = {
@@ -169,11 +169,11 @@ def test_a_stall_that_outlives_its_client_is_found_again() -> None:
         excused=False,
     )
     limits = Limits(stalled=1.0, commit=1.0, rebalance=1.0)
-    dog = Watchdog(limits, lambda: Vitals(now, now, False, False, [still], client), lambda: now)
+    dog = Watchdog(limits)
     found = []
     for _ in range(12):
         now += 0.25
-        stall = dog.look()
+        stall = dog.look(now, Vitals(now, now, False, False, [still], client))
         found.append(stall is not None)
         client += stall is not None  # replaced at once
     assert found == [*[False] * 5, True] * 2

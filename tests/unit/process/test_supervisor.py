@@ -54,7 +54,7 @@ async def test_fetches_that_bring_nothing_are_found(path: str) -> None:
         broker.answers.clear()
         await run.consumes()
         assert run.rebuilds == {"fetch": 1}
-        await run.until(lambda: run.daemon._supervisor.unhealthy is None)
+        await run.until(lambda: run.daemon._parts.vitals.unhealthy is None)
         assert [(await run.get(path))[0] for path in ("/healthz", "/readyz")] == [200, 200]
 
 
@@ -213,7 +213,7 @@ async def test_a_blocked_loop_is_said_while_it_lasts() -> None:
 
     async with FakeBroker() as broker, a_run_on(broker, handler=block) as run:
         left: list[int] = []
-        run.daemon._supervisor._leave = left.append
+        run.daemon._parts.supervisor._leave = left.append
         port = run.daemon.http.port
         assert get(port, "/healthz") == (200, "ok\n")
 
@@ -234,7 +234,7 @@ async def test_a_blocked_loop_is_said_while_it_lasts() -> None:
         assert seen
         assert seen[0][1].startswith("stalled: the event loop is blocked")
         assert set(metrics) == {200}
-        await run.until(lambda: run.daemon._supervisor.unhealthy is None)
+        await run.until(lambda: run.daemon._parts.vitals.unhealthy is None)
         assert [(await run.get(path))[0] for path in ("/healthz", "/readyz")] == [200, 200]
         await run.consumes()
         assert set(run.rebuilds) == set()
@@ -251,7 +251,7 @@ async def test_a_stall_that_lasts_ends_the_process() -> None:
         release.set()
 
     async with FakeBroker() as broker, running(Run(broker, watchdog={"window_seconds": 1.5})) as run:
-        run.daemon._supervisor._leave = leave
+        run.daemon._parts.supervisor._leave = leave
         await run.consumes()
         begun = time.monotonic()
         release.wait(10)  # in the event loop

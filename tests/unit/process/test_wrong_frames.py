@@ -47,7 +47,7 @@ async def meet(run: Run, api: int, frame: bytes) -> None:
     await run.consumes()
     heartbeats = broker.requests[HEARTBEAT]
     await run.until(lambda: broker.requests[HEARTBEAT] > heartbeats)
-    await run.until(lambda: run.daemon._supervisor.unhealthy is None)
+    await run.until(lambda: run.daemon._parts.vitals.unhealthy is None)
     broker.answers.clear()
 
 

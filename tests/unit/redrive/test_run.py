@@ -20,8 +20,9 @@ from consumer.instructions import Pause
 from consumer.partition.chunk import Chunk
 from consumer.record import Position, Record, TopicPartition
 from consumer.redrive.bounded_source import BoundedSource, ends_of
+from consumer.redrive.handlers import as_consumed, republishing
 from consumer.redrive.rate import RateLimit
-from consumer.redrive.run import as_consumed, republishing, require_routes
+from consumer.redrive.selection import require_routes
 from consumer.settings.sections import DeadLetterSettings
 from tests.unit.delivery.source import KEY, MemorySource, a_chunk, a_record
 

@@ -1,0 +1,107 @@
+"""The vital signs of a running daemon: what the watchdog, metrics, probes and the status page may read of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+
+from consumer.delivery.engine import Engine
+from consumer.kafka.source import KafkaSource
+from consumer.observe.loop_time import EveryRound, LoopTime
+from consumer.observe.watchdog import Stall, Vitals, Watchdog
+from consumer.partition.state import Partition
+from consumer.process.lifecycle import Lifecycle
+from consumer.process.reconnect import Reconnect
+
+BEAT_SECONDS = 0.25
+
+
+class DaemonVitals:
+    """Reads the daemon's parts from any thread; implements ``Observed``, lives as long as the daemon."""
+
+    def __init__(
+        self,
+        source: KafkaSource,
+        engine: Engine,
+        reconnect: Reconnect,
+        lifecycle: Lifecycle,
+        watchdog: Watchdog,
+        loop_time: LoopTime | EveryRound,
+        rebalance_timeout_seconds: float,
+    ) -> None:
+        self._source = source
+        self._engine = engine
+        self._reconnect = reconnect
+        self._lifecycle = lifecycle
+        self._watchdog = watchdog
+        self._loop_time = loop_time
+        self._rebalance_timeout_seconds = rebalance_timeout_seconds
+        self._beat = time.monotonic()
+
+    def beat(self) -> None:
+        """Note that the event loop goes round."""
+        self._beat = time.monotonic()
+
+    async def beat_forever(self) -> None:
+        """Show that the event loop goes round, and pause the engine while the group may not count this member in."""
+        while True:
+            self.beat()
+            self._engine.doubt(doubtful=self._source.doubtful(self._beat))
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def read(self) -> Vitals:
+        """Return what the watchdog compares with its look before."""
+        joined = self._source.joined and self.state != "rebuilding"
+        return Vitals(
+            beat=self._beat,
+            heard_at=self._source.heard_at if joined else -math.inf,
+            rebalancing=self._source.rebalancing or self._source.doubtful(self._beat),
+            flushing=self._engine.flushing,
+            partitions=self._engine.vitals() if joined else (),
+            client=self._source.rebuilds,
+        )
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``running``, ``rebuilding`` or ``draining``."""
+        return "draining" if self._lifecycle.draining else self._reconnect.state
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partitions that are owned now."""
+        return list(self._engine.partitions.values())
+
+    def loop_seconds(self) -> Mapping[str, float]:
+        """Return the seconds of the event loop by state."""
+        return self._loop_time.seconds()
+
+    @property
+    def stall(self) -> Stall | None:
+        """What the watchdog found at its last look."""
+        return self._watchdog.stall
+
+    @property
+    def unhealthy(self) -> str | None:
+        """Why ``/healthz`` fails: the daemon is stalled."""
+        stall = self._watchdog.stall
+        return f"stalled: {stall}" if stall is not None else None
+
+    @property
+    def unready(self) -> str | None:
+        """Why ``/readyz`` fails; the first reason counts."""
+        if self._lifecycle.stopping.is_set():
+            return "stopping"
+        if not self._source.joined:
+            return "not joined yet"
+        rebalancing = self._source.rebalancing_for(time.monotonic())
+        if rebalancing <= self._rebalance_timeout_seconds:
+            rebalancing = 0.0
+        halted = ", ".join(str(each.key) for each in self.partitions if each.halt is not None)
+        return (
+            self._reconnect.silence
+            or self.unhealthy
+            or (f"rebalancing for {rebalancing:.0f} s" if rebalancing else None)
+            or (f"halted: {halted}" if halted else None)
+        )

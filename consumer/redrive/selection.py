@@ -1,0 +1,52 @@
+"""Which letters a redrive runs, and through which routes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
+
+from consumer.dead_letters.cause import NO_ROUTE
+from consumer.delivery.pipeline import Choice
+from consumer.errors import SettingsError
+from consumer.record import Position, RawRecord, TopicPartition
+from consumer.redrive.bounded_source import ends_of
+from consumer.routes.route import Route, matching
+
+
+class Selection:
+    """The letters of one redrive, by their place, with the route that each failed on; lives as long as the redrive."""
+
+    def __init__(self, to_run: Mapping[Position, str], routes: Mapping[str, Route]) -> None:
+        self.to_run = to_run
+        self.ends = ends_of(to_run)
+        """For each partition the offset behind its last letter to run."""
+        self.unwanted: set[Position] = set()
+        """Letters that no route wants, though they can be read."""
+        self._routes = routes
+
+    def choose(self, key: TopicPartition, raw: RawRecord) -> Choice | None:
+        """Choose the route of one letter: the one that failed, or all that match when it came to none."""
+        place = Position(*key, raw.offset)
+        name = self.to_run.get(place)
+        return None if name is None else partial(self._wanted, place, name)
+
+    def _wanted(self, place: Position, name: str, event: Any) -> list[Route]:
+        if name == NO_ROUTE:
+            found = matching(list(self._routes.values()), event)
+        else:  # a tombstone goes to no route that does not take tombstones
+            route = self._routes[name]
+            found = [route] if event is not None or route.tombstones else []
+        if not found:
+            self.unwanted.add(place)
+        return found
+
+
+def require_routes(to_run: Mapping[Position, str], names: Collection[str]) -> None:
+    """Raise SettingsError when there are letters of routes that are none of ``names``."""
+    unknown = sorted(set(to_run.values()) - {*names, NO_ROUTE})
+    if unknown:
+        raise SettingsError(
+            f"routes: there are dead letters of {', '.join(map(repr, unknown))}, and the settings have no such route;"
+            " add it, or choose others with --route"
+        )

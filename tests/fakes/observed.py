@@ -1,0 +1,42 @@
+"""A daemon as metrics, probes and the status page see it, with what a test sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from consumer.http.status import Status
+from consumer.observe.watchdog import Stall
+from consumer.partition.state import Partition
+
+
+@dataclass
+class FakeObserved:
+    """Implements ``Observed``."""
+
+    state: str = "running"
+    stall: Stall | None = None
+    unhealthy: str | None = None
+    unready: str | None = None
+    partitions: list[Partition] = field(default_factory=list)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def loop_seconds(self) -> Mapping[str, float]:
+        return self.seconds
+
+
+class FakeMetrics:
+    """Answers a scrape with one sample."""
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        return b"a 1\n", "text/plain"
+
+
+@dataclass
+class FakeStatus:
+    """Reads a status as the test makes it."""
+
+    make: Callable[[], Status]
+
+    def read(self) -> Status:
+        return self.make()
