@@ -1,4 +1,4 @@
-"""The daemon's HTTP port: metrics for Prometheus, health for whoever runs it, a page for people."""
+"""The daemon's HTTP server: metrics, health probes, the status page and its data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from consumer.http.status import Status
 from consumer.settings.sections import Http
 
 Health = Callable[[], str | None]
-"""None when all is well, else the reason why not."""
+"""Returns None when all is well, else the reason."""
 
 UNCACHED = {
     "Cache-Control": "no-store",
@@ -25,7 +25,7 @@ UNCACHED = {
 
 
 class HttpServer:
-    """Serves GET requests from the time it is entered until it is left; owned by the daemon."""
+    """Serves GET requests while it is entered; owned by the daemon."""
 
     def __init__(
         self,
