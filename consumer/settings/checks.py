@@ -21,7 +21,7 @@ def check_relations(settings: Settings) -> None:
     kafka, delivery = settings.kafka, settings.delivery
     for name, number in _numbers(settings):
         if not (0 < number < math.inf) and name not in MAY_BE_ZERO:
-            raise SettingsError(f"{name} = {number} must be finite and above 0")
+            raise SettingsError(f"{name} = {number} must be above 0 and finite")
         limit = MAX_SECONDS if name.endswith("_seconds") else MAX_INT32
         _require(number <= limit, f"{name} = {number} is over {limit:_}, the largest number of Kafka's protocol")
     _require(0 <= settings.http.port < 65536, f"http.port = {settings.http.port} must be from 0 to 65535")
