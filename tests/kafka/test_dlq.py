@@ -152,8 +152,8 @@ async def test_list_counts_each_letter_once(cluster: Cluster) -> None:
         [cluster.topic, "none", "undecodable", "1", "0"],
         [cluster.topic, "other", "exhausted", "1", "0"],
     ]
-    assert "1 more records there do not say which record they were" in err
-    assert "1 more letters there are of topics outside kafka.topics" in err
+    assert "1 more records do not name their original record" in err
+    assert "1 more letters are of topics outside kafka.topics" in err
     code, out, err = await dlq(cluster, "list", "--json", "--route", "all")
     row = {"topic": cluster.topic, "route": "all", "reason": "exhausted", "left": 2, "home": 0}
     assert json.loads(out) == {"letters": [row], "foreign": 1, "elsewhere": 1}
@@ -187,7 +187,7 @@ async def test_no_topic_for_dead_letters(cluster: Cluster) -> None:
     for words in (["list"], ["redrive"]):
         code, _, err = await dlq(cluster, *words)
         assert code == 0, err
-        assert f"there is no topic {cluster.topic}.dlq: nothing was ever dead-lettered there" in err
+        assert f"there is no topic {cluster.topic}.dlq, so it has no dead letters" in err
     assert "no dead letter is left to redrive" in err
     async with cluster.admin() as admin:
         assert f"{cluster.topic}.dlq" not in await admin.list_topics()
@@ -264,16 +264,16 @@ async def test_no_such_letter(cluster: Cluster, place: str) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["show", "session-events"], "'session-events' is not TOPIC-PARTITION@OFFSET, as session-events-0@1234"),
+        (["show", "session-events"], "'session-events' is not TOPIC-PARTITION@OFFSET, such as session-events-0@1234"),
         (["show", "t-99999999999@1"], "is not TOPIC-PARTITION@OFFSET"),
-        (["list", "--since", "yesterday"], "'yesterday' is no time; write 2024-10-21, 2024-10-21T14:05:00"),
-        (["list", "--until", "2024-13-01"], "'2024-13-01' is no time"),
-        (["list", "--since", "2024-10-22", "--until", "2024-10-21"], "--since is not before --until"),
+        (["list", "--since", "yesterday"], "'yesterday' is not a time; write 2024-10-21, 2024-10-21T14:05:00"),
+        (["list", "--until", "2024-13-01"], "'2024-13-01' is not a time"),
+        (["list", "--since", "2024-10-22", "--until", "2024-10-21"], "--since must be before --until"),
         (["redrive", "--route", "al"], "--route: the settings have no route 'al'; did you mean 'all'?"),
-        (["redrive", "--to", "{topic}.dlq"], "is a topic for dead letters"),
+        (["redrive", "--to", "{topic}.dlq"], "is a dead-letter topic"),
         (["redrive", "--rate", "-1"], "-1.0 is not in the range"),
         (["redrive", *(["--route", "none"] * 2), "--reason", "bad"], "'bad' is not one of 'undecodable'"),
-        (["list", "--set", "dead_letter.topic="], "dead_letter.topic is empty: there are no dead letters"),
+        (["list", "--set", "dead_letter.topic="], "dead_letter.topic is empty, so there are no dead letters"),
     ],
 )
 async def test_wrong_words(cluster: Cluster, words: list[str], says: str) -> None:
@@ -297,9 +297,9 @@ async def test_unreachable_broker(cluster: Cluster, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["list"], b"stopped before all letters were read: nothing is counted"),
+        (["list"], b"stopped before all letters were read, so there are no counts"),
         (["show", "t-0@1"], b"stopped before all letters were read"),
-        (["redrive"], b"stopped before all letters were read: nothing was run"),
+        (["redrive"], b"stopped before all letters were read; nothing was redriven"),
     ],
 )
 async def test_ctrl_c_while_letters_are_read(cluster: Cluster, words: list[str], says: bytes) -> None:
@@ -329,7 +329,7 @@ async def test_a_dry_run_does_nothing(cluster: Cluster) -> None:
     await cluster.create(dead_letters=1)
     await put(cluster, a_letter(cluster, 1), a_letter(cluster, 2))
     code, out, err = await dlq(cluster, "redrive", "--dry-run")
-    assert (code, "2 letters would be run; nothing was done" in out) == (0, True), err
+    assert (code, "2 letters would be redriven; nothing was done" in out) == (0, True), err
     assert handled(cluster) == []
     assert await groups_offsets(cluster.kafka, cluster.kafka.group_id) == {}
     assert len(await letters(cluster)) == 2
@@ -394,7 +394,7 @@ async def test_rate(cluster: Cluster) -> None:
         _, err = await process.communicate()
         assert time.monotonic() - stopped < 5.0
     assert process.returncode == 0, err
-    assert b"stopped before the end; the same command goes on from there" in err
+    assert b"stopped before the end; run the same command again to continue" in err
     assert len(handled(cluster)) < 20
     code, _, _ = await dlq(cluster, "redrive", "--rate", "0.01", "--to", cluster.topic, "--dry-run")
     assert code == 0
@@ -454,7 +454,7 @@ async def test_what_fails_again(cluster: Cluster) -> None:
         code, out, err = await dlq(cluster, "redrive", "--max-redrives", "2")
         assert code == 1
         assert f"redriven: {2 - number} handled, 1 failed again" in out
-        assert "1 letters failed again; each has a new letter that says why: dlq list --letters" in err
+        assert "1 letters failed again; each has a new letter with the cause: dlq list --letters" in err
         assert CALLER not in out + err
     first, _, second, third = await letters(cluster)
     origin = Position(cluster.topic, 0, 1)
@@ -466,7 +466,7 @@ async def test_what_fails_again(cluster: Cluster) -> None:
         assert list(split_headers(each.headers)[0]) == [("trace", b"7")]
     code, out, err = await dlq(cluster, "redrive", "--max-redrives", "2")
     assert code == 0
-    assert "1 letters failed again 2 times; --max-redrives lets them in" in err
+    assert "1 letters failed 2 redrives; a higher --max-redrives includes them" in err
     assert "no dead letter is left to redrive" in err
     assert (await left(cluster)) == (1, 1)
 
@@ -492,7 +492,7 @@ async def test_undecodable_letters_run_through_all_that_match(cluster: Cluster) 
     routes = "".join(homing(cluster, name) + "match = { is_test = false }\n" for name in ("one", "two"))
     code, out, err = await dlq(cluster, "redrive", routes=routes)
     assert (code, handled(cluster)) == (1, [("one", 1), ("two", 1)]), err
-    assert "redriven: 2 handled, 1 failed again, 1 wanted by no route" in out
+    assert "redriven: 2 handled, 1 failed again, 1 matched by no route" in out
 
 
 async def test_tombstones(cluster: Cluster) -> None:
@@ -509,7 +509,7 @@ async def test_tombstones(cluster: Cluster) -> None:
     assert await redriven(cluster, routes=homing(cluster) + "tombstones = true\n") == [1, 2]
     await put(cluster, a_letter(cluster, 3, None))
     code, out, err = await dlq(cluster, "redrive", routes=homing(cluster))
-    assert (code, "redriven: 0 handled, 0 failed again, 1 wanted by no route" in out) == (0, True), err
+    assert (code, "redriven: 0 handled, 0 failed again, 1 matched by no route" in out) == (0, True), err
 
 
 async def test_batches(cluster: Cluster) -> None:
@@ -552,7 +552,7 @@ async def test_a_handler_that_the_daemon_uses(cluster: Cluster) -> None:
         code, _, err = await dlq(cluster, "redrive", routes=lines)
         assert code == 2
         assert "a.jsonl is already written" in err
-        assert "is the daemon running? stop it" in err
+        assert "stop the daemon if it is running" in err
         assert await daemon.stop() == 0
     assert await left(cluster) == (1, 1)
 
