@@ -1,6 +1,6 @@
-"""What the author of a handler needs: the Record that a second parameter gets, and what a handler may raise.
+"""The public names for authors of handlers: the Record of a second parameter, and the instructions that may be raised.
 
-The event itself is ``schemas.session.Session``.
+The type of an event is ``schemas.session.Session``.
 """
 
 from consumer.instructions import Pause, Reject, Retry

@@ -1,4 +1,4 @@
-"""``python -P -m consumer`` is ``session-consumer``."""
+"""Entry point: ``python -P -m consumer`` does the same as ``session-consumer``."""
 
 from consumer.cli import main
 

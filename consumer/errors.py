@@ -1,6 +1,7 @@
-"""What can go wrong, as a small tree: each class is one sentence, its data, and the exit code it ends the process with.
+"""Errors: a small tree of classes, each with its data and the exit code of the process.
 
-Messages name the thing (setting, file, topic, record) and the way out. Foreign exceptions are translated at the edges.
+A message names the setting, file, topic or record and what to do. Exceptions of libraries are translated where the
+library is called.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from consumer.record import RawRecord
 
 
 class ConsumerError(Exception):
-    """Anything this software reports to a person in one line; ``exit_code`` is what the process ends with."""
+    """Base class of errors that are reported in one line; ``exit_code`` is the exit code of the process."""
 
     exit_code = 1
 
 
 class SettingsError(ConsumerError):
-    """A setting, an option or a handler is wrong; found before any connection is made."""
+    """A setting, an option or a handler is wrong. Raised before any connection is made."""
 
     exit_code = 2
 
 
 class KafkaError(ConsumerError):
-    """Kafka answered, and the answer means that this cannot work (a missing topic, a refusal)."""
+    """Kafka gave an answer that waiting does not change, such as a missing topic or a refusal."""
 
 
 class KafkaUnreachableError(ConsumerError):
@@ -34,7 +35,7 @@ class KafkaUnreachableError(ConsumerError):
 
 
 class ClientLostError(ConsumerError):
-    """This Kafka client cannot go on; another one may. ``reason`` is from a closed set: a metric's label."""
+    """This Kafka client is broken and a new one may work. ``reason`` is from a closed set: it is a metric's label."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -42,13 +43,13 @@ class ClientLostError(ConsumerError):
 
 
 class StalledError(ConsumerError):
-    """Work waits, nothing moves, and what was tried did not help."""
+    """Work waits and nothing moves, and new clients did not help."""
 
     exit_code = 70
 
 
 class StuckCallError(ConsumerError):
-    """A handler's call would not end within ``delivery.drain_seconds`` of a stop."""
+    """A handler's call did not end within ``delivery.drain_seconds`` of a stop."""
 
     exit_code = 70
 
@@ -60,15 +61,15 @@ class PartitionHaltedError(ConsumerError):
 
 
 class LocalKafkaError(ConsumerError):
-    """The Kafka that was to run on this machine could not be downloaded or started."""
+    """The local Kafka could not be downloaded or started."""
 
 
 class DecodeError(ConsumerError):
-    """A record's value is not an event.
+    """A record's value cannot be decoded into an event.
 
     ``reason`` is from a closed set (a metric's label): ``undecodable``, ``too_large`` or ``bad_header``. The message
     holds no part of the value: libraries quote what they could not read, and a value may hold personal data.
-    ``record`` is what to dead-letter instead of the record as it was delivered, if that cannot be read as it is.
+    ``record`` is the record to dead-letter if the one that was delivered cannot be read.
     """
 
     def __init__(self, reason: str, message: str, record: RawRecord | None = None) -> None:
@@ -78,7 +79,7 @@ class DecodeError(ConsumerError):
 
 
 class HandlerFailedError(Exception):
-    """A handler raised; the message names the class and the place, never the text, which may quote the event."""
+    """A handler raised. The message names the exception's class and place, never its text: it may quote the event."""
 
     def __init__(self, route: str, error: BaseException) -> None:
         super().__init__(f"the handler of route {route!r} raised {place_of(error)}")
@@ -91,19 +92,19 @@ class CallTimeoutError(TimeoutError):
 
 
 class LetterRefusedError(ConsumerError):
-    """A dead letter can never be written as things are: no such topic, not allowed, too large."""
+    """A dead letter was refused, and would be refused again: no such topic, not allowed, too large."""
 
 
 class LetterDelayedError(ConsumerError):
-    """A dead letter could not be written this time; Kafka may take it later."""
+    """A dead letter could not be written now. Kafka may accept it later."""
 
 
 class SinkError(ConsumerError, OSError):
-    """A file or a server that handled events go to cannot take them; the message names it and says nothing of them."""
+    """A handler's file or server cannot store events. The message names the file or server, never an event."""
 
 
 class CorruptBatchError(ConsumerError):
-    """A batch's checksum is wrong or it cannot be unpacked: what is from ``offset`` to ``next_offset`` is unknown."""
+    """A batch is corrupt or cannot be uncompressed: its records, ``offset`` to ``next_offset``, are unknown."""
 
     def __init__(self, offset: int, message: str, next_offset: int) -> None:
         super().__init__(message)
@@ -112,20 +113,20 @@ class CorruptBatchError(ConsumerError):
 
 
 class BatchTooLargeError(CorruptBatchError):
-    """A batch is larger than ``kafka.max_batch_bytes`` when it is unpacked."""
+    """A batch is larger than ``kafka.max_batch_bytes`` when uncompressed."""
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """Say which known name was probably meant, or which names there are; the end of an error message."""
+    """Return the end of an error message: the nearest known name, or all known names."""
     names = list(known)
     near = get_close_matches(name, names, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; known here: {', '.join(names)}" if names else ""
+    return f"; the known names are {', '.join(names)}" if names else ""
 
 
 def place_of(error: BaseException) -> str:
-    """Say an exception's class and the place in the code where it was raised; our own errors say what they are."""
+    """Describe an exception without its text: its class and where it was raised; our own errors with their message."""
     if isinstance(error, ConsumerError):
         return f"{type(error).__name__}: {error}"
     place = raised_at(error)
@@ -133,7 +134,7 @@ def place_of(error: BaseException) -> str:
 
 
 def raised_at(error: BaseException) -> str:
-    """Return ``file:line`` of where an exception was raised; empty when it never was."""
+    """Return ``file:line`` where an exception was raised; empty if it was never raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

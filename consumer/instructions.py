@@ -1,6 +1,7 @@
-"""What a handler may raise to say what is to be done with its record; anything else it raises is an error.
+"""Instructions: the exceptions by which a handler states what to do with its record.
 
-A ConnectionError says the same as ``Pause()``: what the handler needs is down. Returning means handled.
+A handler that returns has handled its record. A ConnectionError means the same as ``Pause()``. Any other exception is
+an error, which is retried.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from collections.abc import Sequence
 
 
 class Instruction(Exception):  # noqa: N818 - these are not errors
-    """Base of the three; what their text says is never shown, as it may quote the event."""
+    """Base class of the instructions. Their text is never shown, because it may quote the event."""
 
 
 class Reject(Instruction):
-    """Never again: the record becomes a dead letter, now.
+    """Never call the handler with this record again; the record becomes a dead letter at once.
 
-    A handler of batches may say which of them by ``indexes``: those become dead letters, and it is called again with
-    the rest. Without indexes the whole batch does.
+    A batch handler may name records by ``indexes``: those become dead letters, and the handler is called again with the
+    rest. Without ``indexes`` the whole batch becomes dead letters.
     """
 
-    indexes: list[int] | None = None  # also of a subclass that leaves out this constructor
+    indexes: list[int] | None = None  # so that a subclass need not call this constructor
 
     def __init__(self, text: str = "", *, indexes: Sequence[int] | None = None) -> None:
         super().__init__(text)
@@ -28,9 +29,9 @@ class Reject(Instruction):
 
 
 class Retry(Instruction):
-    """Later: the same record again after so many seconds, as often as the handler says so; it counts no attempt.
+    """Call the handler with the same record again after ``after`` seconds. It counts no attempt and has no limit.
 
-    Its lane waits: what must not overtake it does not. Without ``after`` the waits grow as the settings say.
+    Records that must not overtake this one wait. Without ``after`` the waits grow by the settings in ``[retry]``.
     """
 
     after: float | None = None
@@ -41,7 +42,10 @@ class Retry(Instruction):
 
 
 class Pause(Instruction):
-    """What I need is down: nothing is started on this partition until the same record, called again, gets through."""
+    """Start no call on this partition until the same record is handled: what the handler needs is down.
+
+    The record is called again after ``after`` seconds, or by the waits of ``[retry]`` without ``after``.
+    """
 
     after: float | None = None
 
@@ -52,5 +56,5 @@ class Pause(Instruction):
 
 def _seconds(after: float | None) -> float | None:
     if after is not None and not 0 <= after < math.inf:
-        raise ValueError(f"after = {after} must be a number of seconds from 0")
+        raise ValueError(f"after = {after} must be a finite number of seconds, 0 or more")
     return None if after is None else float(after)

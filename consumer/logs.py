@@ -1,4 +1,4 @@
-"""Log lines: an event name and keys; for people on a terminal, JSON elsewhere; always on stderr."""
+"""Log lines on stderr: an event name and keys, as text on a terminal and as JSON elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from consumer.settings.sections import Log
 def configure_logging(settings: Log, stream: TextIO | None = None) -> None:
     """Set up structlog and the standard library's logging; called once by each command.
 
-    aiokafka is held at WARNING whatever the level: at DEBUG it prints passwords and payloads.
+    aiokafka logs at WARNING or above, whatever the level is: at DEBUG it prints passwords and payloads.
     """
     stream = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
@@ -54,7 +54,7 @@ def configure_logging(settings: Log, stream: TextIO | None = None) -> None:
     root.setLevel(level)
     for name in ("aiokafka", "aiohttp", "asyncio", "opentelemetry", "urllib3"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    # A broker that is away is said by us, once; aiokafka says it a thousand times.
+    # aiokafka logs an unreachable broker a thousand times; we log it once.
     logging.getLogger("aiokafka.conn").setLevel(logging.ERROR)
     handler.addFilter(_Repeats())
 
@@ -72,9 +72,9 @@ class _Payloads:
 
 
 def _no_exception_text(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """Say an exception's class and place; its text and its locals may hold an event.
+    """Replace an exception by its class and place: its text and its locals may hold an event.
 
-    asyncio's own lines ("Task exception was never retrieved") carry the exception's text in their second line.
+    asyncio's own messages ("Task exception was never retrieved") have the exception's text in their second line.
     """
     raised = event.pop("exc_info", None)
     if raised is True:
@@ -88,7 +88,7 @@ def _no_exception_text(_logger: Any, _method: str, event: EventDict) -> EventDic
 
 
 def _one_line(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """Escape control characters in texts, so that no value can forge a line or a colour."""
+    """Escape control characters in values, so that no value can forge a log line or a colour."""
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[key] = value.encode("unicode_escape").decode("ascii")
@@ -96,10 +96,10 @@ def _one_line(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 class _Repeats(logging.Filter):
-    """Lets the same message of a library through at most once in ten seconds, and what is normal not at all.
+    """Limits each message of a library to one in ten seconds, and drops the messages of normal operation.
 
-    The first use of a group finds no coordinator for a moment, and the client asks again; a broker that is away is said
-    by us, once, and shows in readiness.
+    The first use of a group finds no coordinator for a moment, and the client asks again. An unreachable broker is
+    logged once by us, and ``/readyz`` shows it.
     """
 
     NORMAL = ("Group Coordinator Request failed", "Unable connect to ")
@@ -123,9 +123,10 @@ class _Repeats(logging.Filter):
 
 
 class Sparingly:
-    """A logger that says the same event of the same route at most five times in ten seconds, and then how many more.
+    """A logger that writes each event of a route at most five times in ten seconds.
 
-    A storm of failures must not become a storm of lines.
+    The next line after that has the number of dropped lines as ``suppressed``. A thousand failures a second must not
+    become a thousand lines a second.
     """
 
     LINES = 5
@@ -134,17 +135,17 @@ class Sparingly:
     def __init__(self, logger: Any) -> None:
         self._logger = logger
         self._windows: dict[tuple[str, Any], tuple[float, int]] = {}
-        """For each event and route: when its window began, and how many lines were asked for since."""
+        """Start of the window and number of lines requested in it, by event and route."""
 
     def info(self, event: str, **values: Any) -> None:
-        """Say something that goes on by itself."""
-        self._say(self._logger.info, event, values)
+        """Log an event that needs nobody."""
+        self._write(self._logger.info, event, values)
 
     def warning(self, event: str, **values: Any) -> None:
-        """Say something that a person should know."""
-        self._say(self._logger.warning, event, values)
+        """Log an event that a person should know of."""
+        self._write(self._logger.warning, event, values)
 
-    def _say(self, write: Callable[..., Any], event: str, values: dict[str, Any]) -> None:
+    def _write(self, write: Callable[..., Any], event: str, values: dict[str, Any]) -> None:
         key, now = (event, values.get("route")), time.monotonic()
         began, count = self._windows.get(key, (now, 0))
         if now - began >= self.SECONDS:

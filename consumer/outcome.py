@@ -1,4 +1,4 @@
-"""How a record ends on a route; metrics, logs and commits read this, never the exception."""
+"""Outcomes of a record on a route, and reasons of a halt; metrics, logs and commits read these, never the exception."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Outcome(Enum):
-    """A record and route end in exactly one of these; only then may the offset be committed."""
+    """Outcome of one record on one route. The offset is committed only when every route has one."""
 
     HANDLED = "handled"
     SKIPPED = "skipped"
@@ -14,17 +14,17 @@ class Outcome(Enum):
 
 
 class HaltReason(Enum):
-    """Why a partition waits for a person; the label of the ``halted`` metric."""
+    """Why a partition halted and waits for a person; the label ``reason`` of the metric ``halted``."""
 
     NO_DEAD_LETTER = "no_dead_letter"
-    """A record can have no outcome: it is to become a dead letter, and there is no topic for them that takes it."""
+    """A record must become a dead letter, and there is no dead-letter topic that accepts it."""
     OUT_OF_RANGE = "out_of_range"
-    """The broker no longer has the offset that is next."""
+    """The broker no longer has the next offset to read."""
     CORRUPT_BATCH = "corrupt_batch"
-    """A batch of the topic cannot be read: its records cannot be told apart."""
+    """A batch cannot be parsed into records."""
     BATCH_TOO_LARGE = "batch_too_large"
-    """A batch of the topic is over ``kafka.max_batch_bytes`` when it is unpacked."""
+    """A batch is larger than ``kafka.max_batch_bytes`` when uncompressed."""
     FUSE = "fuse"
-    """Too many records in a row became dead letters: something other than the records is wrong."""
+    """Too large a share of the last records became dead letters: the cause is not in the records."""
     NO_OFFSET = "no_offset"
-    """The group has no committed offset here and ``kafka.offset_reset`` is ``none``."""
+    """The group has no committed offset for this partition and ``kafka.offset_reset`` is ``none``."""

@@ -9,7 +9,7 @@ import msgspec
 
 
 class TopicPartition(NamedTuple):
-    """One partition of a topic; equal to the client library's own, so that either may be the key of a dict."""
+    """One partition of a topic. It equals the client library's type, so either works as the same dict key."""
 
     topic: str
     partition: int
@@ -19,7 +19,7 @@ class TopicPartition(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where one record is, or once was."""
+    """Topic, partition and offset of one record, which may have been deleted since."""
 
     topic: str
     partition: int
@@ -57,7 +57,7 @@ class RawRecord(Protocol):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """What Kafka delivered: raw bytes and where they came from. A handler with a second parameter gets it."""
+    """One record of Kafka: its raw bytes and its position. Passed to a handler that has a second parameter."""
 
     topic: str
     partition: int
@@ -68,9 +68,9 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
     letter_of: Position | None = None
-    """Where it was first consumed, when this is a dead letter that is run again."""
+    """Position at which the record was first consumed, if this is a dead letter being redriven."""
 
     @property
     def origin(self) -> Position:
-        """Where the event was first consumed: the identity to write it under, and to order it by."""
+        """Position at which the record was first consumed: the identity and the order for a sink."""
         return self.letter_of or Position(self.topic, self.partition, self.offset)

@@ -1,8 +1,9 @@
-"""Tracing, with the extra ``otel``: a span a call, linked to the producers' spans. Imported only when it is on.
+"""OpenTelemetry tracing: one span a handler call, linked to the producers' spans.
 
-Names are those of OpenTelemetry's semantic conventions for messaging. Where spans go, how many and under which name is
-said by the standard variables: ``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``, ``OTEL_SERVICE_NAME``.
-A span holds no key, value or header of a record, and of an exception its class only.
+Needs the extra ``otel``, and is imported only when ``tracing.enabled`` is set. Names are those of OpenTelemetry's
+semantic conventions for messaging. The standard variables configure the exporter, the sampler and the service's name:
+``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``, ``OTEL_SERVICE_NAME``. A span holds no key, value or header of
+a record, and only the class of an exception.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PARENT = "traceparent"
 
 
 def open_provider() -> TracerProvider:
-    """Make what sends spans to a collector by OTLP over HTTP, in a thread of its own."""
+    """Make a provider that sends spans to a collector by OTLP over HTTP, from a separate thread."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - half a second
 
     own = Resource({SERVICE_NAME: "session-consumer"})
@@ -39,7 +40,7 @@ def open_provider() -> TracerProvider:
 
 
 class Tracing:
-    """Makes routes whose handlers' calls are spans; made by a command, ended with ``close``."""
+    """Wraps routes so that each handler call is a span; made by a command, ended with ``close``."""
 
     def __init__(self, provider: TracerProvider, kafka: Kafka) -> None:
         self._provider = provider
@@ -54,13 +55,13 @@ class Tracing:
         }
 
     def close(self) -> None:
-        """Send what is left, for a few seconds at the most: a collector that is away must not hold up a stop."""
+        """Send the remaining spans for at most SHUTDOWN_SECONDS: an unreachable collector must not delay a stop."""
         thread = threading.Thread(target=self._provider.shutdown, daemon=True)
         thread.start()
         thread.join(SHUTDOWN_SECONDS)
 
     def traced(self, route: Route) -> Route:
-        """Return the route with a handler that does the same in a span; it gets Records for their headers' sake."""
+        """Return the route with a handler whose calls are spans. It takes Records, because it needs their headers."""
         handler = route.handler
 
         def begin(given: Any) -> Span:
@@ -115,7 +116,7 @@ class Tracing:
     def _link(self, record: Record) -> Link | None:
         """Find the producer's span in a record's headers; None when there is none that can be read.
 
-        ``tracestate`` is left alone: it is free text of whoever produced the record, and a link would send it on.
+        ``tracestate`` is ignored: it is free text of the producer, and a link would forward it.
         """
         carrier = {key: value.decode("ascii", "replace") for key, value in record.headers if key == PARENT and value}
         if not carrier:

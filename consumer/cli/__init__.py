@@ -1,4 +1,4 @@
-"""The commands; ``main`` is what the console script calls."""
+"""The commands of ``session-consumer``; ``main`` is the console script."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line and exit with its code.
 
-    What the commands need takes a third of a second to import; a signal in that time finds nothing begun, and ends the
-    process in peace.
+    The imports of the commands take a third of a second. A signal during that time exits with 0, since nothing has
+    begun.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))

@@ -1,4 +1,4 @@
-"""``session-consumer check``: would the daemon run? Each thing it needs, tried in order, as a table."""
+"""``session-consumer check``: tries everything that the daemon needs, and prints a table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from consumer.settings.sections import LOG_EVERYTHING, Settings, dead_letter_top
 @click.command()
 @settings_options
 def check(config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Check settings, handlers, the HTTP port, brokers, topics and the group; exit 0 only when the daemon would run."""
+    """Check settings, handlers, HTTP port, brokers, topics and group. Exits 0 only when the daemon would run."""
     failed = asyncio.run(_check(config, overrides))
     if failed is not None:
         raise click.exceptions.Exit(failed.exit_code)
@@ -37,7 +37,7 @@ Row = tuple[str, str, str]
 
 
 async def _check(config: Path | None, overrides: tuple[str, ...]) -> ConsumerError | None:
-    """Try each thing and print the table; return the first that failed, which is what ``run`` would end with."""
+    """Try each step and print the table; return the first error, with which ``run`` would end."""
     rows: list[Row] = []
     failures: list[ConsumerError] = []
     try:
@@ -61,13 +61,13 @@ async def _check(config: Path | None, overrides: tuple[str, ...]) -> ConsumerErr
             rows.append((name, "failed", str(error)))
             failures.append(error)
             if isinstance(error, KafkaUnreachableError):
-                break  # whatever else would be asked of the brokers takes as long to fail
+                break  # each further request to the brokers would take as long to fail
     _print(rows)
     return failures[0] if failures else None
 
 
 async def _handlers(settings: Settings) -> str:
-    """Import and enter every handler, as the daemon would: a file that it could not write shows here."""
+    """Import and enter every handler as the daemon does; this finds a file that cannot be written."""
     connection_options(settings.kafka)  # TLS files
     async with contextlib.AsyncExitStack() as opened:
         await enter_handlers(load_routes(settings, os.environ), opened)
@@ -81,7 +81,9 @@ async def _port(settings: Settings) -> str:
     except OSError as error:
         where = f"{settings.http.host}:{settings.http.port}"
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ConsumerError(f"http.host, http.port: cannot listen on {where} ({reason})") from error
+        raise ConsumerError(
+            f"http.host, http.port: cannot listen on {where} ({reason}); choose another port"
+        ) from error
 
 
 async def _topics(settings: Settings) -> str:
@@ -90,13 +92,13 @@ async def _topics(settings: Settings) -> str:
 
 
 async def _dead_letters(settings: Settings) -> str:
-    """Look whether there is somewhere for them to go: without it the first one halts its partition."""
+    """Check that the dead-letter topics exist; without one the first dead letter halts its partition."""
     if not settings.dead_letter.topic:
-        return "none: the first one halts its partition"
+        return "no topic: the first dead letter halts its partition"
     topics = dead_letter_topics(settings)
     counts = await probe_topics(
         msgspec.structs.replace(settings.kafka, topics=topics),
-        'create it, or the first dead letter halts its partition (dead_letter.topic = "" if that is meant)',
+        'create it, or the first dead letter halts its partition (set dead_letter.topic = "" if that is intended)',
         "dead_letter.topic",
     )
     return ", ".join(f"{topic} ({count} partitions)" for topic, count in counts.items())

@@ -1,4 +1,4 @@
-"""What the commands on dead letters share: reading them all, and saying what they say of themselves."""
+"""Common parts of the ``dlq`` commands: reading all letters, and printing their context."""
 
 from __future__ import annotations
 
@@ -18,20 +18,25 @@ from consumer.kafka.scan import open_scan
 from consumer.logs import configure_logging
 from consumer.settings.sections import Settings, dead_letter_topics
 
-TELL_EVERY = 500
+REPORT_EVERY = 500
 
 
 def letter_settings(config: Path | None, overrides: tuple[str, ...]) -> Settings:
-    """Read the settings, and have only warnings logged; raises SettingsError when there can be no dead letters."""
+    """Read the settings and log only warnings. Raises SettingsError when no dead-letter topic is set."""
     settings = loaded(config, overrides).settings
     configure_logging(msgspec.structs.replace(settings.log, level="warning"))
     if not settings.dead_letter.topic:
-        raise SettingsError("dead_letter.topic is empty: there are no dead letters")
+        raise SettingsError(
+            "dead_letter.topic is empty, so there are no dead letters; set it to the topic that holds them"
+        )
     return settings
 
 
 async def take_inventory(settings: Settings, chosen: Filter, progress: Progress) -> Inventory:
-    """Read how far redrives came, then all letters; the other way round one might seem home that has not been run."""
+    """Read the progress of redrives, then all letters.
+
+    In the opposite order a letter could seem redriven that was never run.
+    """
     kafka = msgspec.structs.replace(settings.kafka, topics=dead_letter_topics(settings))
     groups = await groups_offsets(kafka, Filter().group(kafka.group_id))
     passed = [read_passed(kafka.group_id, name, committed) for name, committed in groups.items()]
@@ -39,20 +44,20 @@ async def take_inventory(settings: Settings, chosen: Filter, progress: Progress)
     async with open_scan(kafka) as scan:
         missing = sorted(set(kafka.topics) - {key.topic for key in scan.ends})
         if missing:
-            progress.say(f"there is no topic {', '.join(missing)}: nothing was ever dead-lettered there")
-        with progress.bar("reading", scan.total) as tell:
+            progress.say(f"there is no topic {', '.join(missing)}, so it has no dead letters")
+        with progress.bar("reading", scan.total) as report:
             count = 0
             async for key, raw in scan.records():
                 inventory.add(key, raw)
                 count += 1
-                if count % TELL_EVERY == 0:
-                    tell(scan.passed)
-            tell(scan.total)
+                if count % REPORT_EVERY == 0:
+                    report(scan.passed)
+            report(scan.total)
         return inventory
 
 
-def told(context: Context, *, payload: bool = False) -> dict[str, Any]:
-    """Return what a letter says of itself; nothing of it is payload, unless that is asked for."""
+def context_rows(context: Context, *, payload: bool = False) -> dict[str, Any]:
+    """Return the context of a letter by name; texts that may hold payload only if ``payload``."""
     message = plain(context.message)
     if message and not (context.is_ours or payload):
         message = "(written by other software: it may quote the event; dlq show --payload)"
@@ -68,20 +73,20 @@ def told(context: Context, *, payload: bool = False) -> dict[str, Any]:
 
 
 def plain(text: str) -> str:
-    """Escape control characters: nothing that stands in a topic may forge a line, or a colour."""
+    """Escape control characters, so that no text of a topic can forge a line or a colour."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def print_counts(progress: Progress, inventory: Inventory) -> None:
-    """Print how many letters are left and home, and say what else there is."""
-    rows = [(*(plain(each) for each in kind), f"{left:,}", f"{home:,}") for *kind, left, home in inventory.table()]
+    """Print the numbers of letters that are left and redriven, and of records that are ignored."""
+    rows = [
+        (*(plain(each) for each in kind), f"{left:,}", f"{redriven:,}") for *kind, left, redriven in inventory.table()
+    ]
     if rows:
-        progress.table([("topic", "route", "reason", "left", "home"), *rows])
+        progress.table([("topic", "route", "reason", "left", "redriven"), *rows])
     else:
         progress.print("no dead letters")
     if inventory.foreign:
-        progress.say(f"{inventory.foreign:,} more records there do not say which record they were; they are left alone")
+        progress.say(f"{inventory.foreign:,} more records do not name their original record; they are ignored")
     if inventory.elsewhere:
-        progress.say(
-            f"{inventory.elsewhere:,} more letters there are of topics outside kafka.topics; they are left alone"
-        )
+        progress.say(f"{inventory.elsewhere:,} more letters are of topics outside kafka.topics; they are ignored")

@@ -1,4 +1,4 @@
-"""``session-consumer demo``: the whole thing on this machine, with a proof that nothing is missing."""
+"""``session-consumer demo``: a Kafka and the daemon on this machine, with a check that no event is missing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TRICKLE_PER_SECOND = 20.0
 
 
 class Summary(msgspec.Struct):
-    """What a demo prints; with ``--json`` as one object."""
+    """The result of a demo; printed as one object with ``--json``."""
 
     events: int
     lost: int
@@ -52,7 +52,7 @@ class Summary(msgspec.Struct):
 
 
 class Ledger:
-    """An async handler that notes every offset it is given: what the proof compares with what Kafka acknowledged."""
+    """An async handler that notes every offset, to compare with the offsets that Kafka acknowledged."""
 
     def __init__(self) -> None:
         self.seen: dict[TopicPartition, set[int]] = {}
@@ -64,18 +64,21 @@ class Ledger:
         self.count += 1
 
     def missing(self, produced: dict[TopicPartition, list[int]]) -> int:
-        """Count the produced offsets that never arrived."""
+        """Return the number of produced offsets that did not arrive."""
         return sum(len(set(offsets) - self.seen.get(key, set())) for key, offsets in produced.items())
 
 
 @click.command()
-@click.option("--events", type=click.IntRange(1), default=200_000, show_default=True, help="How many to produce.")
+@click.option(
+    "--events", type=click.IntRange(1), default=200_000, show_default=True, help="Number of events to produce."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
-@click.option("--stay/--no-stay", default=None, help="Stay with a trickle of events; the default on a terminal.")
+@click.option("--stay/--no-stay", default=None, help="Keep running with a few events a second; default on a terminal.")
 def demo(*, events: int, as_json: bool, stay: bool | None) -> None:
-    """See it work: a real Apache Kafka, session events, three routes, metrics, and a proof that nothing is missing.
+    """Run Kafka and the daemon, and check that no event is lost.
 
-    Everything runs on this machine and nothing is left behind. Exits 1 if a single event was lost.
+    A real Apache Kafka, the daemon and three routes run on this machine; nothing is left behind. Exits 1 if an event
+    was lost.
     """
     configure_logging(Log(level="warning"))
     stays = sys.stdout.isatty() and not as_json if stay is None else stay
@@ -85,7 +88,7 @@ def demo(*, events: int, as_json: bool, stay: bool | None) -> None:
         with asyncio.Runner(loop_factory=TimedLoop) as runner:
             summary = runner.run(work)
         if summary is None:
-            progress.say("Ended by a signal; nothing is left behind.")
+            progress.say("Stopped by a signal; nothing is left behind.")
 
 
 async def _demo(events: int, folder: Path, stays: bool, as_json: bool, progress: Progress) -> Summary:
@@ -111,7 +114,7 @@ async def _demo(events: int, folder: Path, stays: bool, as_json: bool, progress:
 
 @asynccontextmanager
 async def _running(daemon: Daemon) -> AsyncIterator[asyncio.Task[None]]:
-    """Run a daemon beside the block; stop it at the end and raise what it raised."""
+    """Run a daemon during the block; stop it at the end and raise its error."""
     running = asyncio.create_task(daemon.run())
     try:
         yield running
@@ -154,7 +157,7 @@ async def _produce(producer: Producer, events: int, progress: Progress) -> None:
 
 
 class _Show:
-    """Watches one daemon consume what was produced, and proves what it claims."""
+    """Watches one daemon consume the produced events, and checks its counts."""
 
     def __init__(self, daemon: Daemon, ledger: Ledger, producer: Producer, settings: Settings) -> None:
         self._daemon = daemon
@@ -163,7 +166,7 @@ class _Show:
         self._settings = settings
 
     async def until_done(self, events: int, running: asyncio.Future[None], progress: Progress) -> Summary:
-        """Return the summary once all arrived and is committed, or nothing has moved for long, or the daemon ended."""
+        """Return the summary when all events are committed, when nothing moves any more, or when the daemon ends."""
         ledger = self._ledger
         started = moved = time.monotonic()
         before = 0
@@ -171,7 +174,7 @@ class _Show:
             while ledger.count < events and not running.done() and time.monotonic() - moved < STUCK_SECONDS:
                 await asyncio.wait([running], timeout=0.02)
                 if ledger.count == before == 0:
-                    started = time.monotonic()  # joining the group is not consuming
+                    started = time.monotonic()  # the time to join the group does not count
                 if ledger.count != before:
                     before, moved = ledger.count, time.monotonic()
                     bar(before)
@@ -187,7 +190,7 @@ class _Show:
         )
 
     async def _lag(self, running: asyncio.Future[None]) -> int:
-        """Ask the brokers, not the daemon, until all is committed or the time is up."""
+        """Return the lag, from the brokers and not from the daemon, when it is 0 or the time is up."""
         deadline = time.monotonic() + COMMITTED_SECONDS
         while True:
             offsets = await group_offsets(self._settings.kafka)
@@ -197,7 +200,7 @@ class _Show:
             await asyncio.wait([running], timeout=0.1)
 
     def _short_files(self) -> int:
-        """Count the lines that the files lack against the outcomes; both were committed, so both must be on disk."""
+        """Return the number of handled events that the files lack; all are committed, so all must be on disk."""
         short = 0
         for route in self._settings.routes:
             lines = Path(route.options["path"]).read_bytes().count(b"\n")
@@ -229,8 +232,8 @@ def _print(summary: Summary, as_json: bool, progress: Progress) -> None:
 
 async def _stay(daemon: Daemon, producer: Producer, running: asyncio.Future[None], progress: Progress) -> None:
     progress.print(
-        f"A trickle of {TRICKLE_PER_SECOND:g} events a second goes on until Ctrl-C."
-        f" See http://127.0.0.1:{daemon.http.port}/ (and /metrics)"
+        f"{TRICKLE_PER_SECOND:g} events a second are produced until Ctrl-C."
+        f" Status page: http://127.0.0.1:{daemon.http.port}/ (metrics: /metrics)"
     )
     trickle = asyncio.ensure_future(
         producer.send_all((Outgoing(key, value) for key, value in keyed_values(seed=1)), TRICKLE_PER_SECOND)

@@ -1,4 +1,4 @@
-"""``session-consumer dlq``: what is in the dead-letter topics, why, and running it again."""
+"""``session-consumer dlq``: lists, shows and redrives dead letters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-from consumer.cli.dead_letters import letter_settings, plain, print_counts, take_inventory, told
+from consumer.cli.dead_letters import context_rows, letter_settings, plain, print_counts, take_inventory
 from consumer.cli.filters import EPOCH, filters
 from consumer.cli.options import settings_options
 from consumer.cli.progress import Progress
@@ -29,40 +29,38 @@ POSITION = re.compile(r"(?P<topic>.+)-(?P<partition>[0-9]{1,10})@(?P<offset>[0-9
 
 @click.group()
 def dlq() -> None:
-    """Look at dead letters, and run them again.
+    """List, show and redrive dead letters.
 
     \b
-    How many are left:     session-consumer dlq list -c settings.toml
-    Which, and why:        session-consumer dlq list -c settings.toml --letters
-    One of them:           session-consumer dlq show -c settings.toml session-events-0@1234
-    Run them again:        session-consumer dlq redrive -c settings.toml --route talk
+    Count them:    session-consumer dlq list -c settings.toml
+    List each one: session-consumer dlq list -c settings.toml --letters
+    Show one:      session-consumer dlq show -c settings.toml session-events-0@1234
+    Redrive them:  session-consumer dlq redrive -c settings.toml --route talk
     """  # noqa: D301 - \b keeps click from joining the lines
-
-
-# -- list --------------------------------------------------------------------------------------------------------------
 
 
 @dlq.command("list")
 @filters
-@click.option("--letters", "singly", is_flag=True, help="A line for each letter that is left, instead of counts.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout: one object, or with --letters one a line.")
+@click.option("--letters", "singly", is_flag=True, help="Print a line for each letter that is left, instead of counts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout: one object, or with --letters one a line.")
 @settings_options
 def list_letters(
     *, chosen: Filter, singly: bool, as_json: bool, config: Path | None, overrides: tuple[str, ...]
 ) -> None:
-    """Count dead letters by topic, route and reason: those left to redrive, and those that are home.
+    """Count dead letters by topic, route and reason.
 
-    A letter is counted once for each record and route, however often it was written.
+    The columns are letters left to redrive and letters redriven. Each record and route counts once, however often its
+    letter was written.
     """
     settings = letter_settings(config, overrides)
     progress = Progress()
     inventory = asyncio.run(until_signal(take_inventory(settings, chosen, progress)))
     if inventory is None:
-        progress.say("stopped before all letters were read: nothing is counted")
+        progress.say("stopped before all letters were read, so there are no counts")
         return
     if singly:
         for each in inventory.found:
-            if not each.home:
+            if not each.redriven:
                 progress.print(_line(each.place, each.context, as_json=as_json))
     elif as_json:
         names = ("topic", "route", "reason", "left", "home")
@@ -75,27 +73,24 @@ def list_letters(
 
 def _line(place: Position, context: Context, *, as_json: bool) -> str:
     if as_json:
-        return msgspec.json.encode({"letter": str(place), **told(context)}).decode()
-    said = told(context)
-    return f"{place}  of {said['record']}  {said['reason']}  route {said['route']}  {said['error']}"
-
-
-# -- show --------------------------------------------------------------------------------------------------------------
+        return msgspec.json.encode({"letter": str(place), **context_rows(context)}).decode()
+    rows = context_rows(context)
+    return f"{place}  of {rows['record']}  {rows['reason']}  route {rows['route']}  {rows['error']}"
 
 
 @dlq.command()
 @click.argument("position")
-@click.option("--payload", is_flag=True, help="Show key, headers and value too: they hold personal data.")
+@click.option("--payload", is_flag=True, help="Show key, headers and value, which hold personal data.")
 @settings_options
 def show(*, position: str, payload: bool, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Show one letter with its cause.
 
-    POSITION is that of the letter, as session-events.dlq-0@12, or of the record, as session-events-0@1234; a record has
-    a letter for each route that gave it up, and for each time it failed again.
+    POSITION is that of the letter, such as session-events.dlq-0@12, or of the record, such as session-events-0@1234. A
+    record has a letter for each route that failed, and for each redrive that failed again.
     """
     wanted = POSITION.fullmatch(position)
     if wanted is None:
-        raise click.UsageError(f"{position!r} is not TOPIC-PARTITION@OFFSET, as session-events-0@1234")
+        raise click.UsageError(f"{position!r} is not TOPIC-PARTITION@OFFSET, such as session-events-0@1234")
     settings = letter_settings(config, overrides)
     place = Position(wanted["topic"], int(wanted["partition"]), int(wanted["offset"]))
     progress = Progress()
@@ -105,8 +100,8 @@ def show(*, position: str, payload: bool, config: Path | None, overrides: tuple[
     elif shown == 0:
         topics = ", ".join(dead_letter_topics(settings))
         raise ConsumerError(
-            f"there is no dead letter at {position}, or of a record there, in {topics}; dlq list --letters names those"
-            " that are left"
+            f"there is no dead letter at {position}, or of a record there, in {topics}; dlq list --letters names the"
+            " letters that are left"
         )
 
 
@@ -116,7 +111,7 @@ async def _show(settings: Settings, place: Position, progress: Progress, *, payl
     only = {key: place.offset} if place.topic in kafka.topics else None
     found = []
     async with open_scan(kafka, only) as scan:
-        with progress.bar("reading", scan.total) as tell:
+        with progress.bar("reading", scan.total) as report:
             async for where, raw in scan.records():
                 context = read_context(raw.headers)
                 at = Position(*where, raw.offset)
@@ -124,7 +119,7 @@ async def _show(settings: Settings, place: Position, progress: Progress, *, payl
                     found.append((at, raw, context))
                 if only is not None:
                     break
-                tell(scan.passed)
+                report(scan.passed)
     for at, raw, context in found:
         _print_letter(progress, at, raw, context, payload=payload)
     return len(found)
@@ -134,8 +129,8 @@ def _print_letter(
     progress: Progress, place: Position, raw: RawRecord, context: Context | None, *, payload: bool
 ) -> None:
     own = split_headers(raw.headers)[0]
-    said = told(context, payload=payload) if context is not None else {"record": "it does not say"}
-    rows: list[tuple[str, Any]] = [("letter", place), *said.items(), ("timestamp", _moment(raw.timestamp))]
+    context_part = context_rows(context, payload=payload) if context is not None else {"record": "unknown"}
+    rows: list[tuple[str, Any]] = [("letter", place), *context_part.items(), ("timestamp", _moment(raw.timestamp))]
     rows.append(("key", _shown(raw.key, payload=payload)))
     if payload:
         rows += [("header", f"{plain(name)} = {_shown(value, payload=True)}") for name, value in own]
@@ -144,7 +139,7 @@ def _print_letter(
     rows.append(("value", _shown(raw.value, payload=payload)))
     for name, value in rows:
         progress.print(f"{name:10} {value}")
-    progress.print("" if payload else "           --payload shows key, headers and value: they hold personal data\n")
+    progress.print("" if payload else "           --payload shows key, headers and value, which hold personal data\n")
 
 
 def _moment(milliseconds: int) -> str:

@@ -1,4 +1,4 @@
-"""Options that choose dead letters."""
+"""Options of the ``dlq`` commands that filter dead letters."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _milliseconds(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
-    """Read a time as people and ``dlq show`` write it, UTC when it names no zone; milliseconds since 1970."""
+    """Parse a time in ISO 8601, in UTC if it has no zone, into milliseconds since 1970."""
     if value is None:
         return None
     try:
         moment = datetime.fromisoformat(value)
     except ValueError as error:
         raise click.BadParameter(
-            f"{value!r} is no time; write 2024-10-21, 2024-10-21T14:05:00 or 2024-10-21T14:05:00+02:00"
+            f"{value!r} is not a time; write 2024-10-21, 2024-10-21T14:05:00 or 2024-10-21T14:05:00+02:00"
         ) from error
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(milliseconds=1)
 
 
 def filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that choose letters; the command gets them as ``chosen``, without a cap on redrives."""
+    """Add the filter options; the command gets a Filter as ``chosen``, without a limit of redrives."""
 
     @functools.wraps(command)
     def with_filter(
@@ -43,7 +43,7 @@ def filters(command: Callable[..., None]) -> Callable[..., None]:
         **others: Any,
     ) -> None:
         if since is not None and until is not None and since >= until:
-            raise click.UsageError("--since is not before --until, so no letter is between them")
+            raise click.UsageError("--since must be before --until")
         digest = sha256(os.fsencode(key)) if key is not None else None
         chosen = Filter(sorted({*reasons}), sorted({*routes}), since, until, digest, NO_CAP)
         command(chosen=chosen, **others)
@@ -54,17 +54,28 @@ def filters(command: Callable[..., None]) -> Callable[..., None]:
             "--until",
             metavar="TIME",
             callback=_milliseconds,
-            help="Only records before this time, by their own timestamps.",
+            help="Only records with a timestamp before this time (UTC).",
         ),
-        click.option("--since", metavar="TIME", callback=_milliseconds, help="Only records from this time (UTC) on."),
+        click.option(
+            "--since",
+            metavar="TIME",
+            callback=_milliseconds,
+            help="Only records with a timestamp from this time (UTC) on.",
+        ),
         click.option(
             "--route",
             "routes",
             multiple=True,
             metavar="NAME",
-            help="Only letters of this route; repeatable. none: of no route.",
+            help="Only letters of this route; repeatable. none: letters without a route.",
         ),
-        click.option("--reason", "reasons", multiple=True, type=click.Choice(REASONS), help="Only these; repeatable."),
+        click.option(
+            "--reason",
+            "reasons",
+            multiple=True,
+            type=click.Choice(REASONS),
+            help="Only letters with this reason; repeatable.",
+        ),
     ):
         with_filter = option(with_filter)
     return with_filter

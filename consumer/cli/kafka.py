@@ -1,4 +1,4 @@
-"""``session-consumer kafka``: a real Apache Kafka on this machine, in the foreground."""
+"""``session-consumer kafka``: a local Apache Kafka in the foreground."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ from consumer.kafka.local.cluster import LocalKafka
 
 
 @click.command()
-@click.option("--brokers", type=click.Choice(["1", "3"]), default="1", show_default=True, help="How many.")
+@click.option("--brokers", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Number of brokers.")
 @click.option(
-    "--port", type=click.IntRange(0, 65533), default=9092, show_default=True, help="The first's; 0: a free one."
+    "--port",
+    type=click.IntRange(0, 65533),
+    default=9092,
+    show_default=True,
+    help="Port of the first broker; 0 picks a free one.",
 )
-@click.option("--folder", type=click.Path(path_type=Path), help="Keep records here, else they go with the brokers.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Folder that keeps the records; without it they are removed at the end.",
+)
 def kafka(brokers: str, port: int, folder: Path | None) -> None:
-    """Run Apache Kafka on 127.0.0.1 until Ctrl-C; needs the extra `local`, no Docker, no Java.
+    """Run Apache Kafka on 127.0.0.1 until Ctrl-C. Needs the extra `local`, but no Docker and no Java.
 
-    The first run downloads it: 45 MB into the user's Maven folder, for this and any later run.
+    The first run downloads 45 MB into the user's Maven folder; later runs use them.
     """
     asyncio.run(until_signal(_serve(int(brokers), port, folder)))
 

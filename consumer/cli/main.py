@@ -1,4 +1,4 @@
-"""The command line: its group, and how every error leaves the process: one line, the right exit code."""
+"""The command line: the group of commands, and the exit code and message of every error."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ INTERRUPTED = 130
 @click.version_option(version("session-consumer"), prog_name="session-consumer")
 @click.option("--debug", is_flag=True, help="Print tracebacks.")
 def cli(*, debug: bool) -> None:
-    """Consume session events from Kafka, hand them to your handlers, and say how it goes.
+    """Consume session events from Kafka, pass them to handlers, and export metrics.
 
     \b
-    Try it:      session-consumer demo
-    Run it:      session-consumer run -c settings.toml
-    Before that: session-consumer check -c settings.toml
+    Try it:   session-consumer demo
+    Check it: session-consumer check -c settings.toml
+    Run it:   session-consumer run -c settings.toml
 
     Exit codes: 0 clean, also after SIGTERM or SIGINT; 1 failed; 2 usage or settings; 69 Kafka unreachable at start;
-    70 stalled and given up, or a handler's call would not end; 74 a partition halted and delivery.on_halt is "exit";
+    70 stalled and given up, or a handler's call did not end; 74 a partition halted and delivery.on_halt is "exit";
     130 and 143 after a second signal.
     """  # noqa: D301 - \b keeps click from joining the lines
     _ = debug
@@ -47,10 +47,10 @@ for command in (run, demo, check, kafka, produce, dlq):
 
 
 def run_cli(arguments: list[str]) -> int:
-    """Run one command; return its exit code, with errors printed as one line on stderr."""
+    """Run one command and return its exit code; print an error as one line on stderr."""
     _make_streams_safe()
     debug = "--debug" in arguments
-    # `--debug` is understood wherever it stands.
+    # `--debug` may stand anywhere.
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         _require_own_packages()
@@ -69,11 +69,11 @@ def run_cli(arguments: list[str]) -> int:
 
 
 def _report(error: Exception) -> int:
-    """Say an error in one line; return the exit code for it."""
+    """Print an error in one line; return its exit code."""
     match error:
         case ConsumerError():
             message, code = str(error), error.exit_code
-        case BrokenPipeError():  # who read us has gone: `| head`
+        case BrokenPipeError():  # the reader of our output has ended, such as `| head`
             sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the end
             return 0
         case OSError():
@@ -86,7 +86,7 @@ def _report(error: Exception) -> int:
 
 
 def _make_streams_safe() -> None:
-    """Let printing never be what fails: a stream may be closed, or unable to say every character."""
+    """Make printing never fail: a stream may be closed, or may not encode every character."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
@@ -97,10 +97,10 @@ def _make_streams_safe() -> None:
 
 
 def _require_own_packages() -> None:
-    """Refuse to run beside a stranger: `schemas` and `consumer` are names that others use too."""
+    """Raise SettingsError if another package has the name `schemas`, which is a common one."""
     ours = Path(__file__).resolve().parent.parent.parent
     found = Path(schemas.__file__ or "").resolve().parent.parent
     if found != ours:
         raise SettingsError(
-            f"the package 'schemas' comes from {found}, not from session-consumer; give it an environment of its own"
+            f"the package 'schemas' comes from {found}, not from session-consumer; use a separate environment"
         )

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options of several commands."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        help="One setting, as kafka.group_id=mine; repeatable.",
+        help="Set one setting, such as kafka.group_id=mine; repeatable.",
     )(command)
     return click.option(
         "-c",
         "--config",
         type=click.Path(path_type=Path),
-        help="Settings file (TOML); without it, defaults and environment.",
+        help="Settings file (TOML). Without it: defaults and environment.",
     )(command)
 
 
 def require_rate(rate: float) -> None:
-    """Refuse a ``--rate`` that is no number of records a second."""
+    """Raise UsageError for a ``--rate`` that is not finite."""
     if not math.isfinite(rate):
         raise click.UsageError(f"--rate {rate} is not a number of records a second")
 

@@ -1,4 +1,4 @@
-"""``session-consumer produce``: JSON Lines, or generated sessions, onto a topic."""
+"""``session-consumer produce``: writes JSON Lines, or generated sessions, to a topic."""
 
 from __future__ import annotations
 
@@ -31,17 +31,15 @@ Counts = dict[TopicPartition, list[int]]
 
 @click.command()
 @click.argument("file", required=False)
-@click.option("--generate", type=click.IntRange(1), metavar="N", help="Produce N made-up sessions instead of a file's.")
-@click.option(
-    "--rate", type=click.FloatRange(0), default=0.0, help="At most this many a second; 0: as fast as it goes."
-)
-@click.option("--topic", help="The topic; without it, the first of kafka.topics.")
+@click.option("--generate", type=click.IntRange(1), metavar="N", help="Produce N generated sessions instead of a file.")
+@click.option("--rate", type=click.FloatRange(0), default=0.0, help="Maximum records a second; 0: no limit.")
+@click.option("--topic", help="Topic to write to; without it, the first of kafka.topics.")
 @click.option(
     "--create-topic",
     "partitions",
     type=click.IntRange(1),
     metavar="PARTITIONS",
-    help="Create it, and the one for its dead letters, when missing.",
+    help="Create the topic and its dead-letter topic, if they are missing.",
 )
 @settings_options
 def produce(
@@ -53,9 +51,10 @@ def produce(
     config: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Put the lines of FILE (or of standard input: -) on a topic, or N generated sessions.
+    """Write lines or generated sessions to a topic.
 
-    A line is sent as it is, byte for byte; its key is the session's id when it is a session.
+    The lines are those of FILE (- for standard input). A line is written byte for byte. Its key is the session's id, if
+    it is a session.
     """
     if (file is None) == (generate is None):
         raise click.UsageError("name a FILE (- for standard input) or --generate N")
@@ -77,7 +76,7 @@ async def _produce(
             for name in filter(None, (topic, settings.dead_letter.topic_for(topic))):
                 await create_topic(kafka, name, partitions)
         else:
-            await probe_topics(kafka, "name another with --topic, or create it with --create-topic N")
+            await probe_topics(kafka, "choose another with --topic, or create it with --create-topic N")
         async with open_producer(kafka, topic, acknowledged) as producer:
             if stream is None:
                 made = (Outgoing(key, value) for key, value in itertools.islice(keyed_values(), int(what)))
@@ -88,7 +87,7 @@ async def _produce(
 
 @contextmanager
 def _opened(what: str | int) -> Iterator[BinaryIO | None]:
-    """Open the file before anything is done to the topic; None when sessions are generated."""
+    """Open the file, before the topic is used; yields None when sessions are generated."""
     if isinstance(what, int):
         yield None
     elif what == "-":
@@ -104,7 +103,7 @@ def _opened(what: str | int) -> Iterator[BinaryIO | None]:
 
 async def _lines(stream: BinaryIO) -> AsyncIterator[Outgoing]:
     key_of = _key_reader()
-    # Lines end at \n only: JSON texts may hold other line separators.
+    # Lines end at \n only: JSON may contain other line separators.
     while line := await _read_line(stream):
         value = line.rstrip(b"\r\n")
         if value:
@@ -112,9 +111,9 @@ async def _lines(stream: BinaryIO) -> AsyncIterator[Outgoing]:
 
 
 async def _read_line(stream: BinaryIO) -> bytes:
-    """Read in a thread that nobody waits for.
+    """Read a line in a daemon thread.
 
-    A pipe may stay silent for long: what was sent must be on its way meanwhile, and a signal must be able to end us.
+    A pipe may be silent for long; records must still be sent during that time, and a signal must end the process.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[bytes] = loop.create_future()
@@ -128,7 +127,7 @@ async def _read_line(stream: BinaryIO) -> bytes:
             line = stream.readline()
         except (OSError, ValueError):
             line = b""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: we were interrupted
+        with contextlib.suppress(RuntimeError):  # the loop is closed, because the command was interrupted
             loop.call_soon_threadsafe(answer, line)
 
     threading.Thread(target=read, daemon=True).start()
@@ -142,7 +141,7 @@ def _key_reader() -> Callable[[bytes], bytes | None]:
         try:
             session: Any = read(value)
         except Exception:
-            return None  # what is not a session is sent all the same, without a key
+            return None  # a line that is not a session is sent without a key
         return session.session_id.encode() if session.session_id else None
 
     return key_of

@@ -1,4 +1,4 @@
-"""What a command says while it works: bars and tables on a terminal, plain lines elsewhere; progress goes to stderr."""
+"""Output of commands: bars and tables on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ PLAIN_SECONDS = 2.0
 
 
 class Progress:
-    """Owned by one command; results go to stdout, everything else to stderr."""
+    """Prints for one command, which owns it: results on stdout, everything else on stderr."""
 
     def __init__(self) -> None:
         self._errors = Console(stderr=True, highlight=False)
         self._output = Console(highlight=False)
 
     def say(self, line: str) -> None:
-        """Say what happens now."""
+        """Print a line on the progress of the command."""
         self._errors.print(line, markup=False, emoji=False)
 
     def print(self, line: str) -> None:
-        """Print a result."""
+        """Print a line of the result."""
         self._output.print(line, markup=False, emoji=False, soft_wrap=True)
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
-        """Print a table whose first row is its head and whose last column is numbers."""
+        """Print a table. The first row is its head, and the last column is aligned to the right."""
         table = Table()
         for index, name in enumerate(rows[0]):
             table.add_column(name, justify="right" if index == len(rows[0]) - 1 else "left")
@@ -41,7 +41,7 @@ class Progress:
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show how far something is; call what is yielded with the count so far."""
+        """Show progress; call the yielded function with the count so far."""
         if not self._errors.is_terminal:
             yield self._lines(title, total)
             return
@@ -51,13 +51,13 @@ class Progress:
             yield lambda count: shown.update(task, completed=count)
 
     def _lines(self, title: str, total: int) -> Callable[[int], None]:
-        started = said = time.monotonic()
+        started = reported = time.monotonic()
 
-        def tell(count: int) -> None:
-            nonlocal said
+        def report(count: int) -> None:
+            nonlocal reported
             now = time.monotonic()
-            if count >= total or now - said >= PLAIN_SECONDS:
-                said = now
+            if count >= total or now - reported >= PLAIN_SECONDS:
+                reported = now
                 self.say(f"{title}: {count:,} of {total:,} after {now - started:.1f} s")
 
-        return tell
+        return report

@@ -1,4 +1,4 @@
-"""``session-consumer dlq redrive``: dead letters through their handlers once more, or back on a topic."""
+"""``session-consumer dlq redrive``: runs dead letters through their handlers, or writes the originals to a topic."""
 
 from __future__ import annotations
 
@@ -37,25 +37,27 @@ from consumer.settings.sections import Settings, dead_letter_topics
 WATCH_SECONDS = 0.2
 WAITING_SECONDS = 5.0
 METADATA_BYTES = 4096
-"""What a broker keeps beside an offset, unless its ``offset.metadata.max.bytes`` says otherwise."""
+"""Maximum bytes of an offset's metadata, by the default of the broker's ``offset.metadata.max.bytes``."""
 
 
 @click.command()
 @filters
-@click.option("--dry-run", is_flag=True, help="Say what would be run, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be redriven, and do nothing.")
 @click.option(
     "--rate",
     type=click.FloatRange(0, 1_000_000),
     default=0.0,
-    help="At most this many letters a second; 0: all at once.",
+    help="Maximum letters a second; 0: no limit.",
 )
-@click.option("--to", "to_topic", metavar="TOPIC", help="Put the original records on this topic; no handler is called.")
+@click.option(
+    "--to", "to_topic", metavar="TOPIC", help="Write the original records to this topic instead of calling handlers."
+)
 @click.option(
     "--max-redrives",
     type=click.IntRange(1, 1_000_000),
     default=MAX_REDRIVES,
     show_default=True,
-    help="Leave letters alone that were redriven and failed so often.",
+    help="Skip letters that failed again after this number of redrives.",
 )
 @settings_options
 def redrive(
@@ -68,27 +70,29 @@ def redrive(
     config: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Run dead letters through the route that failed, here and now.
+    """Run dead letters through the route that failed, in this process.
 
-    Those of no route, as they could not be read, run through every route that matches. What fails again becomes a new
-    letter. A redrive that is stopped goes on where it was when it is started with the same filters: its offsets are
-    kept under a group of its own, one for each set of filters. Exits 1 when letters failed again.
+    Letters without a route, whose records could not be decoded, run through every route that matches. A letter that
+    fails again becomes a new letter. A redrive that was stopped continues when it is started with the same filters: its
+    offsets are committed under a separate group for each set of filters. Exits 1 when letters failed again.
     """
     require_rate(rate)
     settings = letter_settings(config, overrides)
     chosen = msgspec.structs.replace(chosen, max_redrives=max_redrives)
     if len(chosen.as_text()) > METADATA_BYTES:
-        raise click.UsageError("so many filters cannot be kept with the offsets; choose fewer at a time")
+        raise click.UsageError("too many filters to store with the offsets; use fewer at a time")
     routes = [] if to_topic else load_routes(settings, os.environ)
     for name in {*chosen.routes} - {NO_ROUTE} if routes else ():
         names = [route.name for route in routes]
         if name not in names:
             raise SettingsError(f"--route: the settings have no route {name!r}{hint(name, names)}")
     if to_topic in dead_letter_topics(settings):
-        raise SettingsError(f"--to: {to_topic!r} is a topic for dead letters; the originals would be lost among them")
+        raise SettingsError(f"--to: {to_topic!r} is a dead-letter topic; choose a topic for original records")
     failed = asyncio.run(_redrive(settings, routes, chosen, Progress(), rate, to_topic, dry_run=dry_run))
     if failed:
-        raise ConsumerError(f"{failed:,} letters failed again; each has a new letter that says why: dlq list --letters")
+        raise ConsumerError(
+            f"{failed:,} letters failed again; each has a new letter with the cause: dlq list --letters"
+        )
 
 
 async def _redrive(
@@ -101,16 +105,16 @@ async def _redrive(
     *,
     dry_run: bool,
 ) -> int:
-    """Return how many failed again."""
+    """Redrive, and return the number of letters that failed again."""
     inventory = await until_signal(take_inventory(settings, chosen, progress))
     if inventory is None:
-        progress.say("stopped before all letters were read: nothing was run")
+        progress.say("stopped before all letters were read; nothing was redriven")
         return 0
     if dry_run:
         print_counts(progress, inventory)
     if inventory.capped:
         progress.say(
-            f"{inventory.capped:,} letters failed again {chosen.max_redrives} times; --max-redrives lets them in"
+            f"{inventory.capped:,} letters failed {chosen.max_redrives} redrives; a higher --max-redrives includes them"
         )
     to_run = inventory.to_run
     if not to_topic:
@@ -118,11 +122,11 @@ async def _redrive(
     if not to_run:
         progress.say("no dead letter is left to redrive")
     elif dry_run:
-        progress.print(f"{len(to_run):,} letters would be run; nothing was done")
+        progress.print(f"{len(to_run):,} letters would be redriven; nothing was done")
     elif to_topic:
         return await _republish(settings, chosen, to_run, to_topic, progress, rate)
     else:
-        if NO_ROUTE not in to_run.values():  # a handler may own something that the daemon uses now
+        if NO_ROUTE not in to_run.values():  # a handler of another route may own a file that the daemon uses
             routes = [route for route in routes if route.name in to_run.values()]
         running = make_redrive(settings, routes, make_decoder(settings), chosen, to_run, rate, Lifecycle())
         return await _run(settings, running, routes, progress)
@@ -151,19 +155,21 @@ async def _run(settings: Settings, running: Redrive, routes: list[Route], progre
         try:
             await enter_handlers(routes, opened)
         except SettingsError as error:
-            raise SettingsError(f"{error} (a redrive calls handlers itself: is the daemon running? stop it)") from error
-        tell = opened.enter_context(progress.bar("redriving", total))
+            raise SettingsError(
+                f"{error} (a redrive runs the handlers in its own process; stop the daemon if it is running)"
+            ) from error
+        report = opened.enter_context(progress.bar("redriving", total))
         work = asyncio.ensure_future(running.run())
         await asyncio.wait([work], timeout=WAITING_SECONDS)
         if not running.joined and not work.done():
             progress.say(
-                f"waiting for group {running.group}: a redrive that was killed stays in it for"
+                f"waiting for group {running.group}: a redrive that was killed stays a member for"
                 f" kafka.session_timeout_seconds = {settings.kafka.session_timeout_seconds:g}"
             )
         while not work.done():
-            tell(min(running.done, total - 1))
+            report(min(running.done, total - 1))
             await asyncio.wait([work], timeout=WATCH_SECONDS)
-        tell(total if running.complete else running.done)
+        report(total if running.complete else running.done)
         try:
             work.result()
         finally:
@@ -173,7 +179,7 @@ async def _run(settings: Settings, running: Redrive, routes: list[Route], progre
 
 def _summarize(running: Redrive, progress: Progress) -> None:
     handled, unwanted = running.done - running.failed_again, len(running.selection.unwanted)
-    no_route = f", {unwanted:,} wanted by no route" if unwanted else ""
+    no_route = f", {unwanted:,} matched by no route" if unwanted else ""
     progress.print(f"redriven: {handled:,} handled, {running.failed_again:,} failed again{no_route}")
     if not running.complete:
-        progress.say("stopped before the end; the same command goes on from there")
+        progress.say("stopped before the end; run the same command again to continue")

@@ -29,8 +29,8 @@ Result = TypeVar("Result")
 def run(config: Path | None, overrides: tuple[str, ...]) -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
-    The first signal drains: started calls end, what is done is committed, the group is left. A second one leaves at
-    once. Without routes in the settings, every event is logged.
+    The first signal drains: started calls end, finished records are committed, and the daemon leaves the group. A
+    second signal ends it at once. Without routes in the settings, every event is logged.
     """
     settings = loaded(config, overrides).settings
     configure_logging(settings.log)
@@ -39,7 +39,7 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
 
 
 async def run_daemon(settings: Settings) -> None:
-    """Run one daemon; a first signal drains it."""
+    """Run one daemon; the first signal drains it."""
     with traced(settings, load_routes(settings, os.environ)) as routes:
         daemon = make_daemon(settings, routes)
         with Signals(daemon.stop, settings.delivery.drain_seconds):
@@ -48,12 +48,12 @@ async def run_daemon(settings: Settings) -> None:
 
 @contextmanager
 def traced(settings: Settings, routes: list[Route]) -> Iterator[list[Route]]:
-    """Have the routes' calls traced, if the settings say so; raise SettingsError without the extra for it."""
+    """Trace the calls of the routes, if ``tracing.enabled``. Raises SettingsError without the extra ``otel``."""
     if not settings.tracing.enabled:
         yield routes
         return
     try:
-        from consumer.tracing import Tracing, open_provider  # noqa: PLC0415 - only those who trace have it
+        from consumer.tracing import Tracing, open_provider  # noqa: PLC0415 - an optional extra
     except ImportError as error:
         raise SettingsError(
             "tracing.enabled: OpenTelemetry is not installed; install session-consumer with the extra `otel`"
@@ -66,9 +66,9 @@ def traced(settings: Settings, routes: list[Route]) -> Iterator[list[Route]]:
 
 
 async def until_signal(work: Coroutine[Any, Any, Result], seconds: float = 20.0) -> Result | None:
-    """Run something else than the daemon; a first signal cancels it, and then there is no result.
+    """Run a coroutine that the first signal cancels; then returns None.
 
-    It may take ``seconds`` to clean up.
+    The coroutine has about ``seconds`` to clean up; then, or at a second signal, the process ends.
     """
     task = asyncio.ensure_future(work)
     with Signals(task.cancel, seconds):

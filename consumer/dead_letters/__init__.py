@@ -1,1 +1,1 @@
-"""Dead letters as plain values: their causes, headers, filters and inventory. No client, no clock."""
+"""Dead letters as plain values: causes, headers, filters and the inventory. No client, no clock."""

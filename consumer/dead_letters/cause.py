@@ -1,4 +1,4 @@
-"""Why a record becomes a dead letter."""
+"""The cause of a dead letter."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ NO_ROUTE = "none"
 
 
 class Cause(NamedTuple):
-    """Why a record becomes a dead letter; holds nothing of the record."""
+    """The reason why a record becomes a dead letter; holds nothing of the record."""
 
     reason: str
     route: str
-    """``none`` when it came to no route."""
+    """``none`` when the record reached no route."""
     attempts: int
-    """Calls that counted; 0 when it came to no call."""
+    """Number of calls that counted as attempts; 0 without a call."""
     error_class: str
     message: str
-    """Our own sentence: class and place in the code, never the exception's text, which may quote the event."""
+    """Message of this software with class and place, never the exception's text, which may quote the event."""
 
 
 def class_name(error: BaseException) -> str:
-    """Name an exception's class with its module."""
+    """Return the name of an exception's class, with its module."""
     return f"{type(error).__module__}.{type(error).__qualname__}"

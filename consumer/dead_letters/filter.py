@@ -1,4 +1,4 @@
-"""Which dead letters are meant."""
+"""The filter of ``dlq`` commands: which dead letters they concern."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ NO_CAP = 2**31
 
 
 class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which letters are meant; empty lists and None mean all."""
+    """Conditions that a letter must meet; empty lists and None are no condition."""
 
     reasons: list[str] = []
     routes: list[str] = []
     since_ms: int | None = None
-    """Milliseconds since 1970, of the record's timestamp; from here on."""
+    """Lowest timestamp of the record, in milliseconds since 1970."""
     until_ms: int | None = None
-    """Up to here, exclusive."""
+    """Timestamp that the record's must be below."""
     key_sha256: str | None = None
-    """Of the record's key: a key may be personal data, and this is stored with offsets."""
+    """Digest of the record's key: a key may be personal data, and a filter is stored with offsets."""
     max_redrives: int = MAX_REDRIVES
-    """Letters that were run again so often are left alone."""
+    """Letters that failed again after this number of redrives are not redriven."""
 
     def lets_in(self, context: Context, raw: RawRecord) -> bool:
-        """Whether a letter is meant."""
+        """Whether a letter meets all conditions."""
         return (
             context.redrives < self.max_redrives
             and (not self.reasons or context.reason in self.reasons)
@@ -39,11 +39,11 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def as_text(self) -> str:
-        """Write it for a commit's metadata."""
+        """Return the filter as text for a commit's metadata."""
         return msgspec.json.encode(self).decode()
 
     def group(self, group_id: str) -> str:
-        """Name the group that redrives under this filter."""
+        """Return the name of the consumer group that redrives with this filter."""
         name = f"{group_id}.redrive"
         return name if self == Filter() else f"{name}.{sha256(self.as_text().encode())[:8]}"
 

@@ -1,4 +1,4 @@
-"""The headers that say why a letter was written: in Kafka Connect's or Spring's dialect, and always in ours."""
+"""Headers with the cause of a letter: in Kafka Connect's or Spring's dialect, and always in ours."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ OURS = "session-consumer."
 CONNECT = "__connect.errors."
 SPRING = "kafka_dlt-"
 STAGES = {"undecodable": "VALUE_CONVERTER", "too_large": "VALUE_CONVERTER", "bad_header": "HEADER_CONVERTER"}
-"""Kafka Connect's names for where it went wrong; what a handler refused is a TASK_PUT."""
+"""Kafka Connect's names for the failed stage; a failed handler is TASK_PUT."""
 INTEGER_BYTES = {"partition": 4, "offset": 8}
 LARGEST = {"partition": 2**31 - 1, "offset": 2**63 - 1, "attempts": 2**31 - 1, "redrives": 2**31 - 1}
 
 
 class Context(NamedTuple):
-    """What a letter's headers say of it; empty and 0 where they do not."""
+    """The cause of a letter as its headers state it; empty or 0 for a missing header."""
 
     origin: Position
     reason: str
@@ -29,13 +29,13 @@ class Context(NamedTuple):
     error_class: str = ""
     message: str = ""
     is_ours: bool = True
-    """Whether this software wrote it; what others say in a message may quote the event."""
+    """Whether this software wrote the letter; a message of other software may quote the event."""
 
 
 def write_context(
     dialect: Literal["connect", "spring"], origin: Position, timestamp_ms: int, group: str, cause: Cause, redrives: int
 ) -> list[tuple[str, bytes | None]]:
-    """Make the block of headers for one letter."""
+    """Return the context headers of one letter."""
     block = [
         (f"{OURS}reason", cause.reason.encode()),
         (f"{OURS}route", cause.route.encode()),
@@ -65,9 +65,9 @@ def write_context(
 
 
 def split_headers(headers: Headers) -> tuple[Headers, Headers]:
-    """Part a letter's headers into the record's own and the block behind them.
+    """Split a letter's headers into the record's own and the context headers after them.
 
-    A letter that another tool wrote has no header of ours to begin the block: there it is what has its dialect's names.
+    In a letter of another tool no header of ours begins the context: there the names of its dialect identify it.
     """
     begins = [index for index, (name, _) in enumerate(headers) if name == f"{OURS}reason"]
     if begins:
@@ -77,10 +77,10 @@ def split_headers(headers: Headers) -> tuple[Headers, Headers]:
 
 
 def read_context(headers: Headers) -> Context | None:
-    """Read what a letter says of itself, in either dialect; None when it does not say which record it was."""
-    said = {name: value for name, value in split_headers(headers)[1] if value is not None}
+    """Read the context of a letter in either dialect; None when it does not name the record's position."""
+    given = {name: value for name, value in split_headers(headers)[1] if value is not None}
     try:
-        if f"{CONNECT}offset" in said:
+        if f"{CONNECT}offset" in given:
             place, error_class, message = (
                 f"{CONNECT}{{}}",
                 f"{CONNECT}exception.class.name",
@@ -94,16 +94,16 @@ def read_context(headers: Headers) -> Context | None:
                 f"{SPRING}exception-message",
             )
             read = _big_endian
-        partition, offset = (read(said[place.format(name)], name) for name in ("partition", "offset"))
+        partition, offset = (read(given[place.format(name)], name) for name in ("partition", "offset"))
         return Context(
-            Position(_text(said[place.format("topic")]), partition, offset),
-            _text(said.get(f"{OURS}reason", b"")),
-            _text(said.get(f"{OURS}route", b"")) or NO_ROUTE,
-            _decimal(said.get(f"{OURS}attempts", b"0"), "attempts"),
-            _decimal(said.get(f"{OURS}redrives", b"0"), "redrives"),
-            _text(said.get(error_class, b"")),
-            _text(said.get(message, b"")),
-            is_ours=f"{OURS}reason" in said,
+            Position(_text(given[place.format("topic")]), partition, offset),
+            _text(given.get(f"{OURS}reason", b"")),
+            _text(given.get(f"{OURS}route", b"")) or NO_ROUTE,
+            _decimal(given.get(f"{OURS}attempts", b"0"), "attempts"),
+            _decimal(given.get(f"{OURS}redrives", b"0"), "redrives"),
+            _text(given.get(error_class, b"")),
+            _text(given.get(message, b"")),
+            is_ours=f"{OURS}reason" in given,
         )
     except (KeyError, ValueError):
         return None
@@ -111,7 +111,7 @@ def read_context(headers: Headers) -> Context | None:
 
 def _decimal(value: bytes, name: str) -> int:
     if not value.isdigit():  # int() would also take signs, spaces and underscores
-        raise ValueError(f"{name} is no number")
+        raise ValueError(f"{name} is not a number")
     return _in_range(int(value), name)
 
 
@@ -123,7 +123,7 @@ def _big_endian(value: bytes, name: str) -> int:
 
 def _in_range(number: int, name: str) -> int:
     if not 0 <= number <= LARGEST[name]:
-        raise ValueError(f"{name} is not one that Kafka has")
+        raise ValueError(f"{name} is out of Kafka's range")
     return number
 
 

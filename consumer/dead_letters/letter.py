@@ -1,7 +1,8 @@
-"""Dead letters as plain values: the record as it was, byte for byte, and behind its headers a block that says why.
+"""Dead letters as plain values: the record byte for byte, with context headers after its own.
 
-The block speaks one of two dialects that other tools read (Kafka Connect's, Spring's) and always ours. Its first header
-is ``session-consumer.reason``: everything before it is the record's own. Pure: no client, no clock.
+The context headers state the cause in a dialect that other tools read (Kafka Connect's or Spring's), and always in
+ours. The first one is ``session-consumer.reason``; all headers before it are the record's own. Pure: no client, no
+clock.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 class Writer(NamedTuple):
-    """How letters are written: where to, in which dialect, for which group."""
+    """Makes letters for one consumer group, with the topic and the dialect of the settings."""
 
     settings: DeadLetterSettings
     group: str
     of_letters: bool = False
-    """Whether what failed are letters that were run again: a new one speaks of the same original record."""
+    """Whether the failed records are letters being redriven. A new letter then names the same original record."""
 
     def letter(self, key: TopicPartition, raw: RawRecord, cause: Cause) -> Letter:
         """Make the letter of a raw record that was consumed from ``key``."""

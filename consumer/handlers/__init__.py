@@ -1,1 +1,1 @@
-"""Handlers that are shipped; a user's own need nothing from here."""
+"""Shipped handlers. A user's handler needs nothing from this folder."""

@@ -1,4 +1,4 @@
-"""The handler that appends events to a file as JSON Lines: whole lines, on disk before their offsets are committed."""
+"""The handler that appends events to a file as JSON Lines, on disk before their offsets are committed."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ BUFFER_BYTES = 1_048_576
 
 
 class JsonLines:
-    """Owns one file; opened with the daemon, flushed before each commit, closed at the end.
+    """Appends to one file; opened with the daemon, flushed before each commit, closed at the end.
 
-    Options: ``path``; ``max_bytes``: a file that has grown past this is renamed ``NAME-<UTC time>.jsonl`` and a new one
-    begun (0: never).
+    Options: ``path``, and ``max_bytes`` (0: no limit): a file that has grown past it is renamed
+    ``NAME-<UTC time>.jsonl``, and a new file is started.
 
-    - A line is in the buffer, or on disk; one that was written in part is cut off again.
-    - Nothing is ever deleted: what a reader no longer needs is the reader's to remove.
-    - One route of one process a file: a second one is refused at start.
+    - A line is in the buffer or on disk as a whole; a line that was written in part is truncated.
+    - No file is ever deleted; remove files that are no longer needed.
+    - Only one route of one process may write a file; a second one is refused at start.
     """
 
     def __init__(self, path: Path, max_bytes: int = 0) -> None:
         if max_bytes < 0:
-            raise SettingsError(f"options.max_bytes = {max_bytes} must be 0 (never begin a new file) or above")
+            raise SettingsError(f"options.max_bytes = {max_bytes} must be 0 (no limit) or above")
         self._path = path
         self._max_bytes = max_bytes
         self._encode = msgspec.json.Encoder().encode
@@ -45,7 +45,9 @@ class JsonLines:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _open(self._path)
         except BlockingIOError as error:
-            raise SettingsError(f"options.path: {self._path} is being written already; give each its own") from error
+            raise SettingsError(
+                f"options.path: {self._path} is already written by another route or process; choose another path"
+            ) from error
         except OSError as error:
             raise SettingsError(f"options.path: cannot write {self._path}: {error.strerror}") from error
         return self
@@ -59,7 +61,7 @@ class JsonLines:
                 self._file = None
 
     def __call__(self, event: Any) -> None:
-        """Keep one event; raises SinkError when the buffer is full and cannot be written, with the event not kept."""
+        """Buffer one event. Raises SinkError, without buffering it, when the buffer is full and cannot be written."""
         if self._buffered >= BUFFER_BYTES:
             self._write()
         line = self._encode(event) + b"\n"
@@ -67,7 +69,7 @@ class JsonLines:
         self._buffered += len(line)
 
     async def flush(self) -> None:
-        """Write what is kept and wait until the disk has it; raises SinkError when it has not."""
+        """Write the buffer and wait until the disk has it. Raises SinkError when that fails."""
         self._write()
         assert self._file is not None
         files = [*self._retired, self._file]
@@ -76,13 +78,13 @@ class JsonLines:
             self._retired = [file for file in self._retired if not file.closed]
 
     def _sync(self, files: list[_File]) -> None:
-        """Sync in a thread; a flush that was cancelled goes on in its own, and the next one waits for it here."""
+        """Sync the files, in a thread. A cancelled flush's thread goes on, and the next flush waits for it here."""
         with self._syncing:
             for file in files:
                 if not file.closed:
                     file.sync(self._path)
             if len(files) > 1:
-                _sync_folder(self._path.parent)  # a renamed file is safe only when its folder is
+                _sync_folder(self._path.parent)  # a renamed file is durable only after its folder is synced
             for file in files[:-1]:
                 file.close()
 
@@ -101,7 +103,7 @@ class JsonLines:
         self._buffered = 0
 
     def _rotate(self, full: _File) -> _File:
-        """Begin a new file; the full one is synced and closed by the next flush."""
+        """Start a new file; the next flush syncs and closes the full one."""
         old = _free_name(self._path)
         self._path.rename(old)
         try:
@@ -114,7 +116,7 @@ class JsonLines:
 
 
 class _File:
-    """One open file: how long it is, and whether the disk has all of it."""
+    """One open file, with its size and whether the disk has all of it."""
 
     def __init__(self, number: int, size: int) -> None:
         self.size = size
@@ -124,7 +126,7 @@ class _File:
         self._number = number
 
     def write(self, data: bytes) -> None:
-        """Append all of it or nothing."""
+        """Append all of ``data``, or nothing if that fails."""
         rest = memoryview(data)
         try:
             while rest:
@@ -136,9 +138,9 @@ class _File:
         self.unsynced = True
 
     def sync(self, path: Path) -> None:
-        """Wait until the disk has it; once failed it fails for ever, as the kernel may have dropped what it kept."""
+        """Wait until the disk has all of it. It fails for ever after one failure: the kernel may have dropped data."""
         if self.failed is None and self.unsynced:
-            self.unsynced = False  # first: what is written meanwhile waits for the next one
+            self.unsynced = False  # set before the sync: data written during it needs the next one
             try:
                 os.fsync(self._number)
             except OSError as error:
@@ -153,7 +155,7 @@ class _File:
 
 
 def _free_name(path: Path) -> Path:
-    """Name a full file by the time; a clock may stand still, and rename would replace what is there."""
+    """Return an unused name with the time for a full file; a rename would replace an existing file."""
     now = datetime.now(UTC)
     while (old := path.with_name(f"{path.stem}-{now:%Y%m%dT%H%M%S.%fZ}{path.suffix}")).exists():
         now += timedelta(microseconds=1)
@@ -179,7 +181,7 @@ def _open(path: Path) -> _File:
 
 
 def _without_half_line(file: int) -> int:
-    """Cut off a last line without an end, left by a kill in mid-write: its record was not committed and comes again."""
+    """Truncate a partial last line that a kill left, and return the size; its record is not committed."""
     size = os.fstat(file).st_size
     end = size
     while end > 0:

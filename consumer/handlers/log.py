@@ -1,4 +1,4 @@
-"""The handler that says what it gets: one line an event, with its fields only when ``log.payloads`` is true."""
+"""The handler that logs each event, with its fields only when ``log.payloads`` is true."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from consumer.record import Record
 
 
 class Log:
-    """Logs each event; lives as long as its route."""
+    """Logs each event under the name of its type in lower case; lives as long as its route."""
 
     def __init__(self) -> None:
         self._log = structlog.get_logger("consumer.handlers.log")

@@ -1,1 +1,1 @@
-"""Everything that touches HTTP: aiohttp is imported here and nowhere else."""
+"""The HTTP server and the status page; the only folder that imports aiohttp."""

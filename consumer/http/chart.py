@@ -1,4 +1,4 @@
-"""A line over the last minutes, as the numbers that an inline SVG needs; pure."""
+"""Line charts of the last minutes, as coordinates for an inline SVG. Pure."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from consumer.http.history import SAMPLES, Sample
 WIDTH = SAMPLES
 HEIGHT = 100
 GAP_SECONDS = 5.0
-"""Without a sample for longer the line is broken: the process was stopped, or the machine asleep."""
+"""Longest gap between samples within a line. A longer one breaks it: the process or the machine was stopped."""
 TABLE_SECONDS = 15
 
 Value = Callable[[Sample], float | None]
 
 
 class Chart(NamedTuple):
-    """One chart: a second is a unit of x, the newest sample at ``WIDTH``; y falls from 0 at ``top`` to ``HEIGHT``."""
+    """One chart. x counts seconds, with the newest sample at ``WIDTH``; y is 0 at ``top`` and ``HEIGHT`` at zero."""
 
     lines: list[str]
-    """Points of polylines."""
+    """Points of the polylines."""
     areas: list[str]
-    """Points of the polygons below them."""
+    """Points of the polygons below the lines."""
     top: float
     """The value at the upper edge."""
     peak: float
     last: float | None
     rows: list[tuple[float, float]]
-    """Time and mean of each quarter of a minute, the newest first: the same for who cannot see it."""
+    """Time and mean of each 15 seconds, newest first, for the table beside the chart."""
 
 
 def make_chart(samples: Sequence[Sample], value: Value) -> Chart:
-    """Make the chart of one value of the samples, which are in order."""
+    """Make the chart of one value of the samples, which must be in order of time."""
     known = [(sample.at, number) for sample in samples if (number := value(sample)) is not None]
     peak = max((number for _, number in known), default=0.0)
     top = round_up(peak)
@@ -49,7 +49,7 @@ def make_chart(samples: Sequence[Sample], value: Value) -> Chart:
 
 
 def round_up(number: float) -> float:
-    """Return the next round number, at least 4; half of it can be said shortly too."""
+    """Return the next round number, at least 4, whose half is short as well."""
     if number <= 4:
         return 4.0
     power = 10.0 ** math.floor(math.log10(number))

@@ -4,7 +4,7 @@
   const root = document.documentElement, notice = document.getElementById("notice");
   let timer, asking = false, answered = new Date();
 
-  /* Replaces what changed, and leaves alone what someone selects; what was open, scrolled or focused stays so. */
+  /* Replaces a section that changed, unless text in it is selected; keeps what was open, scrolled or focused. */
   function swap(old, fresh) {
     const selection = getSelection();
     if (old.isEqualNode(fresh) || (!selection.isCollapsed && selection.containsNode(old, true))) return;
@@ -24,10 +24,10 @@
     for (const fresh of page.querySelectorAll("[data-live]")) swap(document.getElementById(fresh.id), fresh);
     document.title = page.title;
     document.getElementById("icon").href = page.getElementById("icon").href;
-    said();
+    showInterval();
   }
 
-  function said() { document.getElementById("refreshing").textContent = "every " + EVERY / 1000 + " s"; }
+  function showInterval() { document.getElementById("refreshing").textContent = "every " + EVERY / 1000 + " s"; }
 
   async function ask() {
     clearTimeout(timer);
@@ -43,7 +43,7 @@
     } catch {
       document.body.classList.add("gone");
       const since = answered.toISOString().slice(11, 19);
-      const text = `The daemon does not answer since ${since} UTC. What stands here is from then; trying again.`;
+      const text = `The daemon has not answered since ${since} UTC. This page shows its state at that time and tries again.`;
       if (notice.textContent !== text) notice.textContent = text;
       document.title = "No answer · " + document.title.replace(/^No answer · /, "");
     }
@@ -52,6 +52,6 @@
   }
 
   document.addEventListener("visibilitychange", ask);
-  said();
+  showInterval();
   timer = setTimeout(ask, EVERY);
 })();

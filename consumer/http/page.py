@@ -1,4 +1,4 @@
-"""The status page: a Status rendered as HTML, with its style and its one script inside. Rendering is pure."""
+"""The status page: a Status rendered as HTML, with an inline style and an inline script. Rendering is pure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from consumer.http.status import Status
 from consumer.http.view import make_view
 
 OLD_END_SECONDS = 15.0
-"""A lag that is older is said to be: its partition's leader does not answer."""
+"""Age above which the page shows how old a lag is: the partition's leader does not answer."""
 
 
 class Page:
-    """Renders statuses; made when the server starts, as long-lived."""
+    """Renders statuses as HTML; made when the server starts, as long-lived as the server."""
 
     def __init__(self, template: jinja2.Template, style: str, script: str) -> None:
         self._template = template
@@ -28,20 +28,20 @@ class Page:
 
     @property
     def policy(self) -> str:
-        """The Content-Security-Policy that lets this style and this script through, and nothing else."""
+        """The Content-Security-Policy, which allows this style and this script only."""
         return (
             f"default-src 'none'; script-src {_digest(self._script)}; style-src {_digest(self._style)}; img-src data:;"
             " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
     def render(self, status: Status) -> str:
-        """Return the whole document."""
+        """Return the HTML document."""
         view = make_view(status)
         return self._template.render(status=status, view=view, style=self._style, script=self._script)
 
 
 def load_page() -> Page:
-    """Read the template, the style and the script, which lie beside this module."""
+    """Load the template, the style and the script from this module's folder."""
     folder = files("consumer.http")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

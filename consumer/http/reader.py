@@ -1,4 +1,4 @@
-"""From the daemon's own objects to its status: nobody is asked for anything, and no record is looked at."""
+"""The status reader: makes a Status from the daemon's objects, without a request and without looking at records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 
 
 class StatusReader:
-    """Reads one daemon's status from its own objects; kept by the daemon, called in the supervisor's thread."""
+    """Reads one daemon's status from its objects; owned by the daemon, called in the supervisor's thread."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class StatusReader:
         observed: Observed,
         clock: Callable[[], tuple[float, float]] = lambda: (time.time(), time.monotonic()),
     ) -> None:
-        """``clock`` gives seconds since 1970 and monotonic ones."""
+        """``clock`` returns seconds since 1970 and monotonic seconds."""
         self._settings = settings
         self._counters = counters
         self._observed = observed
@@ -40,7 +40,7 @@ class StatusReader:
         self._versions = {**{name: version(name) for name in names}, "python": platform.python_version()}
 
     def sample(self) -> None:
-        """Note what the charts and "since" are made of; called about once a second."""
+        """Note a sample for the charts, and the time of a change of state; called about once a second."""
         wall, now = self._clock()
         counters = self._counters
         lags = [lag for each in self._observed.partitions if (lag := each.lag_records) is not None]
@@ -49,7 +49,7 @@ class StatusReader:
         self._note_state(wall, now)
 
     def read(self) -> Status:
-        """Return what the daemon is at now."""
+        """Return the current status."""
         wall, now = self._clock()
         self._note_state(wall, now)
         settings, counters, stall = self._settings, self._counters, self._observed.stall
@@ -127,7 +127,7 @@ def _state_of(partition: Partition) -> str:
         (partition.lag_records is None, "starting"),
         (partition.lag_records != 0, "reading"),
     )
-    return next((state for holds_true, state in states if holds_true), "caught up")
+    return next((state for applies, state in states if applies), "caught up")
 
 
 def _halt_status(partition: Partition) -> HaltStatus:
@@ -138,14 +138,14 @@ def _halt_status(partition: Partition) -> HaltStatus:
 
 
 def _hold_statuses(partition: Partition) -> list[HoldStatus]:
-    """Put together what waits for the same thing: there may be thousands of records."""
-    together: dict[tuple[str, str], list[Hold]] = {}
-    for hold in list(partition.holds):  # copied at once: the event loop changes it meanwhile
+    """Group the holds of a partition by route and kind: there may be thousands of records."""
+    groups: dict[tuple[str, str], list[Hold]] = {}
+    for hold in list(partition.holds):  # copied at once, because the event loop changes the set
         if hold.kind in HOLD_ENDS:
-            together.setdefault((hold.route, hold.kind), []).append(hold)
+            groups.setdefault((hold.route, hold.kind), []).append(hold)
     return [
         HoldStatus(*partition.key, route, kind, len(holds), *_first_and_since(holds), HOLD_ENDS[kind])
-        for (route, kind), holds in sorted(together.items())
+        for (route, kind), holds in sorted(groups.items())
     ]
 
 

@@ -1,4 +1,4 @@
-"""The daemon's HTTP port: metrics for Prometheus, health for whoever runs it, a page for people."""
+"""The daemon's HTTP server: metrics, health probes, the status page and its data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Readable(Protocol):
 
 
 class HttpServer:
-    """Serves GET requests from the time it is entered until it is left; owned by the daemon."""
+    """Serves GET requests while it is entered; owned by the daemon."""
 
     def __init__(self, settings: Http, observed: Observed, metrics: Scraped, status: Readable) -> None:
         self.port = settings.port

@@ -1,6 +1,6 @@
-"""What the daemon is at, as one plain value: the status page shows it, ``/status.json`` is it.
+"""The daemon's status as one plain value, which the status page shows and ``/status.json`` returns.
 
-Privacy: no key, value or option's value is here, only names, counts, offsets and places in our code or the user's.
+Privacy: it holds no key, no value and no option's value, only names, counts, offsets and places in code.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ HIDDEN = "hidden"
 
 
 class PartitionStatus(msgspec.Struct, frozen=True):
-    """One owned partition; None is what is not known yet."""
+    """One owned partition. None means that a value is not known yet."""
 
     topic: str
     partition: int
     state: str
     """``halted``, ``draining``, ``holding``, ``retrying``, ``starting``, ``reading`` or ``caught up``."""
     lag_records: int | None
-    """Its end less the committed offset."""
+    """End offset minus committed offset."""
     lag_seconds: float | None
     in_flight_records: int
     in_flight_bytes: int
@@ -34,11 +34,11 @@ class PartitionStatus(msgspec.Struct, frozen=True):
     position: int | None
     end_offset: int | None
     end_offset_age_seconds: float | None
-    """Lag is as old as this."""
+    """Seconds since the end offset was measured, which is the age of the lag."""
 
 
 class HaltStatus(msgspec.Struct, frozen=True):
-    """A partition that waits for a person."""
+    """A halted partition, which waits for a person."""
 
     topic: str
     partition: int
@@ -46,13 +46,13 @@ class HaltStatus(msgspec.Struct, frozen=True):
     reason: str
     explanation: str
     mend: str
-    """What to do, so that a restart goes on."""
+    """What to do before a restart."""
     command: str
-    """What moves the group past it instead; empty where that would not help."""
+    """Command that moves the group past the cause instead; empty if that would not help."""
 
 
 class HoldStatus(msgspec.Struct, frozen=True):
-    """Records of one partition and route that wait for the same thing, and are tried again by themselves."""
+    """Records of one partition and route that wait for the same thing, and are then tried again."""
 
     topic: str
     partition: int
@@ -61,36 +61,36 @@ class HoldStatus(msgspec.Struct, frozen=True):
     """``retry``, ``pause``, ``dead_letter`` or ``group``."""
     records: int
     offset: int
-    """The lowest."""
+    """Lowest offset of the records."""
     since: float
-    """Seconds since 1970, of the one that waits longest."""
+    """Start of the longest wait, in seconds since 1970."""
     ends: str
-    """What ends it."""
+    """What ends the hold."""
 
 
 class RouteStatus(msgspec.Struct, frozen=True):
-    """One route; counts are since the start."""
+    """One route, with its counts since the start."""
 
     name: str
     handler: str
-    """Empty for what came to no route."""
+    """Empty for the route ``none``."""
     match_fields: list[str]
-    """Names of the event's fields that its match looks at."""
+    """Names of the fields that its match tests."""
     options: list[str]
-    """Names of the handler's options."""
+    """Names of the handler's options, without their values."""
     handled: int
     skipped: int
     dead_lettered: int
     retries: int
     abandoned: int
     waiting: int
-    """Calls under way that are awaited."""
+    """Awaited calls that are under way."""
     errors: dict[str, int]
-    """Calls that raised, by kind."""
+    """Number of calls that raised, by kind."""
 
 
 class Status(msgspec.Struct, frozen=True):
-    """All of it, as of one moment; times are seconds since 1970."""
+    """Status of the whole daemon at one time; times are seconds since 1970."""
 
     at: float
     started_at: float
@@ -98,37 +98,37 @@ class Status(msgspec.Struct, frozen=True):
     group_id: str
     topics: list[str]
     state: str
-    """``stalled``, or what the daemon does: ``starting``, ``running``, ``rebuilding`` or ``draining``."""
+    """``stalled``, or the state of the daemon: ``starting``, ``running``, ``rebuilding`` or ``draining``."""
     since: float
     stalled: str | None
-    """Why."""
+    """Reason, if the daemon is stalled."""
     unready: str | None
-    """Why ``/readyz`` says no."""
+    """Reason, if ``/readyz`` returns 503."""
     records_per_second: float
-    """Over the last ten seconds, as bytes."""
+    """Mean of the last ten seconds, as is the rate of bytes."""
     bytes_per_second: float
     records_consumed: int
     last_commit_at: float | None
     max_in_flight_records: int
-    """Per partition."""
+    """Limit per partition."""
     partitions: list[PartitionStatus]
     halts: list[HaltStatus]
     holds: list[HoldStatus]
     routes: list[RouteStatus]
     failures: list[Failure]
-    """The last sorts of failures, the latest first."""
+    """The last groups of failures, the latest first."""
     commits: dict[str, int]
     rebalances: dict[str, int]
     client_rebuilds: dict[str, int]
     settings: dict[str, Any]
-    """Secrets are ``hidden``; routes are among the routes."""
+    """Values by setting; secrets are ``hidden``, and routes are in ``routes``."""
     versions: dict[str, str]
     history: list[Sample]
-    """The oldest first."""
+    """Samples, oldest first."""
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
-    """Return every setting's value under its name, routes left out, and secrets as ``hidden``."""
+    """Return the value of each setting by name, without routes and with secrets as ``hidden``."""
     found: dict[str, Any] = {}
     for name in MEANINGS:
         if name.startswith("routes."):

@@ -1,4 +1,4 @@
-"""How the daemon goes, in one word and one sentence; pure."""
+"""The verdict on a status, in one word and one sentence. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from consumer.http import wording
 from consumer.http.status import Status
 
 KEEPS_UP_SECONDS = 10.0
-"""While records flow some are always not committed; younger than this they are no backlog."""
+"""Lag below which a daemon counts as keeping up: while records flow, the newest are not committed yet."""
 
 
 class Verdict(NamedTuple):
-    """How it goes, in one word and one sentence; ``tone`` is good, busy, warn or bad: a colour, never alone."""
+    """State of the daemon in one word and one sentence. ``tone`` is good, busy, warn or bad, and sets a colour."""
 
     word: str
     tone: str
@@ -20,15 +20,19 @@ class Verdict(NamedTuple):
 
 
 LIVES = {
-    "draining": ("busy", "Started calls end, what is done is committed, then it leaves the group."),
-    "rebuilding": ("warn", "The Kafka client could not go on; another one joins the group."),
+    "draining": ("busy", "Started calls end, finished records are committed, then the daemon leaves the group."),
+    "rebuilding": ("warn", "The Kafka client was lost; a new one joins the group."),
 }
 
 
 def judge(status: Status) -> Verdict:
-    """Say how it goes; the worst first."""
+    """Return the verdict on the worst condition of a status."""
     if status.state == "stalled":
-        return Verdict("Stalled", "bad", f"{wording.sentence(status.stalled or '')} The log holds all stacks.")
+        return Verdict(
+            "Stalled",
+            "bad",
+            f"{wording.sentence(status.stalled or '')} The log has the stacks of all threads and tasks.",
+        )
     if status.state in LIVES:
         return Verdict(status.state.capitalize(), *LIVES[status.state])
     if status.state == "starting":
@@ -47,19 +51,19 @@ def _judge_running(status: Status) -> Verdict:
         return Verdict("Not ready", "warn", unready)
     if holding:
         word = "Holding" if holding == owned else "Partly holding"
-        return Verdict(word, "warn", f"{_of_owned(holding, status)} waiting, and trying again.")
+        return Verdict(word, "warn", f"{_of_owned(holding, status)} waiting and trying again.")
     return Verdict("Running", "good", _progress(status))
 
 
 def _progress(status: Status) -> str:
     if not status.partitions:
-        return "It owns no partition: other members of the group have them all."
+        return "The daemon owns no partition: other members of the group own them all."
     if all(each.state == "caught up" for each in status.partitions):
-        return "All is caught up."
+        return "All partitions are caught up."
     behind = max((each.lag_seconds for each in status.partitions if each.lag_seconds is not None), default=None)
     if behind is None:
-        return "Finding out where it stands."
-    return f"{'Keeps up' if behind < KEEPS_UP_SECONDS else 'Works off a backlog'}: {wording.span(behind)} behind."
+        return "The lag is not known yet."
+    return f"{'Keeping up' if behind < KEEPS_UP_SECONDS else 'Catching up'}: {wording.span(behind)} behind."
 
 
 def _of_owned(count: int, status: Status) -> str:

@@ -1,4 +1,4 @@
-"""What the status page shows beside the status itself: what belongs together, put together; pure."""
+"""The view: groups, sums and charts that the status page shows beside the status. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from consumer.settings.meanings import MEANINGS
 from consumer.settings.sections import Settings
 
 SMALL_LAG = 1000
-"""A lag that fills its bar, unless another is larger: a short one is not to look like a long one."""
+"""Minimum lag of a full bar, so that a small lag has a short bar."""
 
 
 class HaltGroup(NamedTuple):
-    """Partitions that halted for the same reason, with the same sentence."""
+    """Halted partitions with the same reason and the same explanation."""
 
     reason: str
     explanation: str
@@ -37,7 +37,7 @@ class HoldGroup(NamedTuple):
 
 
 class TopicGroup(NamedTuple):
-    """One topic's partitions with their sums."""
+    """The partitions of one topic, with their total lag."""
 
     topic: str
     partitions: list[PartitionStatus]
@@ -45,7 +45,7 @@ class TopicGroup(NamedTuple):
 
 
 class SettingRow(NamedTuple):
-    """One setting beside its default."""
+    """One setting, and whether it differs from its default."""
 
     name: str
     value: Any
@@ -54,7 +54,7 @@ class SettingRow(NamedTuple):
 
 
 class View(NamedTuple):
-    """What the template shows beside the status itself."""
+    """All values that the template shows beside the status."""
 
     verdict: Verdict
     lag_records: int | None
@@ -69,7 +69,7 @@ class View(NamedTuple):
 
 
 def make_view(status: Status) -> View:
-    """Put together what belongs together."""
+    """Make the view of a status."""
     lags = [each.lag_records for each in status.partitions if each.lag_records is not None]
     ages = [each.lag_seconds for each in status.partitions if each.lag_seconds is not None]
     return View(

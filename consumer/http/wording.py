@@ -1,4 +1,4 @@
-"""Numbers and times as people read them; pure. A missing value is a dash."""
+"""Numbers, sizes and times as text for people. A missing value is a dash. Pure."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ MISSING = "\N{EN DASH}"
 
 
 def number(value: float | None) -> str:
-    """Write a whole number with thousands apart."""
+    """Format a whole number with separators for thousands."""
     return MISSING if value is None else f"{value:,.0f}"
 
 
 def rate(value: float) -> str:
-    """Write so many a second; small ones with a decimal."""
+    """Format a rate, with one decimal if it is small."""
     return f"{value:.1f}" if 0.05 <= value < 9.95 else f"{value:,.0f}"
 
 
 def short(value: float) -> str:
-    """Write a number in at most four characters or so, for the axis of a chart."""
+    """Format a number shortly, for the axis of a chart."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.3g} {unit}"
@@ -27,7 +27,7 @@ def short(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Write a number of bytes."""
+    """Format a number of bytes."""
     for unit, bytes_each in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if value >= bytes_each:
             return f"{value / bytes_each:.1f} {unit}"
@@ -35,7 +35,7 @@ def size(value: float) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """Write how long something lasts, in its two largest units."""
+    """Format a duration in its two largest units."""
     if seconds is None:
         return MISSING
     if 0 < seconds < 10:
@@ -54,27 +54,27 @@ def span(seconds: float | None) -> str:
 
 
 def clock(at: float) -> str:
-    """Write the time of day, in UTC."""
+    """Format the time of day, in UTC."""
     return f"{datetime.fromtimestamp(at, UTC):%H:%M:%S}"
 
 
 def day(at: float) -> str:
-    """Write the date and time, in UTC."""
+    """Format the date and time, in UTC."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def moment(at: float) -> str:
-    """Write the date and time, in UTC, as a machine reads it."""
+    """Format the date and time, in UTC, by ISO 8601."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def sentence(text: str) -> str:
-    """Make a sentence of words that begin small and end without a full stop."""
+    """Make a sentence: capitalise the first letter and add a full stop."""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}" if text else ""
 
 
 def setting(value: Any) -> str:
-    """Write a setting's value, about as in a file of settings."""
+    """Format the value of a setting, about as in a settings file."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
@@ -87,7 +87,7 @@ def setting(value: Any) -> str:
 
 
 def places(partitions: list[tuple[str, int]], most: int = 12) -> str:
-    """Name partitions: each topic once, then numbers; the rest is counted."""
+    """Format partitions by topic, at most ``most`` of them; the others are counted."""
     by_topic: dict[str, list[int]] = {}
     for topic, partition in sorted(partitions)[:most]:
         by_topic.setdefault(topic, []).append(partition)

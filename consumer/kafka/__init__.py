@@ -1,1 +1,1 @@
-"""Everything that touches Kafka: aiokafka is imported here and nowhere else."""
+"""The Kafka clients; the only folder that imports aiokafka."""

@@ -1,4 +1,4 @@
-"""aiokafka's clients made from our settings, pinned as its pitfalls demand, and its errors said in our words."""
+"""aiokafka's clients: made from our settings, with the options that the daemon relies on; and their errors as text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka, Security
 
 ClientError = aiokafka.errors.KafkaError
-"""Anything that aiokafka raises of its own; translated into our words in this package."""
+"""Base class of aiokafka's errors, which are translated in this folder."""
 
 CORRECT = "create it, or correct the name"
 
 
 def connection_options(kafka: Kafka) -> dict[str, Any]:
-    """Return what consumer, producer and admin client have in common: where, who, how secure."""
+    """Return the options that consumer, producer and admin client share: brokers, client id, security."""
     security = kafka.security
     return {
         "bootstrap_servers": list(kafka.bootstrap_servers),
@@ -38,16 +38,16 @@ def connection_options(kafka: Kafka) -> dict[str, Any]:
 
 
 def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOKafkaConsumer:
-    """Make the consumer of the daemon's group; not yet connected, subscribed to nothing.
+    """Make the consumer of the daemon's group, not connected and not subscribed.
 
-    ``fetch_bytes`` bounds what is held of a partition: as many fetches as may be held at once share it.
+    ``fetch_bytes`` bounds the fetched bytes per partition; ``fetches_per_partition`` fetches share it.
 
-    - auto-commit commits by the clock what was returned, not what was done
-    - reset "none": which offset to start from is our decision, and committed before the first record
-    - two assignors would join the group twice
-    - a join takes as long as a rebalance, so requests must be allowed longer
-    - topics dropped from one metadata answer come back only with the next: 30 s, not 5 minutes
-    - an idle fetch keeps a busy partition waiting: 100 ms, not 500
+    - No auto-commit: it commits records that were returned, not those that are done.
+    - Reset "none": we choose the offset to start from, and commit it before the first record.
+    - One assignor: two assignors would join the group twice.
+    - Request timeout: a join takes as long as a rebalance, so requests must be allowed longer.
+    - Metadata age 30 s, not 5 minutes: topics missing from one answer come back only with the next.
+    - Fetch wait 100 ms, not 500: an idle fetch keeps a busy partition waiting.
     """
     return aiokafka.AIOKafkaConsumer(
         **connection_options(kafka),
@@ -67,7 +67,7 @@ def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOK
 
 
 def make_reader(kafka: Kafka) -> aiokafka.AIOKafkaConsumer:
-    """Make a consumer that is in no group; not yet connected, assigned nothing."""
+    """Make a consumer without a group, not connected and without partitions."""
     return aiokafka.AIOKafkaConsumer(
         **connection_options(kafka),
         group_id=None,
@@ -80,7 +80,7 @@ def make_reader(kafka: Kafka) -> aiokafka.AIOKafkaConsumer:
 
 @asynccontextmanager
 async def open_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Connect an admin client and close it again; raises what the client raises, for as long as it tries."""
+    """Connect an admin client for the block; raises the client's errors."""
     admin = AIOKafkaAdminClient(**connection_options(kafka))
     try:
         await admin.start()
@@ -92,9 +92,9 @@ async def open_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
 async def require_topics(
     admin: AIOKafkaAdminClient, topics: Collection[str], remedy: str = CORRECT, setting: str = "kafka.topics"
 ) -> dict[str, int]:
-    """Return the number of partitions of each topic; raise KafkaError naming those that do not exist.
+    """Return the number of partitions of each topic. Raises KafkaError that names the missing ones.
 
-    It asks for all topics: asking for one by name may create it, and a typing error would become a topic.
+    It requests all topics: a request for one name may create the topic, also for a typing error.
     """
     found = {each["topic"]: len(each["partitions"]) for each in await admin.describe_topics() if not each["error_code"]}
     missing = [topic for topic in topics if topic not in found]
@@ -105,7 +105,7 @@ async def require_topics(
 
 
 def position_of(consumer: Any, key: TopicPartition) -> int | None:
-    """Where a consumer will read next; its public ``position()`` would wait where there is none yet."""
+    """Return the next offset that a consumer reads, or None; its public ``position()`` would wait for one."""
     subscription = consumer._subscription.subscription
     assignment = subscription.assignment if subscription is not None else None
     state = assignment.state_value(aiokafka.TopicPartition(*key)) if assignment is not None else None
@@ -113,7 +113,7 @@ def position_of(consumer: Any, key: TopicPartition) -> int | None:
 
 
 def unreachable(kafka: Kafka) -> KafkaUnreachableError:
-    """Make the error for brokers that did not answer at start; the client's own text shows only its inside."""
+    """Make the error for brokers that did not answer at start; the client's own text names only its internals."""
     servers, security = ", ".join(kafka.bootstrap_servers), kafka.security.protocol
     return KafkaUnreachableError(
         f"kafka.bootstrap_servers: {servers} did not answer within {kafka.start_timeout_seconds:g} s; is Kafka running"
@@ -122,7 +122,7 @@ def unreachable(kafka: Kafka) -> KafkaUnreachableError:
 
 
 def described(error: BaseException) -> str:
-    """Say what a client error is in one line: its class, and its text, which names brokers and topics only."""
+    """Describe a client error in one line: its class and its text, which names only brokers and topics."""
     name = type(error).__name__
     text = str(error).strip().partition("\n")[0].removeprefix(f"{name}: ")
     return f"{name}: {text}" if text else name

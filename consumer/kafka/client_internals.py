@@ -1,4 +1,4 @@
-"""What aiokafka's consumer keeps to itself and a daemon must know or change: its tasks, its heartbeats, its commits."""
+"""Private parts of aiokafka's consumer that a daemon must watch or change: tasks, heartbeats, commits, stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLOSE_SECONDS = 1.0
 
 
 def note_heartbeats(consumer: Any, heard: Callable[[], None]) -> None:
-    """Have ``heard`` told whenever the group has heard of this member."""
+    """Call ``heard`` after each heartbeat that the group has accepted."""
     coordinator = consumer._coordinator
     beat = coordinator._do_heartbeat
 
@@ -30,11 +30,11 @@ def note_heartbeats(consumer: Any, heard: Callable[[], None]) -> None:
 
 
 def fence_commits(consumer: Any) -> None:
-    """Refuse a commit that would be sent again as somebody else.
+    """Refuse a commit whose retry would be sent under another generation.
 
-    aiokafka looks up who we are at each attempt. A commit waits for the coordinator, the group throws us out, and a
-    heartbeat hears of it: the next attempt would go out as nobody's, which a group without members takes, or under the
-    next generation, for partitions that are another's by then.
+    aiokafka looks up the member's generation at each attempt. While a commit waits for the coordinator, the group may
+    expel this member, which a heartbeat then learns. The next attempt would be sent without a generation, which a group
+    without members accepts, or under the next generation, for partitions that others own by then.
     """
     coordinator = consumer._coordinator
     send = coordinator._do_commit_offsets
@@ -48,9 +48,9 @@ def fence_commits(consumer: Any) -> None:
 
 
 def ended_task(consumer: Any) -> str | None:
-    """Say which of the client's background tasks has ended: without it, it would look alive and fetch nothing.
+    """Return which of the client's background tasks has ended, or None; without it a client fetches nothing.
 
-    A heartbeat that failed in an unknown way is never begun again, so nobody would hear of us.
+    aiokafka never restarts a heartbeat task that failed with an unknown error, so the group would lose this member.
     """
     for name, task in _tasks_of(consumer).items():
         if task is None or not task.done() or task.cancelled():
@@ -63,10 +63,10 @@ def ended_task(consumer: Any) -> str | None:
 
 
 async def stop_consumer(consumer: Any) -> None:
-    """Leave the group and close; bounded, and nothing it raises matters any more.
+    """Leave the group and close the client, within a time limit; errors are ignored.
 
-    aiokafka's own stop lets a CancelledError escape when brokers are away, and waits for a request that is not
-    answered: what it did not come to is left running, and its client open.
+    aiokafka's own stop raises CancelledError when brokers are unreachable, and waits for a request that is not
+    answered. It then leaves tasks running and its client open, so this ends them.
     """
     try:
         with contextlib.suppress(TimeoutError, ClientError, OSError):
@@ -77,15 +77,15 @@ async def stop_consumer(consumer: Any) -> None:
                     task = asyncio.current_task()
                     if task is not None and task.cancelling():
                         raise
-    finally:  # when we are cancelled as well
-        await _end_tasks(consumer)  # first: they would connect again
+    finally:  # also when this is cancelled
+        await _end_tasks(consumer)  # before the client closes, as the tasks would connect again
         with contextlib.suppress(TimeoutError, ClientError, OSError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await consumer._client.close()
 
 
 def _tasks_of(consumer: Any) -> dict[str, asyncio.Task[Any] | None]:
-    """Return the background tasks that a client lives by."""
+    """Return the background tasks that a client needs, by name."""
     fetcher, coordinator = consumer._fetcher, consumer._coordinator
     return {
         "fetcher": fetcher and fetcher._fetch_task,
@@ -96,7 +96,7 @@ def _tasks_of(consumer: Any) -> dict[str, asyncio.Task[Any] | None]:
 
 
 async def _end_tasks(consumer: Any) -> None:
-    """End what a stop that was given up has left running."""
+    """End the tasks that an incomplete stop has left running."""
     fetcher, coordinator = consumer._fetcher, consumer._coordinator
     tasks = {*_tasks_of(consumer).values(), *(fetcher._pending_tasks if fetcher else ())}
     tasks.add(coordinator and coordinator._commit_refresh_task)
@@ -107,4 +107,4 @@ async def _end_tasks(consumer: Any) -> None:
         await asyncio.wait(left, timeout=CLOSE_SECONDS)
         for task in left:
             if task.done() and not task.cancelled():
-                task.exception()  # looked at: nobody else will
+                task.exception()  # retrieved, or asyncio would log it

@@ -1,9 +1,9 @@
-"""Decompression with a limit: aiokafka unpacks a batch whole, and 1 MiB of zstd can become 32 GiB.
+"""Decompression with a limit: aiokafka uncompresses a batch as a whole, and 1 MiB of zstd can become 32 GiB.
 
-Most batches cannot pass the limit whatever is in them: their size times the worst ratio of their codec lies below it,
-and aiokafka's own decoder is called as ever. The others are unpacked within the limit: zstd may use that much once more
-for its window. Measured on JSON that packs 3 to 6 times, beside aiokafka's own decoders: lz4 and gzip 1.00 to 1.04,
-zstd 1.02 to 1.09, snappy 1.4 µs more a batch. zstd that packs more than 16 times is unpacked twice: 1.9.
+Most batches cannot exceed the limit: their size times the worst ratio of their codec is below it, and aiokafka's own
+decoder is called. The others are uncompressed within the limit; zstd may use that much memory again for its window.
+Time relative to aiokafka's own decoders, measured on JSON compressed 3 to 6 times: lz4 and gzip 1.00 to 1.04, zstd 1.02
+to 1.09, snappy 1.4 µs more per batch. zstd compressed more than 16 times is uncompressed twice: 1.9.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Unpacked = bytes | bytearray
 Decoder = Callable[[Packed], Unpacked]
 
 GZIP_WORST, SNAPPY_WORST, LZ4_WORST, ZSTD_WORST = 1032, 22, 255, 32_768
-"""How many times its own size a payload may become, by each codec's format."""
+"""Largest ratio of uncompressed to compressed size, by each codec's format."""
 LZ4_FIRST, ZSTD_FIRST, MORE = 8, 16, 4
-"""Room that is tried first, in sizes of the payload, and how many times more is tried next."""
+"""Size of the first buffer in payload sizes, and the factor for each next one."""
 PIECE = 256 * 1024
 MARK_BYTES = 16
 XERIAL = b"\x82SNAPPY\x00" + struct.pack(">ii", 1, 1)
@@ -38,18 +38,18 @@ NAMES = {1: "gzip_decode", 2: "snappy_decode", 3: "lz4_decode", 4: "zstd_decode"
 
 
 class TooLargeError(Exception):
-    """A payload becomes larger than ``max_bytes`` when it is unpacked."""
+    """A payload is larger than ``max_bytes`` when uncompressed."""
 
     def __init__(self, max_bytes: int) -> None:
-        super().__init__(f"it becomes larger than {max_bytes} bytes")
+        super().__init__(f"it is larger than {max_bytes} bytes when uncompressed")
         self.max_bytes = max_bytes
 
 
 def limit_decompression(max_bytes: int) -> None:
-    """Have every batch that aiokafka unpacks from now on raise TooLargeError when it becomes larger than ``max_bytes``.
+    """Make aiokafka raise TooLargeError for each batch that is larger than ``max_bytes`` when uncompressed.
 
-    It holds for the whole process, for all clients in it: the decoders are names in aiokafka's modules, and these are
-    replaced. Calling it again is harmless; the last limit counts.
+    The limit holds for all clients of the process, because it replaces the decoders in aiokafka's modules. It may be
+    called again; the last limit counts.
     """
     for parser in (DefaultRecordBatch, LegacyRecordBatch):
         module = _module_of(parser)
@@ -59,9 +59,9 @@ def limit_decompression(max_bytes: int) -> None:
 
 
 def decompress(codec: int, payload: Packed) -> Unpacked:
-    """Unpack a batch's records as aiokafka's parser would now, within the limit if there is one.
+    """Uncompress a batch's records as aiokafka's parser does, within the limit if there is one.
 
-    Raises ValueError for a codec that does not exist, TooLargeError, or whatever the codec's library does.
+    Raises ValueError for a codec that does not exist, TooLargeError, or an error of the codec's library.
     """
     if codec not in NAMES:
         raise ValueError(f"there is no codec {codec}")
@@ -70,7 +70,7 @@ def decompress(codec: int, payload: Packed) -> Unpacked:
 
 
 def bounded_decoders(max_bytes: int) -> dict[str, Decoder]:
-    """Return a decoder for each of aiokafka's, which raises TooLargeError or else what aiokafka's would."""
+    """Return replacements for aiokafka's decoders that also raise TooLargeError."""
     return {
         "gzip_decode": partial(_gzip, max_bytes),
         "snappy_decode": partial(_snappy, max_bytes),
@@ -80,7 +80,7 @@ def bounded_decoders(max_bytes: int) -> dict[str, Decoder]:
 
 
 def _module_of(parser: Any) -> Any:
-    """Return the module whose decoders a parser uses: the compiled one, where there is one."""
+    """Return the module whose decoders a parser uses: the compiled one if there is one."""
     return sys.modules[parser.__module__]
 
 
@@ -110,10 +110,10 @@ def _zstd(max_bytes: int, payload: Packed) -> Unpacked:
 
 
 def _with_room(into: Callable[[Packed, bytearray], int], first: int, max_bytes: int, payload: Packed) -> Unpacked:
-    """Unpack into room that grows up to the limit.
+    """Uncompress into a buffer that grows up to the limit.
 
-    The library says "no more room" and "corrupt" with the same exception. So the end of the largest room is marked with
-    random bytes: where they are gone, more than ``max_bytes`` were written.
+    The library raises the same exception for a full buffer and for a corrupt payload. So the end of the largest buffer
+    is marked with random bytes: if they were overwritten, the payload is larger than ``max_bytes``.
     """
     largest = max_bytes + MARK_BYTES
     size = min(first * len(payload), largest)
@@ -126,7 +126,7 @@ def _with_room(into: Callable[[Packed, bytearray], int], first: int, max_bytes: 
             written = into(payload, room)
         except cramjam.DecompressionError:
             overwritten = not room.endswith(mark)
-            del room  # the exception holds on to this frame
+            del room  # the exception keeps this frame alive
             if overwritten:
                 raise TooLargeError(max_bytes) from None
             if size == largest:
@@ -140,12 +140,12 @@ def _with_room(into: Callable[[Packed, bytearray], int], first: int, max_bytes: 
 
 
 def _snappy(max_bytes: int, payload: Packed) -> Unpacked:
-    """Unpack snappy, whose blocks say what they become: the library reserves that much before it looks further."""
+    """Uncompress snappy, whose blocks state their size; the library allocates that much before it checks them."""
     size = 0
     for block in _snappy_blocks(payload):
         claimed = cramjam.snappy.decompress_raw_len(block)
         if claimed > SNAPPY_WORST * len(block):
-            raise cramjam.DecompressionError("snappy: a block claims to become larger than any can")
+            raise cramjam.DecompressionError("snappy: a block states an impossible size")
         size += claimed
         if size > max_bytes:
             raise TooLargeError(max_bytes)
@@ -153,7 +153,7 @@ def _snappy(max_bytes: int, payload: Packed) -> Unpacked:
 
 
 def _snappy_blocks(payload: Packed) -> Iterator[memoryview]:
-    """Yield the blocks of a payload framed as Java's clients do, or the payload itself: it is one block then."""
+    """Yield the blocks of a payload that Java's clients framed, or the payload itself as one block."""
     view = memoryview(payload)
     if len(view) <= len(XERIAL) or view[: len(XERIAL)] != XERIAL:
         yield view

@@ -1,6 +1,6 @@
-"""Chunks through aiokafka's public ``getmany``: three times the price, and nothing private.
+"""The plain fetch path: chunks from aiokafka's public ``getmany``, at three times the cost of the raw path.
 
-The fallback when the private surface of ``fetch_raw.py`` is not as expected, and a second opinion in tests.
+The fallback when aiokafka's private parts that ``fetch_raw.py`` reads have changed, and a reference in tests.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from consumer.partition.chunk import Chunk
 from consumer.record import RawRecord, TopicPartition
 
 NOWHERE = aiokafka.TopicPartition("", 0)
-"""A partition that is never assigned: ``getmany()`` without a partition means all of them."""
+"""A partition that is never assigned, because ``getmany()`` without partitions means all of them."""
 MAX_RECORDS = 500
 BUSY_SECONDS = 0.02
 
 
 class PlainFetch:
-    """Keeps what ``getmany`` returned until it is taken; owned by the source, dies with its client."""
+    """Keeps the records of ``getmany`` until they are taken; owned by the source, as long-lived as its client."""
 
     fetches_per_partition = 1
 
@@ -33,23 +33,23 @@ class PlainFetch:
         self._positions: dict[TopicPartition, int] = {}
 
     def clear(self) -> None:
-        """Forget what was fetched: its partitions are revoked."""
+        """Forget all fetched records: their partitions are revoked."""
         self._chunks.clear()
         self._positions.clear()
 
     def forget(self, key: TopicPartition) -> None:
-        """Say anew where a partition starts: its position was set."""
+        """Forget the records and the position of a partition whose position was set."""
         self._chunks.pop(key, None)
         self._positions.pop(key, None)
 
     async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
-        """Fetch for the wanted partitions; raises what aiokafka raises.
+        """Fetch for the wanted partitions; raises aiokafka's errors.
 
-        After any error but those that aiokafka holds for one partition, records of others may be lost to it (their
-        position moved, and they were not returned): the caller must not go on with this client.
+        After an error, except for those that concern one partition, the client may have lost records of others: their
+        position moved and they were not returned. The caller must not use this client again.
 
-        A partition that wants records only after this began has to wait for it to end: so it is short while some do not
-        want any. The call is never cancelled: aiokafka would lose count of its polls.
+        A partition that wants records after this began waits for its end, so it is short while some partitions want
+        none. The call is never cancelled: aiokafka would lose count of its polls.
         """
         missing = [aiokafka.TopicPartition(*key) for key in wanted if key not in self._chunks]
         assigned = len(self._consumer.assignment())
@@ -60,8 +60,8 @@ class PlainFetch:
             )
         except ClientError:
             raise
-        except Exception as error:  # of a codec's library, of our limit, of a header key that is not UTF-8
-            why = f"a batch cannot be unpacked ({type(error).__name__}); only the raw fetch path can go on without it"
+        except Exception as error:  # from a codec's library, from our limit, or for a header key that is not UTF-8
+            why = f"a batch cannot be uncompressed ({type(error).__name__}); only the raw fetch path can skip it"
             raise KafkaError(why) from error
         for key in wanted:
             position = position_of(self._consumer, key)
@@ -79,14 +79,14 @@ class PlainFetch:
         return key in self._chunks
 
     def take(self, key: TopicPartition) -> Chunk | None:
-        """Return what was fetched for a partition, once."""
+        """Return the chunk of a partition, once."""
         return self._chunks.pop(key, None)
 
     def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
         """Raise CorruptBatchError for the record at ``position``.
 
-        It never comes to that: ``getmany`` has unpacked the records of a chunk before it is taken, and where it could
-        not, ``wait`` has raised. But whoever pulls asks whichever path there is.
+        It is never called: ``getmany`` uncompresses the records before a chunk is taken, and on an error ``wait``
+        raises. It exists because both fetch paths have the same methods.
         """
         explanation = f"the record at offset {position} of {key} cannot be read: {type(error).__name__}"
         raise CorruptBatchError(position, explanation, position + 1) from error

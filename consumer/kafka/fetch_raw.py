@@ -1,12 +1,12 @@
-"""Chunks straight from aiokafka's fetch buffer: compiled records, pulled in place.
+"""The raw fetch path: chunks from aiokafka's fetch buffer, whose compiled records are pulled in place.
 
-``getmany`` spends most of its time turning each record into a Python object. Beneath it the fetcher keeps, for each
-partition, the bytes of its last fetch behind a compiled parser; this takes them there, and keeps aiokafka's own books
-(position, aborted transactions, buffer) as ``getmany`` would. It reads private attributes of the pinned version:
-``supported`` looks whether they are as expected, and the daemon falls back to ``fetch_plain.py`` when they are not.
+``getmany`` spends most of its time on making a Python object of each record. Below it the fetcher keeps the bytes of
+the last fetch of each partition behind a compiled parser. This module takes them from there, and updates aiokafka's
+state (position, aborted transactions, buffer) as ``getmany`` would. It reads private attributes of the pinned version:
+``supported`` checks that they are as expected, and otherwise the daemon uses ``fetch_plain.py``.
 
-A batch is unpacked when its first record is pulled, long after it was taken. What the parser then gives up on comes
-back to ``salvage``, which parses the batch once more (``plain_batch.py``) or says what is wrong with it.
+A batch is uncompressed when its first record is pulled, long after it was taken. If the parser fails then, ``salvage``
+parses the batch again (``plain_batch.py``) or raises an error that says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RECORDS_ATTRIBUTES = ("_consume_aborted_up_to", "_contains_abort_marker")
 
 
 def supported() -> bool:
-    """Whether this aiokafka has the private surface that ``RawFetch`` was written for, compiled parser included."""
+    """Whether this aiokafka has the private attributes and the compiled parser that ``RawFetch`` needs."""
     parts = [(aiokafka_fetcher, name) for name in ("FetchResult", "FetchError", "PartitionRecords", "MemoryRecords")]
     if aiokafka.__version__ != MADE_FOR or not all(hasattr(where, name) for where, name in parts):
         return False
@@ -52,7 +52,7 @@ def supported() -> bool:
 
 
 class _KeptRecords(MemoryRecords):  # type: ignore[misc, valid-type]
-    """A fetch that shows its bytes; the fetcher makes one of each answer, and they live as long as its batches do."""
+    """A fetch that keeps its bytes; the fetcher makes one of each answer, as long-lived as its batches."""
 
     def __init__(self, raw: bytes) -> None:
         super().__init__(raw)
@@ -60,19 +60,19 @@ class _KeptRecords(MemoryRecords):  # type: ignore[misc, valid-type]
         self._unreadable = bool(raw) and not super().has_next()
 
     def has_next(self) -> bool:
-        """Whether there is a batch, or a first one that cannot be told from what follows.
+        """Whether there is a batch, or a first batch whose length is wrong.
 
-        Kafka sends the first batch whole: where it is not, its length is wrong. The fetcher would step over one offset
-        and end the client with an error; so it goes to ``take``, as everything else.
+        Kafka always sends the first batch as a whole, so an incomplete one has a wrong length. The fetcher would skip
+        one offset and end the client with an error; so this batch is passed to ``take``, as all others.
         """
         return self._unreadable or super().has_next()
 
 
 class RawFetch:
-    """Takes one partition's fetch after the other, a record batch at a time; owned by the source, dies with its client.
+    """Takes the fetches of each partition by record batch; owned by the source, as long-lived as its client.
 
-    A fetch that is begun leaves the client's buffer, so that the next one is fetched meanwhile: one in work, one ahead,
-    half of ``kafka.fetch_bytes`` each.
+    A fetch that is begun leaves the client's buffer, so that the client fetches the next one: one in work and one
+    ahead, each of half of ``kafka.fetch_bytes``.
     """
 
     fetches_per_partition = 2
@@ -86,24 +86,24 @@ class RawFetch:
         aiokafka_fetcher.MemoryRecords = _KeptRecords  # type: ignore[attr-defined]
         for key, found in list(self._fetcher._records.items()):
             if type(found) is aiokafka_fetcher.FetchResult:
-                self._drop(key)  # it was not kept; it comes again
+                self._drop(key)  # its bytes were not kept; it is fetched again
 
     def clear(self) -> None:
-        """Forget what was begun: its partitions are revoked."""
+        """Forget all begun fetches: their partitions are revoked."""
         self._begun.clear()
         self._positions.clear()
 
     def forget(self, key: TopicPartition) -> None:
-        """Say anew where a partition starts: its position was set."""
+        """Forget the fetch and the position of a partition whose position was set."""
         self._begun.pop(key, None)
         self._positions.discard(key)
 
     async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
-        """Return when a fetch arrives, or there is one already for a wanted partition, or after ``seconds``.
+        """Return when a wanted partition has a fetch, when any fetch arrives, or after ``seconds``.
 
-        Raises what aiokafka holds for its user: a partition without a usable offset, a refusal. It is never cancelled
-        by us; the poll interval's clock is set here, as a context manager of aiokafka's would be left open by a
-        cancellation, and the member would never be found idle again.
+        Raises the errors that aiokafka keeps for its user: a partition without a usable offset, a refusal. We never
+        cancel it. The clock of the poll interval is set here: a cancellation would leave aiokafka's context manager
+        open, and the member would never count as idle again.
         """
         consumer, fetcher = self._consumer, self._fetcher
         consumer._subscription._last_fetch_ended = time.monotonic()
@@ -113,7 +113,7 @@ class RawFetch:
                 self._drop(key)
                 found.check_raise()
         if any(self.ready(key) for key in wanted):
-            await asyncio.sleep(0)  # whoever takes it needs the loop
+            await asyncio.sleep(0)  # the task that takes it needs the loop
             return
         waiter = fetcher._create_fetch_waiter()
         await asyncio.wait([waiter], timeout=seconds)
@@ -132,10 +132,10 @@ class RawFetch:
         return key in self._fetcher._records or self._starts(key) is not None
 
     def take(self, key: TopicPartition) -> Chunk | None:
-        """Return the next batch with records, or only the position where batches without any moved it; None: nothing.
+        """Return the next batch with records, or an empty chunk if batches without records moved the position.
 
-        Raises CorruptBatchError when a length or a checksum is wrong; nothing of another partition is touched. Pulling
-        from the chunk may raise anything, which is to be given to ``salvage``.
+        Returns None when there is nothing to take. Raises CorruptBatchError when a length or a checksum is wrong;
+        other partitions are not affected. Pulling from the chunk may raise any error; pass it to ``salvage``.
         """
         subscription = self._consumer._subscription
         if subscription.reassignment_in_progress:
@@ -154,41 +154,41 @@ class RawFetch:
         if batch is None:
             del self._begun[key]
             return Chunk(start, iter(()), fetch.position)
-        # Several runners pull from the same chunk in turn, each with a loop of its own, and the compiled batch refuses
-        # to be asked for an iterator twice: `chain` asks once. It asks when the first record is pulled: a batch is
-        # unpacked when it is asked, and what that raises must not be raised here.
+        # Several runners pull from one chunk in turn, each in its own loop, and the compiled batch refuses a second
+        # iterator: `chain` makes one. It makes it when the first record is pulled: this uncompresses the batch, and
+        # an error of that must not be raised here.
         records: Iterator[RawRecord] = chain(batch, () if fetch.batches else self._let_go(key, fetch))
         if _base_of(batch) < start:  # a commit, or a seek, into the middle of a batch
             records = dropwhile(lambda record: record.offset < start, records)
         return Chunk(start, records, fetch.position, partial(fetch.reread, fetch.handed_out()))
 
     def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
-        """Return what can be had of the batch taken last, when pulling from it raised ``error``.
+        """Return the readable records of the batch taken last, after pulling from it raised ``error``.
 
-        ``position`` is the next offset that was not delivered; the chunk starts there and replaces the one that failed.
-        For a header key that is not UTF-8 only the value of its record raises, DecodeError. Raises BatchTooLargeError
-        for a batch over the limit, and CorruptBatchError for any other: the partition is not to be read on from here.
+        ``position`` is the next offset that was not delivered; the chunk starts there and replaces the failed one. For
+        a header key that is not UTF-8 only the value of its record raises (DecodeError). Raises BatchTooLargeError for
+        a batch over the limit, and CorruptBatchError for any other error: the partition cannot be read from here on.
         """
         fetch = self._begun.get(key)
         if fetch is None:
-            raise CorruptBatchError(position, f"nothing is known of the batch at offset {position}", position + 1)
+            raise CorruptBatchError(position, f"the batch at offset {position} is no longer kept", position + 1)
         salvage = partial(fetch.salvage, fetch.handed_out(), position, error)
         records = salvage()
         behind = () if fetch.batches else self._let_go(key, fetch)
         return Chunk(position, chain(records, behind), fetch.position, salvage)
 
     def _let_go(self, key: TopicPartition, fetch: _Fetch) -> Iterator[RawRecord]:
-        """Run behind the last record of a fetch: its bytes are not held while the partition is idle."""
+        """Forget a fetch after its last record, so that an idle partition keeps no bytes."""
         if self._begun.get(key) is fetch:
             del self._begun[key]
         yield from ()
 
     def _starts(self, key: TopicPartition) -> int | None:
-        """Where a partition starts, if it has not been said yet and is known."""
+        """Return the start of a partition, if it is known and was not returned before."""
         return None if key in self._positions else position_of(self._consumer, key)
 
     def _begin(self, key: TopicPartition) -> _Fetch | None:
-        """Take a partition's fetch out of the buffer, if it still belongs to the assignment and to the position."""
+        """Take a partition's fetch from the buffer, if it still belongs to the assignment and the position."""
         found = self._fetcher._records.get(key)
         if type(found) is not aiokafka_fetcher.FetchResult:
             return None
@@ -202,7 +202,7 @@ class RawFetch:
         fetch.end_within(state.highwater)
         self._begun[key] = fetch
         self._bytes_consumed[key.topic] += fetch.size
-        # From here the client fetches on behind this fetch, while this one is worked on.
+        # From here on the client fetches what follows this fetch.
         state.consumed_to(fetch.end)
         self._drop(key)
         return fetch
@@ -213,7 +213,7 @@ class RawFetch:
 
 
 class _Fetch:
-    """One partition's fetch, its batches still compressed; ``position`` moves as they are handed out."""
+    """One fetch of one partition, its batches still compressed; ``position`` moves as they are handed out."""
 
     def __init__(self, records: Any) -> None:
         self._records = records
@@ -223,36 +223,36 @@ class _Fetch:
         self.size = len(self._raw)
         self.position: int = records.next_fetch_offset
         self.batches: deque[Any] = deque()
-        # As far as they can be told apart: the broker cuts off the last one anywhere. That a length is wrong, or that
-        # another format begins, is rarer; what is behind is fetched again, and comes first then.
+        # Only the batches that are complete: the broker cuts the last one at any byte. A wrong length, or another
+        # format, is rarer. What follows such a batch is fetched again, and is then the first of its fetch.
         with contextlib.suppress(Exception):
             self.batches.extend(iter(memory.next_batch, None))
         self._count = len(self.batches)
         self.end = self.batches[-1].next_offset if self.batches else self.position
 
     def require_batch(self) -> None:
-        """Raise CorruptBatchError when not even the first batch can be told from the next."""
+        """Raise CorruptBatchError when not even the first batch is complete."""
         if not self.batches:
             where = self.position
             raise CorruptBatchError(where, f"the length of the batch at offset {where} is wrong", where + 1)
 
     def end_within(self, highwater: int) -> None:
-        """Bound what the last batch says of its end, when that lies beyond the log's.
+        """Bound the end offset that the last batch states, if it lies beyond the end of the log and is wrong.
 
-        A wrong end would have the client fetch from where there is nothing, and the partition would be set back to its
-        beginning before anybody had looked at the batch, whose checksum comes with its turn. But records beyond the end
-        that came with them are no lie by themselves: a broker notes the end of the log, then reads, and what was
-        written in between is read as well. Stopping short of those would fetch them twice. So here the checksum tells.
+        A wrong end would make the client fetch from an offset that does not exist, and the partition would be reset to
+        its beginning before the batch is read and its checksum verified. Records beyond the end that came with the
+        fetch may be right: a broker notes the end of the log and then reads, so records written in between are read as
+        well. To stop before those would fetch them twice. So the checksum is verified here.
         """
         if self.end > highwater and not self.batches[-1].validate_crc():
             self.end = highwater
         self.end = max(self.position, self.end)
 
     def next_batch(self) -> Any:
-        """Step over what holds no records for this reader, as aiokafka's generator does; None when only that is left.
+        """Return the next batch with records for this reader, or None; skips the others as aiokafka's generator does.
 
-        The rules are Kafka's: control batches are never shown; under read_committed a batch of an aborted transaction
-        is not either, from the first offset of that transaction to its abort marker.
+        By Kafka's rules control batches are never shown. Under read_committed batches of an aborted transaction are not
+        shown either, from the first offset of the transaction to its abort marker.
         """
         records = self._records
         while self.batches:
@@ -262,7 +262,7 @@ class _Fetch:
             try:
                 aborted = self._committed_only and batch.producer_id is not None and self._aborted(batch)
             except Exception as error:  # a marker that cannot be read
-                raise self._not_unpacked(max(self.position, _base_of(batch)), batch.next_offset, error) from error
+                raise self._not_uncompressed(max(self.position, _base_of(batch)), batch.next_offset, error) from error
             self.batches.popleft()
             self.position = max(self.position, batch.next_offset)
             if not aborted and not batch.is_control_batch:
@@ -277,18 +277,18 @@ class _Fetch:
         return batch.is_transactional and batch.producer_id in records._aborted_producers
 
     def _wrong_checksum(self, batch: Any) -> CorruptBatchError:
-        """Make the error; what the batch says of its own end is believed as far as the next batch, which says more."""
+        """Make the error; the end offset that the corrupt batch states is trusted only up to the next batch."""
         where = max(self.position, _base_of(batch))
         behind = _base_of(self.batches[1]) if len(self.batches) > 1 else self.end
         next_offset = max(where + 1, min(batch.next_offset, behind))
         return CorruptBatchError(where, f"the checksum of the batch at offset {where} is wrong", next_offset)
 
     def handed_out(self) -> int:
-        """Say which batch was handed out last, by how many are before it."""
+        """Return the index of the batch handed out last."""
         return self._count - len(self.batches) - 1
 
     def reread(self, index: int) -> Iterator[RawRecord]:
-        """Return the records of a batch that was handed out, parsed once more."""
+        """Return the records of a batch that was handed out, parsed again."""
         batch: Any = MemoryRecords(bytes(self._bytes_of(index))).next_batch()
         return iter(batch)
 
@@ -306,18 +306,18 @@ class _Fetch:
         where = max(position, base)
         if isinstance(error, TooLargeError):
             raise self._too_large(where, error) from error
-        raise self._not_unpacked(where, self.position, error) from error
+        raise self._not_uncompressed(where, self.position, error) from error
 
     def _too_large(self, where: int, error: TooLargeError) -> BatchTooLargeError:
         explanation = (
-            f"the batch at offset {where} is larger than kafka.max_batch_bytes ({error.max_bytes}) when it is unpacked;"
-            " set it higher, or go on behind the batch"
+            f"the batch at offset {where} is larger than kafka.max_batch_bytes ({error.max_bytes}) when uncompressed;"
+            " set a higher limit, or move the group past the batch"
         )
         return BatchTooLargeError(where, explanation, self.position)
 
     @staticmethod
-    def _not_unpacked(where: int, next_offset: int, error: Exception) -> CorruptBatchError:
-        explanation = f"the batch at offset {where} cannot be unpacked: {type(error).__name__}"
+    def _not_uncompressed(where: int, next_offset: int, error: Exception) -> CorruptBatchError:
+        explanation = f"the batch at offset {where} cannot be uncompressed: {type(error).__name__}"
         return CorruptBatchError(where, explanation, next_offset)
 
     def _bytes_of(self, index: int) -> memoryview:
@@ -325,7 +325,7 @@ class _Fetch:
 
 
 def _slices_of(raw: bytes) -> Iterator[memoryview]:
-    """Yield each batch's bytes: eight of its offset, four of the length of what follows."""
+    """Yield the bytes of each batch, which begins with eight bytes of offset and four of the remaining length."""
     view, at = memoryview(raw), 0
     while at < len(raw):
         end = at + 12 + struct.unpack_from(">i", raw, at + 8)[0]
@@ -334,5 +334,5 @@ def _slices_of(raw: bytes) -> Iterator[memoryview]:
 
 
 def _base_of(batch: Any) -> int:
-    """Return a batch's first offset; -1 for the oldest formats, which say only their last."""
+    """Return a batch's first offset; -1 for the oldest formats, which state only the last one."""
     return getattr(batch, "base_offset", -1)

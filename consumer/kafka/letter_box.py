@@ -1,4 +1,4 @@
-"""Dead letters on their way to Kafka: idempotent, acknowledged by all replicas; refusals told from delays."""
+"""The letter box: writes dead letters to Kafka, idempotently, and acknowledged by all replicas."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ REFUSALS = (
     errors.PolicyViolationError,
     errors.UnsupportedForMessageFormatError,
 )
-"""What the brokers would say again, however often they are asked."""
+"""Errors that a retry does not change."""
 
 
 class _Client:
-    """A connected producer and how many writes are under way on it."""
+    """A connected producer and the number of its writes under way."""
 
     def __init__(self, producer: aiokafka.AIOKafkaProducer) -> None:
         self.producer = producer
@@ -46,9 +46,9 @@ class _Client:
 class LetterBox:
     """Writes dead letters, each acknowledged before ``write`` returns; owned by the daemon, closed after its drain.
 
-    It connects at the first letter. After any error the next letter gets another client: a batch that the broker
-    refused leaves a gap in the sequence numbers of its partition, and all that this client sent there from then on
-    would be refused too.
+    It connects at the first letter. After any error the next letter gets a new client: a batch that the broker refused
+    leaves a gap in the sequence numbers of its partition, and the broker would refuse all that this client sends there
+    afterwards.
     """
 
     def __init__(self, kafka: Kafka, writer: Writer) -> None:
@@ -60,14 +60,14 @@ class LetterBox:
         self._known: set[str] = set()
 
     async def write(self, key: TopicPartition, raw: RawRecord, cause: Cause) -> None:
-        """Write one letter; it takes as long as the brokers are away, so the caller may cancel it.
+        """Write one letter. It waits while the brokers are unreachable, so the caller may cancel it.
 
-        Raises LetterRefusedError when it can never be written as things are, LetterDelayedError when it may be later.
+        Raises LetterRefusedError when a retry cannot succeed, LetterDelayedError when it may.
         """
         await self.send(self._writer.letter(key, raw, cause))
 
     async def send(self, letter: Letter) -> None:
-        """Write one record; raises as ``write``."""
+        """Write one record; raises the same errors as ``write``."""
         try:
             await self._require(letter.topic)
             async with self._connected() as producer:
@@ -76,19 +76,19 @@ class LetterBox:
             raise LetterDelayedError(str(error)) from error
         except (ClientError, OSError, TimeoutError) as error:
             self._known.discard(letter.topic)  # it may have been deleted
-            why = f"topic {letter.topic!r} does not take it: {described(error)}"
+            why = f"topic {letter.topic!r} does not accept it: {described(error)}"
             for each in (error, error.__cause__):
                 if isinstance(each, REFUSALS):
                     raise LetterRefusedError(why) from error
             raise LetterDelayedError(described(error)) from error
 
     async def close(self) -> None:
-        """Close the client; what is still on its way is given up."""
+        """Close the client; writes under way are given up."""
         if self._client is not None:
             await _stop(self._client.producer)
 
     async def _require(self, topic: str) -> None:
-        """Refuse a topic that does not exist: the client would ask for it until its time is up, or create it."""
+        """Raise LetterRefusedError for a missing topic, which the client would wait for or create."""
         async with self._asking:
             if topic in self._known:
                 return
@@ -131,7 +131,7 @@ class LetterBox:
 
 async def _send(producer: aiokafka.AIOKafkaProducer, letter: Letter) -> None:
     timestamp = letter.timestamp_ms
-    if letter.key is None and letter.value is None:  # `send` refuses what Kafka takes
+    if letter.key is None and letter.value is None:  # `send` refuses such a record, Kafka accepts it
         batch = producer.create_batch()
         batch.append(timestamp=timestamp, key=None, value=None, headers=letter.headers)
         partition = random.choice(list(await producer.partitions_for(letter.topic)))  # noqa: S311
@@ -140,12 +140,12 @@ async def _send(producer: aiokafka.AIOKafkaProducer, letter: Letter) -> None:
         sent = await producer.send(
             letter.topic, letter.value, letter.key, timestamp_ms=timestamp, headers=letter.headers
         )
-    # The future is the batch's: other letters wait for the same one.
+    # The future belongs to the batch, so other letters wait for it too.
     await asyncio.shield(sent)
 
 
 async def _stop(producer: aiokafka.AIOKafkaProducer) -> None:
-    """Stop a client; bounded, as it would wait for brokers that are away to take what it holds."""
+    """Stop a client within a time limit; else it would wait for unreachable brokers to take its records."""
     with contextlib.suppress(TimeoutError, ClientError, OSError, ConsumerError):
         async with asyncio.timeout(STOP_SECONDS):
             await producer.stop()

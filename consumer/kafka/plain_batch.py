@@ -1,7 +1,7 @@
-"""One record batch, parsed in Python: for what aiokafka's compiled parser gives up on.
+"""A parser of record batches in Python, for batches that aiokafka's compiled parser cannot read.
 
-That parser decodes the keys of headers, and one that is not UTF-8 makes it give up the rest of its batch. Brokers let
-such keys pass, and librdkafka writes them. Here only that record is a bad one. It costs some 5 µs a record.
+The compiled parser decodes header keys, and fails for the rest of a batch at a key that is not UTF-8. Brokers accept
+such keys, and librdkafka writes them. With this parser only that record is bad. It costs about 5 µs a record.
 
 The format is Kafka's record batch with magic 2; https://kafka.apache.org/documentation/#recordbatch
 """
@@ -24,7 +24,7 @@ Headers = list[tuple[str, bytes | None]]
 
 
 class PlainRecord(msgspec.Struct, frozen=True, gc=False):
-    """A record as aiokafka's parser would give it; ``timestamp`` in milliseconds since 1970, or -1."""
+    """A record with the attributes of aiokafka's; ``timestamp`` in milliseconds since 1970, or -1."""
 
     offset: int
     timestamp: int
@@ -34,11 +34,11 @@ class PlainRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class BadHeaderRecord:
-    """A record with a header key that is not UTF-8: everything but its value may be read as it is.
+    """A record with a header key that is not UTF-8; all its attributes but the value can be read.
 
-    Reading the value raises DecodeError ``bad_header``, so that it ends where every record ends that cannot be decoded.
-    The error's ``record`` is the whole, to be dead-lettered. In both, a key that is not UTF-8 is written with the bytes
-    that are not as %C3 and each % as %25; the last header, ``session-consumer.escaped``, says which keys these are.
+    Reading the value raises DecodeError ``bad_header``, so that the record is dead-lettered as any that cannot be
+    decoded. The error's ``record`` is the whole record. In both, such a key is written with each byte that is not UTF-8
+    as %C3 and each % as %25; the last header, ``session-consumer.escaped``, names these keys.
     """
 
     __slots__ = ("_size", "_whole", "headers", "key", "offset", "timestamp")
@@ -57,30 +57,30 @@ class BadHeaderRecord:
 
 
 def parse_batch(batch: bytes | memoryview) -> list[PlainRecord | BadHeaderRecord]:
-    """Return the records of one batch, given from its base offset to its end; its checksum is not looked at.
+    """Return the records of one batch, given from its base offset to its end; the checksum is not verified.
 
-    Raises ValueError when it is malformed, and TooLargeError when it becomes larger than the limit.
+    Raises ValueError when it is malformed, and TooLargeError when it is larger than the limit when uncompressed.
     """
     if len(batch) < HEADER.size:
-        raise ValueError(f"{len(batch)} bytes are no batch")
+        raise ValueError(f"{len(batch)} bytes are too few for a batch")
     base, _, _, magic, _, attributes, _, first, last, _, _, _, count = HEADER.unpack_from(batch)
     if magic != 2:
         raise ValueError(f"its format is {magic}, not 2")
-    reader = _Reader(_unpacked(attributes & CODEC, memoryview(batch)[HEADER.size :]))
+    reader = _Reader(_uncompressed(attributes & CODEC, memoryview(batch)[HEADER.size :]))
     records = [_read_record(reader, base, first, last if attributes & APPEND_TIME else None) for _ in range(count)]
     reader.require_end()
     return records
 
 
-def _unpacked(codec: int, packed: memoryview) -> bytes:
+def _uncompressed(codec: int, packed: memoryview) -> bytes:
     if codec == 0:
         return bytes(packed)
     try:
         return bytes(decompress(codec, packed))
     except TooLargeError:
         raise
-    except Exception as error:  # each codec's library has errors of its own
-        raise ValueError(f"it cannot be unpacked: {type(error).__name__}") from error
+    except Exception as error:  # each codec's library has its own errors
+        raise ValueError(f"it cannot be uncompressed: {type(error).__name__}") from error
 
 
 def _read_record(reader: _Reader, base: int, first: int, appended: int | None) -> PlainRecord | BadHeaderRecord:
@@ -92,13 +92,13 @@ def _read_record(reader: _Reader, base: int, first: int, appended: int | None) -
     key, value = reader.optional_bytes(), reader.optional_bytes()
     headers, bad = _read_headers(reader)
     if reader.at - start != length:
-        raise ValueError("a record is not as long as it says")
+        raise ValueError("a record does not have the length that it states")
     record = PlainRecord(offset, created if appended is None else appended, key, value, headers)
     return BadHeaderRecord(record, bad) if bad else record
 
 
 def _read_headers(reader: _Reader) -> tuple[Headers, int]:
-    """Return the headers and, if keys had to be escaped, how many bytes the first of these has."""
+    """Return the headers, and the size in bytes of the first key that was escaped, else 0."""
     headers: Headers = []
     escaped: dict[str, int] = {}
     count = reader.varint()
@@ -120,25 +120,25 @@ def _read_headers(reader: _Reader) -> tuple[Headers, int]:
 
 
 def escape(key: bytes) -> str:
-    """Return a header key with each % and each byte that is not UTF-8 as a percent sign and two hexadecimal digits."""
+    """Percent-escape a header key: each % and each byte that is not UTF-8 becomes % and two hexadecimal digits."""
     text = key.replace(b"%", b"%25").decode(errors="surrogateescape")
     return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", text)
 
 
 def _int64(number: int) -> int:
-    """Return a sum as the compiled parser has it: 64 bits with a sign."""
+    """Wrap a sum to 64 bits with a sign, as the compiled parser does."""
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 class _Reader:
-    """Where the parser is in a batch's unpacked records; every step is within them, or raises ValueError."""
+    """The parser's place in the uncompressed records; reading past their end raises ValueError."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.at = 0
 
     def varint(self) -> int:
-        """Read a number of up to 64 bits: seven a byte, the lowest first, the sign in the lowest bit."""
+        """Read a number of up to 64 bits: seven bits a byte, lowest first, with the sign in the lowest bit."""
         data, at, bits = self._data, self.at, 0
         for shift in range(0, 70, 7):
             if at >= len(data):
@@ -153,7 +153,7 @@ class _Reader:
         raise ValueError("a number has more than 64 bits")
 
     def optional_bytes(self) -> bytes | None:
-        """Read a length and that many bytes; None where the length is negative."""
+        """Read a length and that many bytes; None if the length is negative."""
         size = self.varint()
         if size < 0:
             return None
@@ -163,6 +163,6 @@ class _Reader:
         return self._data[start : self.at]
 
     def require_end(self) -> None:
-        """Raise ValueError when there is more."""
+        """Raise ValueError unless the end is reached."""
         if self.at != len(self._data):
-            raise ValueError("there is more behind the last record")
+            raise ValueError("bytes follow the last record")

@@ -1,4 +1,4 @@
-"""Ask the brokers without joining the group: are they there, do the topics exist, how far is the group."""
+"""Requests to the brokers outside the group: topics, committed offsets and end offsets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 
 @asynccontextmanager
 async def connected_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Connect an admin client, or raise KafkaUnreachableError naming the servers."""
+    """Connect an admin client for the block. Raises KafkaUnreachableError that names the servers."""
     async with AsyncExitStack() as opened:
         try:
             async with asyncio.timeout(kafka.start_timeout_seconds):
@@ -40,13 +40,16 @@ async def connected_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 async def probe_topics(kafka: Kafka, remedy: str = CORRECT, setting: str = "kafka.topics") -> dict[str, int]:
-    """Return each topic's number of partitions; raise for brokers that are away and topics that are missing."""
+    """Return the number of partitions of each topic.
+
+    Raises KafkaUnreachableError for unreachable brokers and KafkaError for missing topics.
+    """
     async with connected_admin(kafka) as admin:
         return await answered(kafka, lambda: require_topics(admin, kafka.topics, remedy, setting))
 
 
 async def probe_group(kafka: Kafka) -> str:
-    """Say how far the group is; raise KafkaError when this client may not use it."""
+    """Return a sentence on the group's committed offsets. Raises KafkaError when this client may not use the group."""
     async with connected_admin(kafka) as admin:
         offsets = await answered(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id))
     committed = [key for key, value in offsets.items() if key.topic in kafka.topics and value.offset >= 0]
@@ -56,7 +59,7 @@ async def probe_group(kafka: Kafka) -> str:
 
 
 async def group_offsets(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, int]]:
-    """Return for each partition what the group committed (None: nothing) and where it ends for a reader."""
+    """Return the committed offset (None without one) and the end offset for a reader, by partition."""
     reader = make_reader(kafka)
     async with connected_admin(kafka) as admin:
         try:
@@ -72,7 +75,7 @@ async def group_offsets(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, 
 
 
 async def answered(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Ask again while the answer is "not yet": the first use of a group finds no coordinator for a moment."""
+    """Repeat a request while its error is retriable: the first use of a group finds no coordinator for a moment."""
     try:
         async with asyncio.timeout(kafka.start_timeout_seconds):
             while True:
@@ -87,7 +90,7 @@ async def answered(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> A
 
 
 async def groups_offsets(kafka: Kafka, prefix: str) -> dict[str, dict[TopicPartition, tuple[int, str]]]:
-    """Return what each group whose name begins with ``prefix`` committed: offsets and their metadata, by partition."""
+    """Return the committed offsets and their metadata of each group whose name begins with ``prefix``."""
     async with connected_admin(kafka) as admin:
         groups = [name for name, *_ in await answered(kafka, admin.list_consumer_groups) if name.startswith(prefix)]
         found = {}

@@ -1,4 +1,4 @@
-"""Putting records on a topic: what ``produce`` and ``demo`` need, acknowledged by all replicas, each once."""
+"""The producer of ``produce`` and ``demo``: records are written once, and acknowledged by all replicas."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Outgoing(NamedTuple):
 
 
 async def create_topic(kafka: Kafka, topic: str, partitions: int) -> None:
-    """Create a topic on as many as three brokers, or leave it as it is; raises KafkaError when it cannot be."""
+    """Create a topic with up to three replicas, unless it exists. Raises KafkaError when that fails."""
     async with connected_admin(kafka) as admin:
         try:
             brokers = len((await admin.describe_cluster())["brokers"])
@@ -44,19 +44,19 @@ async def create_topic(kafka: Kafka, topic: str, partitions: int) -> None:
 
 
 class Producer:
-    """Sends records to one topic and counts those that every replica has; made by ``open_producer``."""
+    """Sends records to one topic and notes those that every replica has; made by ``open_producer``."""
 
     def __init__(
         self, client: aiokafka.AIOKafkaProducer, topic: str, acknowledged: dict[TopicPartition, list[int]]
     ) -> None:
         self.acknowledged = acknowledged
-        """Offsets that were acknowledged, by partition."""
+        """Acknowledged offsets, by partition."""
         self._client = client
         self._topic = topic
         self._outstanding: deque[asyncio.Future[object]] = deque()
 
     async def send(self, record: Outgoing) -> None:
-        """Hand a record over; waits only when many are on their way."""
+        """Send a record; waits only while OUTSTANDING records are not acknowledged."""
         try:
             self._outstanding.append(await self._client.send(self._topic, record.value, key=record.key))
         except ClientError as error:
@@ -66,7 +66,7 @@ class Producer:
             await self._settle(OUTSTANDING // 2)
 
     async def send_all(self, records: AsyncIterable[Outgoing] | Iterable[Outgoing], rate: float = 0.0) -> None:
-        """Send records, at most ``rate`` a second (0: as fast as they come), and wait until all are acknowledged."""
+        """Send records, at most ``rate`` a second (0: no limit), and wait until all are acknowledged."""
         started, sent = time.monotonic(), 0
         async for record in _each(records):
             await self.send(record)
@@ -76,7 +76,7 @@ class Producer:
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait until all that was sent is acknowledged."""
+        """Wait until all records are acknowledged."""
         await self._settle(0)
 
     async def _settle(self, down_to: int) -> None:
@@ -93,7 +93,7 @@ class Producer:
 async def open_producer(
     kafka: Kafka, topic: str, acknowledged: dict[TopicPartition, list[int]] | None = None
 ) -> AsyncIterator[Producer]:
-    """Connect, yield a Producer that notes what is acknowledged, and close.
+    """Connect a Producer for the block; ``acknowledged`` collects the acknowledged offsets.
 
     Raises KafkaUnreachableError when no broker answers in time.
     """

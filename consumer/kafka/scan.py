@@ -1,4 +1,4 @@
-"""Read topics from beginning to end, outside of any group: what is there now, once, partition by partition."""
+"""Scans: topics read once from beginning to end, without a group, partition by partition."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ SILENT_POLLS = 60
 
 
 class Scan:
-    """One reading of some topics; made by ``open_scan``."""
+    """One scan of some topics; made by ``open_scan``."""
 
     def __init__(self, consumer: Any, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
         self.ends = ends
-        """Where each partition ends, as a reader of the settings' isolation level sees it."""
+        """End offsets by partition, at the isolation level of the settings."""
         self.total = sum(max(0, end - begins[key]) for key, end in ends.items())
-        """Offsets to go through, with and without a record."""
+        """Number of offsets to pass, with and without a record."""
         self.passed = 0
         self._consumer = consumer
         self._begins = begins
 
     async def records(self) -> AsyncIterator[tuple[TopicPartition, RawRecord]]:
-        """Yield every record below the ends; raises KafkaError for silent brokers and for an unreadable batch."""
+        """Yield every record below the ends. Raises KafkaError if brokers do not answer or a batch cannot be read."""
         for key, end in self.ends.items():
             place, silent, passed = self._begins[key], 0, self.passed
             while place < end:
@@ -55,7 +55,7 @@ class Scan:
         except Exception as error:
             raise KafkaError(
                 f"{key} holds a batch, at offset {place} or soon after it, that cannot be read: {type(error).__name__};"
-                " kafka-delete-records.sh can remove it, with all that stands before it"
+                " kafka-delete-records.sh can remove it, together with all records before it"
             ) from error
         return list(found.get(partition, ()))
 
@@ -67,8 +67,8 @@ class Scan:
 async def open_scan(kafka: Kafka, only: Mapping[TopicPartition, int] | None = None) -> AsyncIterator[Scan]:
     """Connect a reader to all partitions of ``kafka.topics``, at their beginnings, and yield a Scan.
 
-    ``only`` instead names single partitions and where to begin in each; those that do not exist are left out. Raises
-    KafkaUnreachableError or KafkaError.
+    ``only`` instead gives single partitions with their first offsets; partitions that do not exist are left out.
+    Raises KafkaUnreachableError or KafkaError.
     """
     reader = make_reader(kafka)
     limit_decompression(kafka.max_batch_bytes)

@@ -1,4 +1,4 @@
-"""The source: chunks from aiokafka's consumer, commits to its group, and its rebalances told to the engine."""
+"""The source: chunks from aiokafka's consumer, commits to its group, and calls to the engine at rebalances."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ log = structlog.get_logger("consumer.kafka")
 
 ATTEMPT_SECONDS = 20.0
 ANSWER_SECONDS = 5.0
-SAY_SECONDS = 10.0
+LOG_SECONDS = 10.0
+
+Fetch = RawFetch | PlainFetch
 
 
 class Listener(Protocol):
-    """Who is told of the group's decisions; the engine."""
+    """The receiver of assignments, revocations and halts: the engine."""
 
     def assign(self, keys: Collection[TopicPartition]) -> None: ...
     async def revoke(self, *, lost: bool) -> None: ...
@@ -52,37 +54,37 @@ class Listener(Protocol):
 class KafkaSource:
     """One membership in the group; made with the daemon, connected by ``start`` and left by ``stop``.
 
-    Records are taken only from partitions that the caller names, and never twice within an epoch. They come by one of
-    two paths behind the same three calls (``fetch_raw.py``, ``fetch_plain.py``), chosen at start.
+    Records are taken only from partitions that the caller names, and never twice within an epoch. They come through one
+    of two fetch paths with the same methods (``fetch_raw.py``, ``fetch_plain.py``), chosen at start.
     """
 
     def __init__(self, kafka: Kafka, counters: Counters, fail: Callable[[Exception], None], metadata: str = "") -> None:
-        """``metadata`` stands beside every offset that is committed."""
+        """``metadata`` is committed with every offset."""
         self.joined = False
         self.rebuilds = 0
         """How often the client was replaced."""
         self.heard_at = float("-inf")
-        """Monotonic time at which a broker last answered."""
-        self._silent = False
+        """Monotonic time of a broker's last answer."""
+        self._unreachable = False
         self._revoked_at = self._member_at = time.monotonic()
         self._kafka = kafka
         self._counters = counters
         self._fail = fail
         self._metadata = metadata
         self._consumer: Any = None
-        self._listener: Listener | None = None
+        self._listener: Listener
+        """Set by ``start``, before it is called."""
         self._rebalances: _Rebalances
-        self._fetch: RawFetch | PlainFetch | None = None
-        self._path: type[RawFetch | PlainFetch] | None = None
-        """The one of the two that was chosen at start."""
-
-    # -- life ----------------------------------------------------------------------------------------------------
+        self._fetch: Fetch | None = None
+        """None while no client is connected."""
+        self._path: type[Fetch] | None = None
+        """The fetch path that was chosen at start."""
 
     async def start(self, listener: Listener) -> None:
-        """Find the brokers and the topics, then join the group; returns after the first assignment.
+        """Check the brokers and the topics, then join the group; returns after the first assignment.
 
         Raises KafkaUnreachableError when no broker answers within ``start_timeout_seconds``, KafkaError when a topic
-        does not exist, ClientLostError when the group comes to no assignment.
+        does not exist, ClientLostError when the group assigns nothing in time.
         """
         self._listener = listener
         await self._until_reachable(self._check_topics, self._kafka.start_timeout_seconds)
@@ -92,14 +94,13 @@ class KafkaSource:
             raise KafkaError(f"joining group {self._kafka.group_id!r} failed: {described(error)}") from error
 
     async def rebuild(self, reason: str) -> None:
-        """Leave with this client and join with a new one, however long the brokers are away.
+        """Leave with this client and join with a new one, however long the brokers are unreachable.
 
-        What is in work is drained and committed as at a rebalance, as far as the old client still can. Raises
-        ClientLostError when the new one fails too.
+        Calls are drained and offsets committed as at a rebalance, as far as the old client still can. Raises
+        ClientLostError when the new client fails too.
         """
         self.rebuilds += 1
         self._counters.client_rebuilds[reason] += 1
-        assert self._listener is not None
         self._revoked_at = time.monotonic()
         await self._listener.revoke(lost=self._without_generation())
         await self.stop()
@@ -110,10 +111,10 @@ class KafkaSource:
             raise ClientLostError("error", f"joining again failed: {described(error)}") from error
 
     async def _connect(self) -> None:
-        """Make a client and join; one that fails is closed by the next ``rebuild``, or by ``stop``.
+        """Make a client and join the group. The next ``rebuild``, or ``stop``, closes a client that fails.
 
-        aiokafka waits for an assignment without end. One that a group can come to is there within a rebalance, begun
-        when the session of a member that died has ended.
+        aiokafka waits for an assignment without limit. A group that works assigns within a rebalance timeout, counted
+        from the end of the session of a member that died.
         """
         self.heard_at = time.monotonic()
         fetch = self._path = self._path or self._choose_fetch()
@@ -142,23 +143,25 @@ class KafkaSource:
         self._member_at = time.monotonic()
 
     def doubtful(self, now: float) -> bool:
-        """Whether the group may have given this member's partitions away without its knowing."""
+        """Whether the group may have reassigned this member's partitions without its knowledge."""
         silent = now - self._member_at
         return self.joined and not self.rebalancing and silent > self._kafka.session_timeout_seconds
 
-    def _choose_fetch(self) -> type[RawFetch | PlainFetch]:
+    def _choose_fetch(self) -> type[Fetch]:
         if self._kafka.fetch_path == "plain":
             return PlainFetch
         if supported():
             return RawFetch
         if self._kafka.fetch_path == "raw":
-            raise KafkaError('kafka.fetch_path is "raw", and this aiokafka is not the one it was written for')
+            raise KafkaError(
+                'kafka.fetch_path is "raw", but the raw path does not support this aiokafka; set "auto" or "plain"'
+            )
         log.warning("raw_fetch_unsupported", aiokafka=aiokafka.__version__, fetch_path="plain")
         return PlainFetch
 
     async def _until_reachable(self, attempt: Callable[[], Awaitable[None]], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        said_at = float("-inf")
+        logged_at = float("-inf")
         while True:
             try:
                 async with asyncio.timeout(min(ATTEMPT_SECONDS, max(0.1, deadline - time.monotonic()))):
@@ -167,8 +170,8 @@ class KafkaSource:
                 now = time.monotonic()
                 if now + 0.5 >= deadline:
                     raise unreachable(self._kafka) from error
-                if now - said_at > SAY_SECONDS:
-                    said_at = now
+                if now - logged_at > LOG_SECONDS:
+                    logged_at = now
                     log.warning("brokers_unreachable", servers=", ".join(self._kafka.bootstrap_servers))
                 await asyncio.sleep(min(2.0, seconds / 10))
 
@@ -181,46 +184,46 @@ class KafkaSource:
             await require_topics(admin, self._kafka.topics)
 
     async def stop(self) -> None:
-        """Leave the group and close; bounded, and nothing it raises matters any more."""
+        """Leave the group and close the client, within a time limit; errors are ignored."""
         consumer, self._consumer, self._fetch = self._consumer, None, None
         if consumer is None:
             return
         self._rebalances.source = None
         await stop_consumer(consumer)
 
-    # -- records -------------------------------------------------------------------------------------------------
-
     async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
-        """Return when something may be taken in one of these partitions, or after about ``seconds``.
+        """Return when one of these partitions may have a chunk to take, or after about ``seconds``.
 
-        A partition without a usable offset is dealt with here. Raises KafkaError where this client cannot go on.
+        Sets the position of a partition without a usable offset, or halts it. Raises ClientLostError when this client
+        is broken.
         """
-        assert self._fetch is not None
+        fetch = self._fetch
+        assert fetch is not None
         if ended := ended_task(self._consumer):
             raise ClientLostError("task_ended", ended)
         try:
             try:
-                await self._fetch.wait(wanted, seconds)
+                await fetch.wait(wanted, seconds)
             except NoOffsetForPartitionError as error:
-                await self._resolve(TopicPartition(*error.args[0]), "no_offset", self._kafka.offset_reset)
+                await self._resolve(fetch, TopicPartition(*error.args[0]), "no_offset", self._kafka.offset_reset)
             except OffsetOutOfRangeError as error:
                 ((key, offset),) = error.args[0].items()
-                await self._resolve(TopicPartition(*key), "out_of_range", self._kafka.out_of_range, offset)
+                await self._resolve(fetch, TopicPartition(*key), "out_of_range", self._kafka.out_of_range, offset)
         except ConsumerError:
             raise
-        except Exception as error:  # whatever it is, this client may never be the same again
+        except Exception as error:  # the client may be broken after any other error
             raise ClientLostError("error", f"fetching failed: {described(error)}") from error
 
     @property
     def rebalancing(self) -> bool:
-        """Whether this member waits for the group's decision."""
-        consumer = self._consumer  # read once: the watchdog asks from its own thread
+        """Whether this member waits for an assignment."""
+        consumer = self._consumer  # read once: the watchdog calls this from its own thread
         if consumer is None or self._fetch is None:
             return True
         return bool(consumer._subscription.reassignment_in_progress)
 
     async def group_answers(self) -> bool:
-        """Whether a new client can talk to the group's coordinator: else no client could do better than ours."""
+        """Whether a new client reaches the group's coordinator; if not, a new client would not help."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS), open_admin(self._kafka) as admin:
                 await admin.list_consumer_group_offsets(self._kafka.group_id)
@@ -229,14 +232,14 @@ class KafkaSource:
         return True
 
     def rebalancing_for(self, now: float) -> float:
-        """Return for how many seconds this member has waited for the group's decision; 0 when it does not."""
+        """Return the seconds for which this member has waited for an assignment; 0 when it does not wait."""
         return now - self._revoked_at if self.rebalancing else 0.0
 
     async def deaf(self, keys: Collection[TopicPartition]) -> bool:
-        """Whether a new client hears what this one does not: where all the partitions end.
+        """Whether a new client gets the end offsets of all the partitions, while this one gets no answer.
 
-        aiokafka knows only the addresses that it was told at its start and later; where all brokers moved it never
-        finds them again.
+        aiokafka never asks its bootstrap servers again: it knows only the addresses of earlier answers, and never finds
+        brokers that have all moved.
         """
         reader = make_reader(self._kafka)
         try:
@@ -256,26 +259,24 @@ class KafkaSource:
         return self._fetch is not None and self._fetch.ready(key)
 
     def take(self, key: TopicPartition) -> Chunk | None:
-        """Return what comes next in a partition, or None when nothing is there yet; raises CorruptBatchError."""
+        """Return the next chunk of a partition, or None when there is none yet. Raises CorruptBatchError."""
         return self._fetch.take(key) if self._fetch is not None else None
 
     def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
-        """Return what can be read of the chunk taken last, from ``position`` on, when pulling from it raised ``error``.
+        """Return the readable records of the chunk taken last, from ``position`` on, after pulling raised ``error``.
 
-        Raises CorruptBatchError, or BatchTooLargeError, when that is nothing.
+        Raises CorruptBatchError or BatchTooLargeError when none is readable.
         """
         assert self._fetch is not None
         return self._fetch.salvage(key, position, error)
 
-    async def _resolve(self, key: TopicPartition, why: str, rule: str, gone: int = -1) -> None:
-        """Decide where to go on in a partition that has no usable offset.
+    async def _resolve(self, fetch: Fetch, key: TopicPartition, why: str, rule: str, gone: int = -1) -> None:
+        """Set the position of a partition that has no usable offset, by ``rule``, or halt it.
 
-        Where the group has none it is committed before the first record: otherwise a crash before the first commit
-        would resolve "latest" again, and skip what came in between. Where one is gone, records before it may be in work
-        still: there it is committed when they are done, as everything else.
+        If the group has no offset, the new one is committed before the first record: otherwise a crash before the first
+        commit would resolve "latest" again, and skip the records produced in between. If the offset is out of range,
+        records below it may still be in flight: the new offset is committed when they are done, as any other.
         """
-        assert self._listener is not None
-        assert self._fetch is not None
         if rule in ("none", "halt"):
             self._halt(key, why, gone)
             return
@@ -286,28 +287,29 @@ class KafkaSource:
                 offset = (await find([partition]))[partition]
                 if why == "no_offset":
                     await self._consumer.commit({partition: offset})
-        except (ClientError, TimeoutError, KeyError) as error:  # an answer that aiokafka does not know holds no offset
+        except (
+            ClientError,
+            TimeoutError,
+            KeyError,
+        ) as error:  # KeyError: an answer that aiokafka does not know has no offset
             log.warning("offset_unresolved", partition=str(key), why=described(error))
             return
         with contextlib.suppress(IllegalStateError):  # no longer assigned
             self._consumer.seek(partition, offset)
-            self._fetch.forget(key)
+            fetch.forget(key)
         self._counters.offset_resets[key.topic, why] += 1
         log.info("offset_resolved", partition=str(key), why=why, rule=rule, offset=offset)
 
     def _halt(self, key: TopicPartition, why: str, gone: int) -> None:
-        assert self._listener is not None
         if why == "out_of_range":
             explanation = f"the broker no longer has offset {gone}; reset the group's offset, or set kafka.out_of_range"
             self._listener.halt(key, HaltReason.OUT_OF_RANGE, gone, explanation)
         else:
-            explanation = 'the group has no offset here and kafka.offset_reset is "none"; commit one'
+            explanation = 'the group has no offset for this partition and kafka.offset_reset is "none"; commit one'
             self._listener.halt(key, HaltReason.NO_OFFSET, gone, explanation)
 
-    # -- offsets -------------------------------------------------------------------------------------------------
-
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
-        """Commit offsets to read next; it waits for brokers that are away, so the caller bounds it."""
+        """Commit offsets to read next. It waits for unreachable brokers without limit, so the caller must bound it."""
         try:
             await self._consumer.commit(
                 {aiokafka.TopicPartition(*key): (offset, self._metadata) for key, offset in offsets.items()}
@@ -322,10 +324,10 @@ class KafkaSource:
         return "ok"
 
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Ask where partitions end for this reader (the last stable offset under read_committed).
+        """Return the end offsets for this reader (the last stable offset under read_committed).
 
-        Each broker is asked by itself: those that do not answer are missing in what is returned. With no partition it
-        only asks for metadata, to know that a broker is there.
+        Each broker gets its own request, and partitions of brokers that do not answer are missing in the result.
+        Without partitions it requests metadata, to learn whether a broker answers.
         """
         if self._fetch is None:
             return {}
@@ -357,20 +359,17 @@ class KafkaSource:
         return {}
 
     def _heard(self, problem: str | None) -> None:
-        """Note whether a broker answered, and say so when that changes."""
+        """Note whether a broker answered, and log each change."""
         if problem is None:
             self.heard_at = time.monotonic()
-            if self._silent:
+            if self._unreachable:
                 log.info("brokers_reachable")
-        elif not self._silent:
+        elif not self._unreachable:
             log.warning("brokers_unreachable", why=problem)
-        self._silent = problem is not None
-
-    # -- rebalances ----------------------------------------------------------------------------------------------
+        self._unreachable = problem is not None
 
     async def revoked(self, keys: Collection[Any]) -> None:
-        """Pass a revocation on; returns when the engine has drained and committed."""
-        assert self._listener is not None
+        """Pass a revocation to the engine; returns when it has drained and committed."""
         lost = self._without_generation()
         self._revoked_at = time.monotonic()
         if keys:
@@ -379,28 +378,27 @@ class KafkaSource:
                 log.info("partitions_lost", count=len(keys))
             else:
                 log.info("partitions_revoked", count=len(keys))
-        await self._report(self._listener.revoke(lost=lost))
+        await self._report_errors(self._listener.revoke(lost=lost))
         if self._fetch is not None:
             self._fetch.clear()
 
     def _without_generation(self) -> bool:
-        """Whether the group has already given the partitions away: committing could only do harm.
+        """Whether the group has already reassigned the partitions, so that a commit would be wrong.
 
-        There is no ``on_partitions_lost``.
+        aiokafka has no ``on_partitions_lost``.
         """
         coordinator = self._consumer._coordinator if self._consumer is not None else None
         return coordinator is None or bool(coordinator.generation < 0)
 
     async def assigned(self, keys: Collection[Any]) -> None:
-        """Pass an assignment on; heartbeats wait meanwhile, so this is quick."""
-        assert self._listener is not None
+        """Pass an assignment to the engine. It must be quick: heartbeats wait for it."""
         self._counters.rebalances["assigned"] += 1
         self._member_at = time.monotonic()
         self._listener.assign([TopicPartition(*key) for key in sorted(keys)])
         log.info("partitions_assigned", count=len(keys))
 
-    async def _report(self, callback: Awaitable[None]) -> None:
-        """Await a callback; aiokafka only logs what one raises, and goes on as if it had worked."""
+    async def _report_errors(self, callback: Awaitable[None]) -> None:
+        """Await a callback and report its errors; aiokafka would only log them and go on."""
         try:
             await callback
         except ConsumerError as error:
@@ -411,7 +409,7 @@ class KafkaSource:
 
 
 class _Rebalances(ConsumerRebalanceListener):
-    """What one client's group decides; a client that was replaced has nothing to say any more."""
+    """Passes the rebalances of one client to the source, until the client is replaced."""
 
     def __init__(self, source: KafkaSource) -> None:
         self.source: KafkaSource | None = source

@@ -1,1 +1,1 @@
-"""Everything that touches Prometheus: prometheus_client is imported here and nowhere else."""
+"""Prometheus metrics; the only folder that imports prometheus_client."""

@@ -1,4 +1,4 @@
-"""From plain integers to a scrape: values are read when Prometheus asks, never counted twice."""
+"""The collector: reads counters and partitions at a scrape, and encodes them for Prometheus."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from consumer.observe.observed import Observed
 STATES = ("starting", "running", "rebuilding", "draining")
 
 Samples = Mapping[Any, float]
-"""From label values, in the order of the metric's labels, to a value."""
+"""Values by label values, in the order of the metric's labels."""
 
 
 class DaemonCollector(Collector):
@@ -40,7 +40,7 @@ class DaemonCollector(Collector):
         return exposition(self, accept)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every defined metric with its samples of now."""
+        """Yield every defined metric with its current samples."""
         samples, histograms = self._counter_samples() | self._gauges(), self._histograms()
         for metric in METRICS:
             name = PREFIX + metric.name
@@ -121,12 +121,12 @@ def _known(values: Mapping[tuple[str, ...], float | None]) -> Samples:
 
 
 def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
-    """Return a scrape's body and its content type: OpenMetrics when the scraper accepts it, else the classic text."""
+    """Return the body and the content type of a scrape: OpenMetrics if the scraper accepts it, else the text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     encode, content_type = choose_encoder(accept)
     if isinstance(encode, partial) and encode.keywords.get("escaping") == UNDERSCORES:
-        # Our names need no escaping, and the library looks at each letter of them: half of a scrape's time.
+        # Our names need no escaping. The library checks each of their letters, which takes half of a scrape's time.
         encode = partial(encode.func, **encode.keywords | {"escaping": ALLOWUTF8})
     body: Any = encode(registry)
     return body, content_type

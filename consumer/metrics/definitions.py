@@ -1,6 +1,6 @@
-"""Every metric that is exported, in one place: name, type, labels, and what it tells.
+"""Definitions of all exported metrics: name, type, labels and help.
 
-Label values come from closed sets only, never from a record. The README's table is held to this by a test.
+Label values come from closed sets only, never from a record. A test compares the documentation's table with this list.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ PREFIX = "session_consumer_"
 
 
 class Metric(NamedTuple):
-    """One metric without its prefix; a counter's name ends in ``_total``, and a unit stands before that.
+    """One metric, its name without the prefix. A counter's name ends in ``_total``, after its unit if it has one.
 
-    The bounds of histograms, and the reasons for them, stand in ``consumer/observe/histogram.py``.
+    ``consumer/observe/histogram.py`` has the bounds of histograms and their reasons.
     """
 
     name: str
@@ -24,46 +24,73 @@ class Metric(NamedTuple):
 
 METRICS = [
     Metric("records_consumed_total", "counter", ("topic",), "Records delivered to this process."),
-    Metric("bytes_consumed_total", "counter", ("topic",), "Bytes of the fetches they came in."),
-    Metric("outcomes_total", "counter", ("route", "outcome"), "Outcomes, one a record and matching route."),
-    Metric("decode_errors_total", "counter", ("topic", "reason"), "Records that are not an event."),
-    Metric("handler_errors_total", "counter", ("route", "kind"), "Calls of a handler that raised."),
+    Metric("bytes_consumed_total", "counter", ("topic",), "Bytes of the fetches that held records."),
+    Metric("outcomes_total", "counter", ("route", "outcome"), "Outcomes, one per record and matching route."),
+    Metric("decode_errors_total", "counter", ("topic", "reason"), "Records that could not be decoded."),
+    Metric(
+        "handler_errors_total",
+        "counter",
+        ("route", "kind"),
+        "Handler calls that raised, or that passed their time limit.",
+    ),
     Metric(
         "abandoned_total",
         "counter",
         ("route",),
-        "Records left undone at a stop or rebalance: they waited, or took long.",
+        "Records left undone at a stop or rebalance, because they waited or the drain ended first.",
     ),
-    Metric("retries_total", "counter", ("route",), "Calls of a handler with a record or batch that failed before."),
-    Metric("dead_letters_total", "counter", ("topic", "reason"), "Dead letters written, by the topic consumed."),
-    Metric("commits_total", "counter", ("result",), "Commits by how they ended."),
+    Metric("retries_total", "counter", ("route",), "Handler calls with a record or batch that failed before."),
+    Metric("dead_letters_total", "counter", ("topic", "reason"), "Dead letters written, by the topic of the record."),
+    Metric("commits_total", "counter", ("result",), "Commits, by result."),
     Metric("rebalances_total", "counter", ("kind",), "Assignments, revocations and losses of partitions."),
-    Metric("client_rebuilds_total", "counter", ("reason",), "Kafka clients that were replaced, by why."),
-    Metric("offset_resets_total", "counter", ("topic", "reason"), "Positions that had to be chosen anew."),
+    Metric("client_rebuilds_total", "counter", ("reason",), "Kafka clients that were replaced, by reason."),
+    Metric(
+        "offset_resets_total",
+        "counter",
+        ("topic", "reason"),
+        "Positions that were set because the group had none or the broker had lost it.",
+    ),
     Metric(
         "loop_seconds_total",
         "counter",
         ("state",),
-        "The event loop's time: work, or waiting: for records (poll), handlers (backpressure), commit, drain.",
+        "Seconds of the event loop: work, or waiting for records (poll), handlers (backpressure), commit, drain.",
     ),
     Metric(
         "inline_seconds_total",
         "counter",
         ("route",),
-        "Time that calls kept the event loop, timed a slice at a time; with one route decoding is in it.",
+        "Seconds that calls kept the event loop, timed in slices. With a single route decoding is included.",
     ),
-    Metric("handler_seconds", "histogram", ("route",), "Calls that waited 0.1 ms or more, and all calls of batches."),
-    Metric("batch_records", "histogram", ("route",), "Records a call of a batch route."),
-    Metric("record_age_seconds", "histogram", ("topic",), "Age of records when worked on, taken once a slice."),
-    Metric("commit_seconds", "histogram", (), "From sending a commit to its answer."),
-    Metric("lag_records", "gauge", ("topic", "partition"), "End of the partition less the committed offset."),
-    Metric("lag_seconds", "gauge", ("topic", "partition"), "Age of the oldest record not committed; 0 when caught up."),
-    Metric("end_offset_age_seconds", "gauge", ("topic", "partition"), "How long ago that end was learnt."),
-    Metric("position_lag_records", "gauge", ("topic", "partition"), "End of the partition less the next to be read."),
+    Metric(
+        "handler_seconds",
+        "histogram",
+        ("route",),
+        "Seconds of calls that waited 0.1 ms or longer, and of all batch calls.",
+    ),
+    Metric("batch_records", "histogram", ("route",), "Records per call of a batch route."),
+    Metric(
+        "record_age_seconds",
+        "histogram",
+        ("topic",),
+        "Age of records in seconds when they are worked on, sampled once per slice.",
+    ),
+    Metric("commit_seconds", "histogram", (), "Seconds from sending a commit to its answer."),
+    Metric("lag_records", "gauge", ("topic", "partition"), "End offset minus committed offset."),
+    Metric(
+        "lag_seconds",
+        "gauge",
+        ("topic", "partition"),
+        "Age in seconds of the oldest record not committed; 0 when caught up.",
+    ),
+    Metric("end_offset_age_seconds", "gauge", ("topic", "partition"), "Seconds since the end offset was measured."),
+    Metric(
+        "position_lag_records", "gauge", ("topic", "partition"), "End offset minus the next offset to be delivered."
+    ),
     Metric("committed_offset", "gauge", ("topic", "partition"), "Next offset to read after a restart."),
-    Metric("in_flight_records", "gauge", ("topic", "partition"), "Records delivered and not below what is done."),
-    Metric("in_flight_bytes", "gauge", ("topic", "partition"), "Bytes of key and value of those."),
-    Metric("max_in_flight_records", "gauge", (), "Limit of in_flight_records, per partition."),
+    Metric("in_flight_records", "gauge", ("topic", "partition"), "Records delivered and not below the watermark."),
+    Metric("in_flight_bytes", "gauge", ("topic", "partition"), "Bytes of the keys and values of those records."),
+    Metric("max_in_flight_records", "gauge", (), "Limit of in_flight_records per partition."),
     Metric(
         "holding",
         "gauge",
@@ -72,8 +99,8 @@ METRICS = [
     ),
     Metric("halted", "gauge", ("topic", "partition", "reason"), "1 while a partition waits for a person."),
     Metric("assigned_partitions", "gauge", (), "Partitions owned now."),
-    Metric("last_poll_timestamp_seconds", "gauge", (), "When the client was last asked for records."),
-    Metric("last_commit_timestamp_seconds", "gauge", (), "When a commit last succeeded."),
-    Metric("state", "gauge", ("state",), "1 for what the daemon does now: starting, running, rebuilding or draining."),
+    Metric("last_poll_timestamp_seconds", "gauge", (), "Time of the last poll for records."),
+    Metric("last_commit_timestamp_seconds", "gauge", (), "Time of the last successful commit."),
+    Metric("state", "gauge", ("state",), "1 for the current state: starting, running, rebuilding or draining."),
     Metric("build_info", "gauge", ("version", "python", "aiokafka"), "1, with the versions as labels."),
 ]

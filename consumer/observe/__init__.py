@@ -1,1 +1,1 @@
-"""What is observed, as plain numbers that any thread may read: counters, histograms, failures, loop time, stalls."""
+"""Observations as plain numbers that any thread may read: counters, histograms, failures, loop time, stalls."""

@@ -1,4 +1,4 @@
-"""What happened so far, as plain integers: counted on the hot path, read by metrics at scrape."""
+"""Counters as plain integers: written on the hot path, read by the metrics at a scrape."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from consumer.observe.recent_failures import RecentFailures
 from consumer.outcome import Outcome
 
 REBUILDS = ("task_ended", "error", "deaf", "fetch", "commit", "rebalance")
-"""Why a Kafka client was replaced."""
-
+"""Reasons to replace a Kafka client."""
 
 WAITED_SECONDS = 0.0001
-"""A call that is over sooner has not waited for anything: it counts as inline."""
+"""A shorter call did not wait for anything, and counts as inline."""
 
 
 class RouteCounters:
-    """Counts of one route: an attribute is a third of the price of a dict's item on the hot path."""
+    """Counters of one route; on the hot path an attribute costs a third of a dict's item."""
 
     __slots__ = ("abandoned", "batches", "dead_lettered", "handled", "inline_seconds", "retries", "seconds", "waiting")
 
@@ -29,15 +28,15 @@ class RouteCounters:
         self.retries = 0
         self.abandoned = 0
         self.waiting = 0
-        """Calls under way that are awaited."""
+        """Awaited calls that are under way."""
         self.inline_seconds = 0.0
-        """Time that its calls kept the event loop, decoding included."""
+        """Seconds that its calls kept the event loop, decoding included."""
         self.seconds = Histogram(HANDLER_SECONDS)
-        """Of calls that waited, and of batches."""
+        """Durations of calls that waited, and of batch calls."""
         self.batches = Histogram(BATCH_RECORDS)
 
     def took(self, seconds: float) -> None:
-        """Note how long a call took."""
+        """Note the duration of a call."""
         if seconds < WAITED_SECONDS:
             self.inline_seconds += seconds
         else:
@@ -45,17 +44,17 @@ class RouteCounters:
 
 
 class Counters:
-    """Counters of one daemon, for as long as it lives; written by the engine and the source, read by anyone.
+    """Counters of one daemon, as long-lived; written by the engine and the source, read by any thread.
 
-    Each is a number, or a dict from label values to numbers. All label sets that can occur are there at 0 from the
-    start, so that a rate can be computed from the first event on.
+    Each is a number, or a dict from label values to numbers. All label values exist from the start, at 0, so that a
+    rate can be computed from the first event on.
     """
 
     def __init__(self, topics: Iterable[str], routes: Iterable[str]) -> None:
         topics, routes = list(topics), list(routes)
         self.routes = {name: RouteCounters() for name in routes}
         self.no_route = RouteCounters()
-        """What came to no route: records that are no events."""
+        """Counts of records that reached no route because they could not be decoded."""
         self.skipped = 0
         self.records_consumed = dict.fromkeys(topics, 0)
         self.bytes_consumed = dict.fromkeys(topics, 0)
@@ -73,12 +72,12 @@ class Counters:
         self.last_commit_timestamp = 0.0
 
     def of(self, route: str) -> RouteCounters:
-        """Return the counts of one route, or of ``none``."""
+        """Return the counters of one route, or of ``none``."""
         return self.routes.get(route, self.no_route)
 
     @property
     def outcomes(self) -> dict[tuple[str, Outcome], int]:
-        """Outcomes by route; what no route wanted is skipped under the route ``none``."""
+        """Outcomes by route; events that no route matched are skipped under the route ``none``."""
         found = {("none", Outcome.SKIPPED): self.skipped, ("none", Outcome.DEAD_LETTERED): self.no_route.dead_lettered}
         for name, counts in self.routes.items():
             found[name, Outcome.HANDLED] = counts.handled
@@ -87,5 +86,5 @@ class Counters:
 
     @property
     def abandoned(self) -> dict[str, int]:
-        """Records left undone at a stop or a rebalance, by route: their time was up, or they waited."""
+        """Records left undone at a stop or a rebalance, by route: the drain ended first, or they waited."""
         return {name: counts.abandoned for name, counts in (self.routes | {"none": self.no_route}).items()}

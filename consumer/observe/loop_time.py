@@ -1,7 +1,7 @@
-"""An event loop that knows where its seconds go: at work, or waiting, and for what.
+"""Time of the event loop by state: at work, or waiting for a named cause.
 
-A loop is busy until it asks its selector for events, and waits in there. So the selector has all that is needed, at two
-looks at the clock a round.
+A loop works until it calls its selector, and waits inside the selector. So the selector can measure both, with two
+reads of the clock per round of the loop.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from typing import Any
 
 STATES = ("poll", "work", "backpressure", "commit", "drain")
 SHORT_SECONDS = 0.001
-"""A wait that is over sooner was a look at the sockets: part of the work."""
+"""A shorter wait only polled the sockets, and counts as work."""
 
 ASK_SECONDS = 0.02
-"""What it waits for is asked so often at the most: with hundreds of partitions that is a long question."""
+"""Minimum seconds between two questions for the cause of a wait, which is costly with hundreds of partitions."""
 
 
 class LoopTime(selectors.DefaultSelector):
-    """The selector of one event loop; counts seconds by state, from its making on.
+    """The selector of one event loop; counts seconds by state since it was made.
 
-    Nothing changes while the loop waits, so why it waited can be asked when the wait is over.
+    Nothing changes while the loop waits, so the cause of a wait can be determined after the wait.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self.rounds = 0
-        """Rounds of the loop so far: who finds it changed has waited."""
+        """Number of rounds of the loop. If it changed during a call, the call has waited."""
         self.waits_for: Callable[[], str] = lambda: "poll"
-        """Says which state a wait belongs to; set by the daemon."""
+        """Returns the state of the current wait; set by the daemon."""
         self._clock = clock
         self._seconds = dict.fromkeys(STATES, 0.0)
-        self._told = dict(self._seconds)
+        self._reported = dict(self._seconds)
         self._since = clock()
         self._waiting = False
         self._answer, self._ask_at = "poll", self._since
 
     def select(self, timeout: float | None = None) -> Any:
-        """Wait for events, as the loop asks."""
+        """Wait for events, and count the time before and in the wait."""
         self.rounds += 1
         self._count("work")
         self._waiting = True
@@ -57,16 +57,16 @@ class LoopTime(selectors.DefaultSelector):
             self._waiting = False
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of each state so far, up to now; to be asked from one thread, which may be another.
+        """Return the seconds by state up to now; called from one thread, which may be another one.
 
-        What goes on just now may be counted otherwise when it is over, and the loop goes on while it is looked at. A
-        counter must not fall: so nothing is told that is less than before.
+        The loop runs while this reads, and a state that lasts may be counted differently when it ends. A counter must
+        not fall, so no value is lower than the one returned before.
         """
         since = self._since
         found = dict(self._seconds)
         found[self.waits_for() if self._waiting else "work"] += max(0.0, self._clock() - max(since, self._since))
-        self._told = {state: max(seconds, self._told[state]) for state, seconds in found.items()}
-        return self._told
+        self._reported = {state: max(seconds, self._reported[state]) for state, seconds in found.items()}
+        return self._reported
 
     def _count(self, state: str) -> None:
         now = self._clock()
@@ -75,7 +75,7 @@ class LoopTime(selectors.DefaultSelector):
 
 
 class TimedLoop(asyncio.SelectorEventLoop):
-    """An event loop with a LoopTime; for ``asyncio.Runner``."""
+    """An event loop whose selector is a LoopTime; for ``asyncio.Runner``."""
 
     def __init__(self) -> None:
         self.time_spent = LoopTime()
@@ -83,7 +83,7 @@ class TimedLoop(asyncio.SelectorEventLoop):
 
 
 class EveryRound:
-    """Stands for the LoopTime of a loop that somebody else made: every call may have waited, so each is timed."""
+    """A stand-in for LoopTime in a loop that is no TimedLoop: each call counts as having waited, and is timed."""
 
     def __init__(self) -> None:
         self.waits_for: Callable[[], str] = lambda: "poll"
@@ -91,7 +91,7 @@ class EveryRound:
 
     @property
     def rounds(self) -> int:
-        """Another number each time."""
+        """A different number at each read."""
         self._asked += 1
         return self._asked
 
@@ -101,6 +101,6 @@ class EveryRound:
 
 
 def time_spent() -> LoopTime | EveryRound:
-    """Return what knows the rounds of the running loop."""
+    """Return the LoopTime of the running loop, or a stand-in."""
     loop = asyncio.get_running_loop()
     return loop.time_spent if isinstance(loop, TimedLoop) else EveryRound()

@@ -1,7 +1,7 @@
-"""Whether the daemon does what it should: the one that tells *stalled* from waiting, rebalancing, holding or halted.
+"""The watchdog: distinguishes a stall from waiting, rebalancing, holding and a halt.
 
-Looked at from a thread of its own (``supervisor.py``), since a blocked event loop is one of the faults. Pure:
-it compares what it sees now with what it saw before, and time is an argument.
+Runs in a separate thread (``supervisor.py``), because a blocked event loop is one of the faults. It compares the state
+now with the state before, and takes the time as an argument.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BROKER_AWAY_SECONDS = 30.0
 
 
 class Vital(NamedTuple):
-    """What one partition is at; offsets mean "next to read"."""
+    """The progress of one partition; offsets mean "next to read"."""
 
     key: TopicPartition
     position: int
@@ -24,66 +24,66 @@ class Vital(NamedTuple):
     commit_due: bool
     """Whether there is something to commit."""
     end_offset: int
-    """Where it ended for this reader a few seconds ago; its position when that is not known yet."""
+    """End offset for this reader, measured a few seconds ago; the position if it is not known."""
     idle: bool
-    """Whether it waits for data."""
+    """Whether the partition waits for data."""
     excused: bool
-    """Whether it rightly stands still: halted, holding, or waiting for a retry."""
+    """Whether it may stand still: it is halted, holding, or waits for a retry."""
 
 
 class Vitals(NamedTuple):
-    """What the daemon is at; read from its own objects, without asking anybody."""
+    """The progress of the daemon, read from its objects without a request."""
 
     beat: float
-    """Monotonic time at which the event loop last went round."""
+    """Monotonic time of the last round of the event loop."""
     heard_at: float
-    """Monotonic time at which a broker last answered; -inf before the group was joined."""
+    """Monotonic time of a broker's last answer; -inf before the group is joined."""
     rebalancing: bool
-    """Whether it waits for the group: for an assignment, or to be heard of again."""
+    """Whether the daemon waits for the group: for an assignment, or for an answer to its heartbeats."""
     flushing: bool
-    """Whether commits wait for a handler's flush, or for one that fails."""
+    """Whether commits wait for a handler's flush, which runs or failed."""
     partitions: Sequence[Vital]
     client: int = 0
-    """Which one it is; what stood still with an earlier one says nothing of this one."""
+    """Number of the Kafka client. What stood still with an earlier client starts again with this one."""
 
 
 Kind = Literal["loop", "call", "fetch", "commit", "rebalance"]
 
 
 class Stall(NamedTuple):
-    """Work waits and nothing moves."""
+    """A stall: work waits and nothing moves."""
 
     kind: Kind
     where: str
-    """Partitions, or nothing."""
+    """The partitions concerned; empty if the stall concerns the daemon."""
     since: float
-    """Monotonic time."""
+    """Monotonic time of the last progress."""
 
     def __str__(self) -> str:
-        return f"{SAID[self.kind]}{f' ({self.where})' if self.where else ''}"
+        return f"{MESSAGES[self.kind]}{f' ({self.where})' if self.where else ''}"
 
 
-SAID: dict[Kind, str] = {
+MESSAGES: dict[Kind, str] = {
     "loop": "the event loop is blocked, most likely by a handler that waits without await",
     "call": "a handler's call does not end",
     "fetch": "records wait at the brokers and none arrives",
-    "commit": "what is done is not committed",
-    "rebalance": "the group does not answer, or comes to no assignment",
+    "commit": "finished records are not committed",
+    "rebalance": "the group does not answer, or assigns no partitions",
 }
 CURABLE: frozenset[Kind] = frozenset({"fetch", "commit", "rebalance"})
-"""What another client may cure."""
+"""Kinds of stalls that a new Kafka client may end."""
 
 
 class Limits(NamedTuple):
-    """For how long each kind may stand still, in seconds."""
+    """Seconds after which each kind of standstill is a stall."""
 
     stalled: float
     commit: float
-    """Longer than a request, whose end frees a commit by itself."""
+    """Longer than the timeout of a request, which ends a commit by itself."""
     rebalance: float
     away: float = BROKER_AWAY_SECONDS
-    """Silence of the brokers after which nothing is expected to move: an outage is nobody's stall. Shorter than the
-    others, or each outage would be one."""
+    """Seconds without an answer of a broker after which nothing is expected to move, because an outage is no stall.
+    Shorter than the other limits, or each outage would be a stall."""
 
     def of(self, kind: Kind) -> float:
         """Return the limit of one kind."""
@@ -91,18 +91,18 @@ class Limits(NamedTuple):
 
 
 class Watchdog:
-    """Remembers since when each thing has not moved; looked at by one thread."""
+    """Notes since when each thing has not moved; used by one thread."""
 
     def __init__(self, limits: Limits) -> None:
         self.stall: Stall | None = None
         """What the last look found."""
         self._limits = limits
         self._watched: dict[tuple[Kind, TopicPartition | None], tuple[int, float]] = {}
-        """For each thing that should move: how far it was, and since when."""
+        """Progress, and the time since which it has not changed, of each thing that should move."""
         self._client = 0
 
     def look(self, now: float, vitals: Vitals) -> Stall | None:
-        """Return what has stood still for too long at ``now`` (monotonic seconds); the worst first."""
+        """Return the worst stall at ``now`` (monotonic seconds), or None."""
         self.stall = self._look(now, vitals)
         return self.stall
 
@@ -125,7 +125,7 @@ class Watchdog:
 
     @staticmethod
     def _expected(each: Vital, *, flushing: bool) -> dict[tuple[Kind, TopicPartition | None], int]:
-        """Say what of a partition should move, and where it is."""
+        """Return what should move in a partition, with its progress."""
         expected: dict[tuple[Kind, TopicPartition | None], int] = {}
         if each.excused:
             return expected
@@ -138,7 +138,7 @@ class Watchdog:
         return expected
 
     def _worst(self, now: float) -> Stall | None:
-        for kind in SAID:
+        for kind in MESSAGES:
             limit = self._limits.of(kind)
             late = {key: since for (k, key), (_, since) in self._watched.items() if k == kind and now - since > limit}
             if late:

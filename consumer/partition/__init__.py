@@ -1,1 +1,1 @@
-"""One partition in one epoch as plain values: chunks, the watermark, halts and holds, lag. No clock, no client."""
+"""The state of one partition in one epoch: chunks, watermark, halts and holds, lag. No clock, no client."""

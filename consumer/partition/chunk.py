@@ -1,4 +1,4 @@
-"""A slice of one partition's fetch, and the size of a raw record."""
+"""Chunks, and the size of a raw record."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Chunk(msgspec.Struct, gc=False):
     records: Iterator[RawRecord]
     next_offset: int
     reread: Callable[[], Iterable[RawRecord]] | None = None
-    """Reads the same records once more: for a batch that failed, whose raw records were not kept."""
+    """Reads the same records again, for a failed batch whose raw records were not kept."""
 
 
 def size_of(raw: RawRecord) -> int:
-    """Bytes of a raw record's key and value."""
+    """Return the bytes of a raw record's key and value."""
     try:
         value = raw.value
     except DecodeError as error:  # its headers cannot be read

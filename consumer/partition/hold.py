@@ -1,4 +1,4 @@
-"""Why a partition does not go on: halted until a person acts, or holding until a wait ends by itself."""
+"""Halts, which end when a person acts, and holds, which end by themselves."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from consumer.outcome import HaltReason
 
 
 class Halt(NamedTuple):
-    """Why and where a partition waits for a person."""
+    """The reason and the offset of a halted partition, which waits for a person."""
 
     reason: HaltReason
     offset: int
     explanation: str
     remedy: str = ""
-    """What to run, or to do, so that it goes on."""
+    """What to do, and the command to run, so that the partition goes on."""
 
 
 class Hold(msgspec.Struct, eq=False):
-    """A record that waits and is tried again by itself."""
+    """A record that waits and is then tried again without a person."""
 
     kind: str
-    """What it waits for: the handler's ``retry`` or ``pause``, its policy (``error``, ``timeout``), Kafka to take its
-    ``dead_letter``, or the ``group`` to hear of this member."""
+    """Cause of the wait: ``retry`` or ``pause`` (raised by the handler), ``error`` or ``timeout`` (retried by policy),
+    ``dead_letter`` (Kafka does not accept it yet) or ``group`` (heartbeats are not answered)."""
     route: str
     offset: int
     since: float

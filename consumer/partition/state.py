@@ -1,4 +1,4 @@
-"""One owned partition: what was delivered, what is done, what may be committed, and how much room is left."""
+"""The state of one owned partition: its position, watermark, commits, limits, halt and holds."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from consumer.record import RawRecord, TopicPartition
 
 
 class InFlight(Protocol):
-    """Something that keeps records of a partition: a batch."""
+    """An owner of records in flight: a batch."""
 
     @property
     def in_flight(self) -> tuple[int, int]:
-        """Records and bytes."""
+        """Number of records and bytes."""
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Continue after a pause."""
 
 
 class Partition:
-    """The state of one partition in one epoch: made when it is assigned, dropped when it is revoked.
+    """The state of one partition in one epoch; made when it is assigned, dropped when it is revoked.
 
     Invariants, with offsets meaning "next to read":
     - ``committed`` ≤ ``done`` ≤ ``position``
     - every record that was delivered below ``done`` has its outcome
-    - ``held_records`` and ``held_bytes`` count the records that are held one by one: their calls wait, or they queue
+    - ``held_records`` and ``held_bytes`` count records held one by one: their calls wait, or they queue
     """
 
     def __init__(self, key: TopicPartition, epoch: int) -> None:
@@ -48,17 +48,17 @@ class Partition:
         self.halt: Halt | None = None
         self.closing = False
         self.ended = False
-        """Whether nothing may be started any more: it is closing, or halted."""
+        """Whether no call may start any more, because the partition is closing or halted."""
         self.over = False
-        """Whether the drain has ended: what still runs here belongs to nobody, and may bring nothing after it."""
+        """Whether the drain has ended: calls that still run have no owner, and nothing may follow them."""
         self.blocked = 0
-        """Batches that are full behind a call under way; intake waits for them."""
+        """Number of full batches that wait for a call under way; intake waits for them."""
         self.pausing = 0
-        """Records whose handler said Pause; nothing else is started until they got through."""
+        """Number of records whose handler raised Pause; no other call starts until they are handled."""
         self.holds: set[Hold] = set()
 
     def start(self, offset: int) -> None:
-        """Note where this epoch begins: what lies below was done by others."""
+        """Note the first offset of this epoch; records below it were done in earlier ones."""
         self.watermark = Watermark(offset)
         self.committed = offset
         self.started = True
@@ -70,17 +70,17 @@ class Partition:
 
     @property
     def position(self) -> int | None:
-        """Next offset to be delivered; None until the client knows where it starts."""
+        """Next offset to be delivered; None until the start is known."""
         return self.watermark.position if self.started else None
 
     @property
     def done(self) -> int:
-        """Offset below which all is done; -1 until the start is known."""
+        """Offset below which every record is done; -1 until the start is known."""
         return self.watermark.done
 
     @property
     def known_committed(self) -> int | None:
-        """What the group has for this partition; None until the client knows, which is before the first record."""
+        """Committed offset; None until the start is known, which is before the first record."""
         return self.committed if self.started else None
 
     @property
@@ -90,19 +90,19 @@ class Partition:
         return done if done > self.committed or self._must_commit else None
 
     def commit(self, offset: int) -> None:
-        """Note what the group has now."""
+        """Note the offset that was committed."""
         self.committed = offset
         self._must_commit = False
         self.lag.ages.forget_below(offset)
 
     @property
     def lag_records(self) -> int | None:
-        """Offsets between what is committed and the end; None until both are known."""
+        """Offsets between the committed one and the end; None until both are known."""
         return self.lag.records(self.known_committed, self.position)
 
     @property
     def position_lag_records(self) -> int | None:
-        """Offsets between what was delivered and the end; None until both are known."""
+        """Offsets between the position and the end; None until both are known."""
         return self.lag.records(self.position, None)
 
     def lag_seconds(self, wall: float) -> float | None:
@@ -110,28 +110,28 @@ class Partition:
         return self.lag.seconds(self.known_committed, self.position, wall)
 
     def close(self) -> None:
-        """Start nothing more: the partition is revoked, or the daemon stops."""
+        """Start no more calls: the partition is revoked, or the daemon stops."""
         self.closing = self.ended = True
 
     def stop_at(self, halt: Halt) -> None:
-        """Start nothing more, and wait for a person."""
+        """Start no more calls, and wait for a person."""
         self.halt = halt
         self.ended = True
 
     @property
     def in_flight(self) -> tuple[int, int]:
-        """Records and bytes that were delivered and are not done, batches included."""
+        """Number and bytes of records that are delivered and not done, batches included."""
         counts = [(self.held_records, self.held_bytes), *(batch.in_flight for batch in self.batches)]
         return sum(records for records, _ in counts), sum(size for _, size in counts)
 
     @property
     def held(self) -> list[Hold]:
-        """Holds without a limit: the partition waits for something outside of it, for as long as it takes."""
+        """Holds without a time limit: they wait for something outside this daemon."""
         return [hold for hold in list(self.holds) if hold.kind in ("retry", "pause", "dead_letter", "group")]
 
     @contextmanager
     def holding(self, hold: Hold) -> Iterator[None]:
-        """Show a hold for as long as it lasts."""
+        """Show a hold while the block runs."""
         self.holds.add(hold)
         try:
             yield
@@ -139,13 +139,13 @@ class Partition:
             self.holds.discard(hold)
 
     def hold(self, offset: int, raw: RawRecord) -> None:
-        """Count a record as in flight, with everything from ``offset`` on not done until it is released."""
+        """Count a record as in flight; the watermark stays at or below ``offset`` until it is released."""
         self.watermark.hold(offset)
         self.held_records += 1
         self.held_bytes += size_of(raw)
 
     def release(self, offset: int, raw: RawRecord) -> None:
-        """Count a record that was held as done."""
+        """Count a held record as done."""
         self.watermark.release(offset)
         self.held_records -= 1
         self.held_bytes -= size_of(raw)

@@ -1,4 +1,4 @@
-"""How far all is done: the offset below which every delivered record has its outcome. Pure: no clock, no I/O."""
+"""The watermark: the offset below which every delivered record has its outcome. Pure: no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ from __future__ import annotations
 class Watermark:
     """The contiguous watermark of one partition in one epoch; owned by its lanes, read by the committer.
 
-    Offsets have gaps (transaction markers, compaction), so it never counts: it knows the position (the next offset to
-    be delivered) and holds what was delivered and is not done. Memory is proportional to the holds.
+    Offsets have gaps (transaction markers, compaction), so it never counts records: it keeps the position (the next
+    offset to be delivered) and a hold for each record that is delivered and not done. Memory grows with the holds.
 
     Invariants:
     - ``done`` never falls
     - every delivered record below ``done`` has been released as often as it was held
-    - with nothing held, ``done`` is the position itself, past markers and compacted ranges
+    - without holds, ``done`` is the position, past markers and compacted ranges
     """
 
     def __init__(self, start: int) -> None:
         self.position = start
         self._holds: dict[int, int] = {}
-        self._told = start
+        self._reported = start
 
     @property
     def done(self) -> int:
-        """Offset to read next after a restart: below it nothing is left to do.
+        """Offset to read next after a restart; every record below it is done.
 
-        The smallest hold is looked for here, once a commit, and not kept up to date at each record: a commit looks at
-        a few thousand numbers at the most, a second sees hundreds of thousands of records.
+        The smallest hold is searched here, once a commit, and not kept up to date at each record: a commit compares a
+        few thousand numbers at most, and a second has hundreds of thousands of records.
         """
-        self._told = min(self._holds, default=self.position)
-        return self._told
+        self._reported = min(self._holds, default=self.position)
+        return self._reported
 
     def advance(self, position: int) -> None:
-        """Note that all below ``position`` was delivered; what is not held is done."""
+        """Note that every record below ``position`` was delivered; those that are not held are done."""
         if position < self.position:
             raise ValueError(f"position {position} is below {self.position}: records would be handled twice")
         self.position = position
 
     def hold(self, offset: int) -> None:
-        """Note that a record is not done; it may be held by several at once (its call, a batch)."""
-        if offset < self._told:
-            raise ValueError(f"offset {offset} is below {self._told}, which may be committed already")
+        """Hold a record that is not done. It may have several holds at once (its call, a batch)."""
+        if offset < self._reported:
+            raise ValueError(f"offset {offset} is below {self._reported}, which may already be committed")
         self._holds[offset] = self._holds.get(offset, 0) + 1
 
     def release(self, offset: int) -> None:
-        """Give up one hold; the record is done with the last."""
+        """Release one hold; the record is done when the last one is released."""
         left = self._holds[offset] - 1
         if left:
             self._holds[offset] = left

@@ -1,1 +1,1 @@
-"""A route is a match on events plus a handler: compiled, imported and checked once at start."""
+"""Routes: matches on events and their handlers, imported, compiled and checked once at start."""

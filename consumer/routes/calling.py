@@ -1,4 +1,4 @@
-"""Ways to call a handler other than plainly: in a thread, within a time."""
+"""Wrappers of handler calls: calls in a thread, and calls with a time limit."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ THREADS = 64
 
 
 def in_thread(call: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """Make a blocking function awaitable: each call runs in a thread of a pool of its own.
+    """Make a blocking function awaitable: each call runs in a thread of a separate pool.
 
-    A thread cannot be cancelled. So a call that is cancelled ends only when its thread has: until then its record is
-    in work, nobody else starts on it, and a stop that cannot wait that long leaves the process without it.
+    A thread cannot be cancelled, so a cancelled call ends only when its thread ends. Until then its record counts as in
+    flight and no other call starts on it; a stop that cannot wait that long ends the process without it.
     """
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="session-consumer-handler")
 
     def run(*arguments: Any) -> Any:
         try:
             return call(*arguments)
-        except StopIteration as error:  # a future cannot hold it, and would never be done
+        except StopIteration as error:  # a future cannot hold it and would never complete
             raise RuntimeError("the handler raised StopIteration") from error
 
     @functools.wraps(call)
@@ -40,7 +40,7 @@ def in_thread(call: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
                 if future.done():
                     break
                 cancelled = error
-            except BaseException:  # the thread's own: future.result() raises it
+            except BaseException:  # raised in the thread: future.result() raises it
                 break
         if cancelled is not None:
             future.exception()
@@ -52,7 +52,7 @@ def in_thread(call: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
 
 
 def within(call: Callable[..., Awaitable[Any]], seconds: float) -> Callable[..., Awaitable[Any]]:
-    """Give each call a time limit; past it the call is cancelled and CallTimeoutError raised."""
+    """Limit the time of each call; a call that takes longer is cancelled and raises CallTimeoutError."""
 
     @functools.wraps(call)
     async def limited(*arguments: Any) -> Any:
@@ -63,6 +63,6 @@ def within(call: Callable[..., Awaitable[Any]], seconds: float) -> Callable[...,
         except TimeoutError as error:
             if limit.expired():
                 raise CallTimeoutError from error
-            raise  # the handler's own
+            raise  # raised by the handler
 
     return limited

@@ -1,7 +1,7 @@
-"""A user's callable, imported, given its options, and looked at once: how to call it is known before any event.
+"""Handlers: a user's callable, inspected once at start to learn how it is to be called.
 
-A handler is any callable with one parameter (the event) or two (the event and its Record), sync or async; annotated
-``list[…]`` the first gets batches. A class is constructed with the route's options. No base class, no registry.
+A handler is any callable with one parameter (the event) or two (the event and its Record), sync or async. If the first
+parameter is annotated ``list[…]``, the handler gets batches. A class is constructed with the route's options.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ MAX_SECONDS = 1.0
 
 
 class Handler(msgspec.Struct, frozen=True):
-    """A handler ready to be called; made at start, closed with the daemon."""
+    """A callable and the facts needed to call it; made at start, closed with the daemon."""
 
     call: Callable[..., Any]
     is_async: bool
     wants_record: bool
     takes_batches: bool = False
-    """Whether it gets a list of events (and a list of Records)."""
+    """Whether it takes a list of events (and a list of Records)."""
     flush: Callable[[], Awaitable[None]] | None = None
-    """Makes durable what was handled so far; awaited before each commit."""
+    """Makes everything handled so far durable; awaited before each commit."""
     context: Any = None
-    """The object itself when it is an async context manager, else None."""
+    """The handler itself if it is an async context manager, else None."""
     max_records: int = MAX_RECORDS
     max_seconds: float = MAX_SECONDS
     flush_seconds: float = 0.0
@@ -42,7 +42,7 @@ def bind_handler(target: Any, where: str) -> Handler:
     if not callable(target):
         raise SettingsError(f"{where}: it cannot be called with an event")
     if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in _callables(target)):
-        raise SettingsError(f"{where}: it has a `yield`: calling it would do nothing; return instead")
+        raise SettingsError(f"{where}: it has a `yield`, so calling it would do nothing; remove the `yield`")
     parameters = _positional(target)
     return Handler(
         call=target,
@@ -55,7 +55,7 @@ def bind_handler(target: Any, where: str) -> Handler:
 
 
 def _callables(target: Any) -> list[Any]:
-    """Return what may be run when a callable is called: itself, its ``__call__``, what a partial wraps."""
+    """Return what runs when a callable is called: itself and its ``__call__``, or what a partial wraps."""
     if isinstance(target, functools.partial):
         return _callables(target.func)
     return [target, getattr(target, "__call__", None)]  # noqa: B004
@@ -68,7 +68,7 @@ def _is_async(target: Any) -> bool:
 def _positional(target: Any) -> list[inspect.Parameter]:
     try:
         signature = inspect.signature(target)
-    except ValueError:  # some builtins have none: they get the event alone
+    except ValueError:  # some builtins have none: they get only the event
         return []
     kinds = (
         inspect.Parameter.POSITIONAL_ONLY,
@@ -91,7 +91,7 @@ def _wants_record(target: Any, parameters: list[inspect.Parameter], where: str) 
 
 
 def _is_list(annotation: Any) -> bool:
-    """Whether an annotation is ``list[…]``, also when it is still text (``from __future__ import annotations``)."""
+    """Whether an annotation is ``list[…]``, also as text (``from __future__ import annotations``)."""
     if isinstance(annotation, str):
         return annotation.replace("typing.", "").startswith(("list[", "List["))
     return typing.get_origin(annotation) is list

@@ -1,4 +1,4 @@
-"""Import handlers by their references, give them their options, and make the routes of the settings."""
+"""Loading of routes: handlers are imported by reference and constructed with their options, matches are compiled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from schemas.session import Session
 
 
 def load_routes(settings: Settings, environment: Mapping[str, str]) -> list[Route]:
-    """Import every handler and compile every match; raise SettingsError for the first that is wrong."""
+    """Import every handler and compile every match. Raises SettingsError for the first error."""
     extend_path(settings.path, sys.path)
     routes = []
     for index, each in enumerate(settings.routes or [LOG_EVERYTHING]):
@@ -36,7 +36,7 @@ def load_routes(settings: Settings, environment: Mapping[str, str]) -> list[Rout
 def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str]) -> Handler:
     """Import a route's ``module:attribute`` and make a Handler of it; ``where`` names the route in errors.
 
-    Raises SettingsError, in one sentence, for whatever is wrong with the reference, the options or the signature.
+    Raises SettingsError for a wrong reference, a wrong option or a wrong signature.
     """
     target = _import(route.handler, f"{where}.handler")
     if inspect.isclass(target):
@@ -61,7 +61,7 @@ def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str
 
 
 def _check_fit(route: RouteSettings, handler: Handler, where: str) -> None:
-    """Refuse settings of a route that its handler could not follow."""
+    """Raise SettingsError for settings of a route that its handler cannot follow."""
     inline = not handler.is_async and not route.threaded
     for wrong, reason in (
         (route.threaded and handler.is_async, "threaded: an async handler runs in the event loop; leave it out"),
@@ -112,7 +112,7 @@ def _import(reference: str, where: str) -> Any:
 
 
 def _described(error: BaseException) -> str:
-    """Say what was raised and where: this is a person's own module failing at import, no record is involved."""
+    """Describe an exception with its text: it was raised at import, so it cannot quote a record."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}"
     return f"{type(error).__name__}: {error} at {raised_at(error)}"
@@ -141,7 +141,7 @@ def _construct(target: type, options: Mapping[str, Any], environment: Mapping[st
     except SettingsError as error:
         raise SettingsError(f"{where.removesuffix('.options')}.{error}") from error
     except (Exception, SystemExit) as error:
-        # The class and the place only: what it says may quote an option, which may be a secret.
+        # Class and place only: the text may quote an option, which may be a secret.
         raise SettingsError(f"{where}: {target.__name__} refused its options with {place_of(error)}") from error
 
 
@@ -149,7 +149,9 @@ def _signature_of(target: type, where: str) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(target).parameters
     except ValueError as error:
-        raise SettingsError(f"{where}: {target.__name__} does not say which options it takes") from error
+        raise SettingsError(
+            f"{where}: {target.__name__} has no signature, so its options are unknown; use a Python class"
+        ) from error
 
 
 def _annotations_of(target: type, where: str) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def _annotations_of(target: type, where: str) -> dict[str, Any]:
 
 
 def _converted(value: Any, annotation: Any, where: str, *, strict: bool) -> Any:
-    """Check an option against its annotation; only types are said, never the value, which may be a secret."""
+    """Convert an option to its annotation. Errors name types, never the value, which may be a secret."""
     if isinstance(value, str) and (annotation is Path or Path in typing.get_args(annotation)):
         return Path(value)
     try:
@@ -183,7 +185,7 @@ def _converted(value: Any, annotation: Any, where: str, *, strict: bool) -> Any:
 
 
 def _pointed_at(value: Any, environment: Mapping[str, str], where: str) -> str | None:
-    """Return what ``{env = "X"}`` or ``{file = "path"}`` points at; None for any other value."""
+    """Return the text that ``{env = "X"}`` or ``{file = "path"}`` points to; None for any other value."""
     if not isinstance(value, dict) or set(value) not in ({"env"}, {"file"}):
         return None
     ((kind, name),) = value.items()
@@ -200,15 +202,17 @@ def _pointed_at(value: Any, environment: Mapping[str, str], where: str) -> str |
 
 
 def extend_path(folders: list[str], path: list[str]) -> None:
-    """Append the settings' ``path`` to Python's, once each; refuse a folder that would shadow this software.
+    """Append ``folders`` to ``path`` (``sys.path``), each once.
 
-    ``path`` is ``sys.path``, given by the caller.
+    Raises SettingsError for a folder that holds a module with a name of this software.
     """
     for folder in folders:
         if not Path(folder).is_dir():
             raise SettingsError(f"path: {folder} is not a folder")
         for name in ("consumer", "schemas"):
             if (Path(folder) / name).is_dir() or (Path(folder) / f"{name}.py").exists():
-                raise SettingsError(f"path: {folder} holds its own {name!r}, a name of this software; rename that one")
+                raise SettingsError(
+                    f"path: {folder} holds a module {name!r}, a name that this software uses; rename the module"
+                )
         if os.path.abspath(folder) not in map(os.path.abspath, path):  # noqa: PTH100 - sys.path holds text
             path.append(folder)

@@ -1,4 +1,4 @@
-"""Which routes want an event: matches on its fields, compiled and type-checked once at start."""
+"""Matches on the fields of an event, compiled and type-checked once at start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a n
 
 
 def compile_match(event_type: type[msgspec.Struct], match: Mapping[str, Any], where: str) -> Predicate | None:
-    """Turn a route's ``match`` into one function of the event; None when every event matches.
+    """Compile a route's ``match`` into one function of the event; None when every event matches.
 
     ``where`` names the route in errors. A field is matched against a value, a case-sensitive glob, a list of them,
     ``{is = "null"}`` or ``{is = "present"}``; all fields must hold. ``false`` matches a missing or null boolean too:
@@ -36,8 +36,7 @@ def compile_match(event_type: type[msgspec.Struct], match: Mapping[str, Any], wh
         terms.append(_term(f"event.{name}", test, tests))
     if not terms:
         return None
-    # One expression instead of a chain of calls: half the price. It holds names of fields and of tests, no text of
-    # anybody's.
+    # One expression costs half of a chain of calls. It holds only names of fields and tests, no text of the settings.
     predicate: Predicate = eval(f"lambda event: {' and '.join(terms)}", tests)  # noqa: S307
     return predicate
 
@@ -58,11 +57,11 @@ def _value_test(wanted: Any, types: set[type], where: str) -> Predicate:
     if isinstance(wanted, list):
         tests = [_value_test(each, types, where) for each in wanted]
         if not tests:
-            raise SettingsError(f"{where}: an empty list matches nothing; leave the field out, or name a value")
+            raise SettingsError(f"{where}: an empty list matches nothing; remove the field, or name a value")
         return lambda value: any(test(value) for test in tests)
     if isinstance(wanted, dict):
         if set(wanted) != {"is"} or wanted["is"] not in list(_IS):
-            raise SettingsError(f'{where}: a table here is {{ is = "null" }} or {{ is = "present" }}')
+            raise SettingsError(f'{where}: a table must be {{ is = "null" }} or {{ is = "present" }}')
         return _IS[wanted["is"]]
     if type(wanted) not in types and not (type(wanted) is int and float in types):
         expected = " or ".join(_NAMES[each] for each in types if each in _NAMES) or 'a table such as { is = "null" }'
@@ -75,7 +74,7 @@ def _value_test(wanted: Any, types: set[type], where: str) -> Predicate:
 
 
 class _Glob(dict[Any, bool]):
-    """The answers of one glob: types and services are few and repeat, and a known answer costs a tenth of a new one."""
+    """Cache of one glob's results, by value. Values repeat, and a cached result costs a tenth of a new one."""
 
     LIMIT = 1024
 
@@ -93,7 +92,7 @@ class _Glob(dict[Any, bool]):
 
 
 def _types_of(annotation: Any) -> set[type]:
-    """Python types, None left out, that values of a field may have."""
+    """Return the Python types that values of a field may have, without None."""
     info = msgspec.inspect.type_info(annotation)
     infos = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
     kinds = {

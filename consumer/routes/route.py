@@ -1,4 +1,4 @@
-"""A match on events plus a handler, under a name."""
+"""The route: a named match on events with a handler."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ from consumer.routes.match import Predicate
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A match on events plus a handler, under a name."""
+    """A named match on events with a handler; made at start, never changed."""
 
     name: str
     matches: Predicate | None
     handler: Handler
     tombstones: bool = False
-    """Whether null values reach the handler, as an event that is None."""
+    """Whether records with a null value reach the handler, as the event None."""
 
 
 def matching(routes: Sequence[Route], event: Any) -> list[Route]:
-    """Return the routes that want an event; None is a tombstone."""
+    """Return the routes that match an event; the event None is a tombstone."""
     if event is None:
         return [route for route in routes if route.tombstones]
     return [route for route in routes if route.matches is None or route.matches(event)]
 
 
 def is_single(routes: Sequence[Route]) -> bool:
-    """Whether records go to one route only, and tombstones to none."""
+    """Whether there is one route only, and no route for tombstones."""
     return len(routes) == 1 and not routes[0].tombstones
 
 
 async def enter_handlers(routes: Sequence[Route], opened: contextlib.AsyncExitStack) -> None:
-    """Enter every handler that is a context manager; raise SettingsError naming the route of the first that fails."""
+    """Enter every handler that is a context manager.
+
+    Raises SettingsError that names the route of the first that fails.
+    """
     for route in routes:
         if route.handler.context is not None:
             try:

@@ -1,1 +1,1 @@
-"""Every setting with its default and meaning, the relations between them, and where their values come from."""
+"""Settings: their types, defaults, meanings and relations, and the sources of their values."""

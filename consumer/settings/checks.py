@@ -1,4 +1,4 @@
-"""Relations between settings: values that are each of the right type and cannot work together."""
+"""Relations between settings, and ranges of their values."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MAY_BE_ZERO = ("http.port", "retry.jitter")
 
 
 def check_relations(settings: Settings) -> None:
-    """Raise SettingsError for values that are each of the right type and cannot work together."""
+    """Raise SettingsError for a value out of range, or for values that cannot work together."""
     kafka, delivery = settings.kafka, settings.delivery
     for name, number in _numbers(settings):
         if not (0 < number < math.inf) and name not in MAY_BE_ZERO:
-            raise SettingsError(f"{name} = {number} must be above 0, and finite")
+            raise SettingsError(f"{name} = {number} must be above 0 and finite")
         limit = MAX_SECONDS if name.endswith("_seconds") else MAX_INT32
-        _require(number <= limit, f"{name} = {number} is over {limit:_}, more than Kafka's protocol can say")
+        _require(number <= limit, f"{name} = {number} is over {limit:_}, the largest number of Kafka's protocol")
     _require(0 <= settings.http.port < 65536, f"http.port = {settings.http.port} must be from 0 to 65535")
     _require(bool(kafka.bootstrap_servers), "kafka.bootstrap_servers is empty; name a broker as host:port")
     for server in kafka.bootstrap_servers:
@@ -34,7 +34,7 @@ def check_relations(settings: Settings) -> None:
     _require(bool(kafka.topics) and all(kafka.topics), "kafka.topics is empty; name a topic")
     twice = sorted({topic for topic in kafka.topics if kafka.topics.count(topic) > 1})
     _require(not twice, f"kafka.topics names {', '.join(twice)} more than once")
-    _require(bool(kafka.group_id), "kafka.group_id is empty; offsets are kept under a group's name")
+    _require(bool(kafka.group_id), "kafka.group_id is empty; name a consumer group, under which offsets are committed")
     _require(
         kafka.heartbeat_interval_seconds * 3 <= kafka.session_timeout_seconds,
         f"kafka.heartbeat_interval_seconds = {kafka.heartbeat_interval_seconds} must be at most a third of"
@@ -43,12 +43,12 @@ def check_relations(settings: Settings) -> None:
     _require(
         delivery.drain_seconds < kafka.rebalance_timeout_seconds,
         f"delivery.drain_seconds = {delivery.drain_seconds} must be below"
-        f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or a drain ends fenced",
+        f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or the commits of a drain are refused",
     )
     _require(
         kafka.request_timeout_seconds >= kafka.rebalance_timeout_seconds + 5,
-        f"kafka.request_timeout_seconds = {kafka.request_timeout_seconds} must be 5 s above"
-        f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or a slow join never succeeds",
+        f"kafka.request_timeout_seconds = {kafka.request_timeout_seconds} must be at least 5 s above"
+        f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or joining the group can never succeed",
     )
     _check_security(kafka.security)
     _check_failures(settings.retry, settings.dead_letter, kafka.topics)
@@ -67,32 +67,32 @@ def _check_failures(retry: RetrySettings, dead_letter: DeadLetterSettings, topic
         target = dead_letter.topic_for(topic)
         _require(
             TOPIC_NAME.fullmatch(target) is not None or not dead_letter.topic,
-            f"dead_letter.topic: {target!r} is no topic's name; `{{topic}}` stands for the record's topic",
+            f"dead_letter.topic: {target!r} is no topic name; `{{topic}}` stands for the record's topic",
         )
         _require(
             target not in topics,
-            f"dead_letter.topic: {target!r} is one of kafka.topics, so its dead letters would come back for ever",
+            f"dead_letter.topic: {target!r} is one of kafka.topics, so dead letters would be consumed again for ever",
         )
 
 
 def _check_security(security: Security) -> None:
     if security.protocol.startswith("SASL"):
-        _require(bool(security.username), "kafka.security.username is empty, and the protocol is SASL")
-        _require(bool(security.password), "kafka.security.password is empty, and the protocol is SASL")
+        _require(bool(security.username), "kafka.security.username is empty; a SASL protocol needs one")
+        _require(bool(security.password), "kafka.security.password is empty; a SASL protocol needs one")
     _require(
         bool(security.certificate_file) == bool(security.key_file),
         "kafka.security.certificate_file and key_file go together; set both or neither",
     )
     for name in ("ca_file", "certificate_file", "key_file"):
         unused = getattr(security, name) and not security.protocol.endswith("SSL")
-        _require(not unused, f"kafka.security.{name} is set, and the protocol {security.protocol} has no TLS")
+        _require(not unused, f"kafka.security.{name} is set, but the protocol {security.protocol} does not use TLS")
 
 
 def _check_routes(routes: list[RouteSettings]) -> None:
     names = [route.name for route in routes]
     for name in names:
         _require(name not in ("", "none"), f"routes: the name {name!r} is reserved; choose another")
-        _require(names.count(name) == 1, f"routes: two are named {name!r}; names tell routes apart in metrics")
+        _require(names.count(name) == 1, f"routes: more than one is named {name!r}; names must be unique")
     for route in routes:
         for field in ("timeout_seconds", "max_records", "max_seconds", "flush_seconds"):
             number = getattr(route, field)

@@ -1,7 +1,7 @@
-"""Every setting as one typed value, with its default and its meaning; validated whole before any connection.
+"""Types and defaults of all settings, one Struct per section; validated as a whole before any connection.
 
-Where values come from (file, environment, ``--set``) is ``sources.py``. The first sentence under a field is
-its meaning in the README's table. Seconds are floats, sizes are bytes.
+``sources.py`` reads the values, ``meanings.py`` describes them, ``checks.py`` holds the relations between them.
+Seconds are floats, sizes are bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import msgspec
 
 
 class Security(msgspec.Struct, frozen=True):
+    """Encryption and authentication of the connections to the brokers."""
+
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ca_file: str = ""
     certificate_file: str = ""
@@ -25,6 +27,8 @@ class Security(msgspec.Struct, frozen=True):
 
 
 class Kafka(msgspec.Struct, frozen=True):
+    """The brokers, the topics, the consumer group and the client's timeouts."""
+
     bootstrap_servers: list[str] = msgspec.field(default_factory=lambda: ["localhost:9092"])
     topics: list[str] = msgspec.field(default_factory=lambda: ["session-events"])
     group_id: str = "session-consumer"
@@ -44,6 +48,8 @@ class Kafka(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
+    """Order, concurrency and limits of delivery, the interval of commits and the time for a drain."""
+
     ordering: Literal["partition", "key", "unordered"] = "partition"
     concurrency: int = 64
     max_in_flight_records: int = 2000
@@ -55,6 +61,8 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class RetrySettings(msgspec.Struct, frozen=True):
+    """Number of calls for a record that fails, and the waits between them."""
+
     attempts: int = 5
     initial_seconds: float = 0.2
     maximum_seconds: float = 30.0
@@ -63,38 +71,50 @@ class RetrySettings(msgspec.Struct, frozen=True):
 
 
 class DeadLetterSettings(msgspec.Struct, frozen=True):
+    """Topic and headers of dead letters, and the fuse that halts all partitions."""
+
     topic: str = "{topic}.dlq"
     headers: Literal["connect", "spring"] = "connect"
     limit_ratio: float = 0.5
     limit_window_records: int = 1000
 
     def topic_for(self, topic: str) -> str:
-        """Where dead letters of a topic go; empty: nowhere."""
+        """Return the dead-letter topic of a topic; empty when there is none."""
         return self.topic.replace("{topic}", topic)
 
 
 class WatchdogSettings(msgspec.Struct, frozen=True):
+    """Limits after which the daemon counts as stalled, and of what it does about it."""
+
     stalled_seconds: float = 60.0
     rebuilds: int = 5
     window_seconds: float = 600.0
 
 
 class Http(msgspec.Struct, frozen=True):
+    """Address of the HTTP server."""
+
     host: str = "127.0.0.1"
     port: int = 8000
 
 
 class Log(msgspec.Struct, frozen=True):
+    """Level and format of the log."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
     payloads: bool = False
 
 
 class TracingSettings(msgspec.Struct, frozen=True):
+    """OpenTelemetry tracing."""
+
     enabled: bool = False
 
 
 class RouteSettings(msgspec.Struct, frozen=True):
+    """One route: its handler, the events it matches and the limits of its calls."""
+
     name: str
     handler: str
     match: dict[str, Any] = {}
@@ -111,7 +131,7 @@ class RouteSettings(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """The whole of the settings; lives as long as the process and never changes."""
+    """All settings; made once at start, never changed."""
 
     path: list[str] = []
     kafka: Kafka = Kafka()
@@ -126,11 +146,11 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def dead_letter_topics(settings: Settings) -> list[str]:
-    """Return the topics that dead letters of this daemon's topics go to."""
+    """Return the dead-letter topics of this daemon's topics."""
     return sorted({settings.dead_letter.topic_for(topic) for topic in settings.kafka.topics})
 
 
 LOG_EVERYTHING = RouteSettings(name="log", handler="consumer.handlers.log:Log")
-"""The route of a daemon that was given none: it says what it gets."""
+"""The route of a daemon whose settings have none: it logs each event."""
 
 SECRETS = frozenset({"kafka.security.password"})

@@ -1,4 +1,4 @@
-"""Where settings come from: defaults, then one TOML file, then the environment, then ``--set``; the last one wins."""
+"""Sources of settings: defaults, then one TOML file, then the environment, then ``--set``; the last one wins."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from consumer.settings.sections import SECRETS, RouteSettings, Settings
 
 PREFIX = "SESSION_CONSUMER_"
 KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT.*)|PORT|PORT_\d+_(TCP|UDP|SCTP).*)")
-"""What Kubernetes puts into every container's environment for a Service called ``session-consumer``."""
-
+"""Variables that Kubernetes sets in every container for a Service called ``session-consumer``."""
 
 JSON_WORDS = {"array": "a list", "object": "a table", "Object missing required field": "it needs the key"}
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """The settings, and for each name that is not its default, where its value came from."""
+    """The settings, and the source of each value that is not a default, by setting."""
 
     settings: Settings
     origins: dict[str, str]
 
 
 def load_settings(file: Path | None, environment: Mapping[str, str], overrides: Sequence[str] = ()) -> Loaded:
-    """Read all sources, check names, types and relations; raise SettingsError naming the setting and its source."""
+    """Read all sources and check names, types and relations.
+
+    Raises SettingsError that names the setting and its source.
+    """
     tree: dict[str, Any] = {}
     origins: dict[str, str] = {}
     if file is not None:
@@ -93,7 +95,9 @@ def _from_overrides(overrides: Sequence[str]) -> list[tuple[str, str, str]]:
         name = name.strip()
         if any(name.startswith(secret) for secret in SECRETS):
             name = next(secret for secret in SECRETS if name.startswith(secret))
-            raise SettingsError(f"--set {name}: a secret on the command line shows in ps; use the environment")
+            raise SettingsError(
+                f"--set {name}: a secret on the command line is visible in ps; set it in the environment"
+            )
         if not equals:
             raise SettingsError(f"--set {name}: write it as key=value")
         found.append((name, text.strip(), "--set"))
@@ -101,7 +105,7 @@ def _from_overrides(overrides: Sequence[str]) -> list[tuple[str, str, str]]:
 
 
 def _parse(name: str, text: str, origin: str) -> Any:
-    """Read a value from text as the type of the setting asks: numbers, booleans, comma-separated lists, TOML."""
+    """Parse a value from text by the type of its setting: number, boolean, comma-separated list or TOML."""
     kind = _type_of(name, origin)
     try:
         if kind == list[str]:
@@ -175,7 +179,7 @@ def _put(tree: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _explain(error: msgspec.ValidationError, origins: Mapping[str, str]) -> str:
-    """Turn msgspec's ``Expected `int`, got `str` - at `$.kafka.fetch_bytes` `` into a sentence about the setting."""
+    """Turn msgspec's ``Expected `int`, got `str` - at `$.kafka.fetch_bytes` `` into a message about the setting."""
     message, _, place = str(error).partition(" - at ")
     name = place.strip("`").removeprefix("$.") or "settings"
     origin = next((origins[each] for each in (name, name.partition("[")[0]) if each in origins), None)
@@ -189,6 +193,6 @@ def _explain(error: msgspec.ValidationError, origins: Mapping[str, str]) -> str:
 
 
 def _with_absolute_paths(settings: Settings, file: Path | None) -> Settings:
-    """Folders in ``path`` are relative to the settings file, not to wherever the daemon was started."""
+    """Make the folders of ``path`` absolute: they are relative to the settings file, not to the working directory."""
     folder = file.resolve().parent if file is not None else Path.cwd()
     return msgspec.structs.replace(settings, path=[str(folder / entry) for entry in settings.path])

@@ -121,7 +121,7 @@ async def test_check_misses_the_topic_for_dead_letters(cluster: Cluster) -> None
     assert (code, f"dead_letter.topic: no topic '{cluster.topic}.dlq'" in out) == (1, True)
     none = ("--set", "dead_letter.topic=")
     code, out, _ = await command("check", *reach(cluster), "--set", "http.port=0", *none, COLUMNS="300")
-    assert (code, "none: the first one halts its partition" in out) == (0, True)
+    assert (code, "no topic: the first dead letter halts its partition" in out) == (0, True)
 
 
 async def test_a_printed_line_reaches_file_and_metrics(cluster: Cluster, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ async def test_list_counts_each_letter_once(cluster: Cluster) -> None:
         [cluster.topic, "none", "undecodable", "1", "0"],
         [cluster.topic, "other", "exhausted", "1", "0"],
     ]
-    assert "1 more records there do not say which record they were" in err
-    assert "1 more letters there are of topics outside kafka.topics" in err
+    assert "1 more records do not name their original record" in err
+    assert "1 more letters are of topics outside kafka.topics" in err
     code, out, err = await dlq(cluster, "list", "--json", "--route", "all")
     row = {"topic": cluster.topic, "route": "all", "reason": "exhausted", "left": 2, "home": 0}
     assert json.loads(out) == {"letters": [row], "foreign": 1, "elsewhere": 1}
@@ -80,7 +80,7 @@ async def test_no_topic_for_dead_letters(cluster: Cluster) -> None:
     for words in (["list"], ["redrive"]):
         code, _, err = await dlq(cluster, *words)
         assert code == 0, err
-        assert f"there is no topic {cluster.topic}.dlq: nothing was ever dead-lettered there" in err
+        assert f"there is no topic {cluster.topic}.dlq, so it has no dead letters" in err
     assert "no dead letter is left to redrive" in err
     async with cluster.admin() as admin:
         assert f"{cluster.topic}.dlq" not in await admin.list_topics()
@@ -151,16 +151,16 @@ async def test_no_such_letter(cluster: Cluster, place: str) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["show", "session-events"], "'session-events' is not TOPIC-PARTITION@OFFSET, as session-events-0@1234"),
+        (["show", "session-events"], "'session-events' is not TOPIC-PARTITION@OFFSET, such as session-events-0@1234"),
         (["show", "t-99999999999@1"], "is not TOPIC-PARTITION@OFFSET"),
-        (["list", "--since", "yesterday"], "'yesterday' is no time; write 2024-10-21, 2024-10-21T14:05:00"),
-        (["list", "--until", "2024-13-01"], "'2024-13-01' is no time"),
-        (["list", "--since", "2024-10-22", "--until", "2024-10-21"], "--since is not before --until"),
+        (["list", "--since", "yesterday"], "'yesterday' is not a time; write 2024-10-21, 2024-10-21T14:05:00"),
+        (["list", "--until", "2024-13-01"], "'2024-13-01' is not a time"),
+        (["list", "--since", "2024-10-22", "--until", "2024-10-21"], "--since must be before --until"),
         (["redrive", "--route", "al"], "--route: the settings have no route 'al'; did you mean 'all'?"),
-        (["redrive", "--to", "{topic}.dlq"], "is a topic for dead letters"),
+        (["redrive", "--to", "{topic}.dlq"], "is a dead-letter topic"),
         (["redrive", "--rate", "-1"], "-1.0 is not in the range"),
         (["redrive", *(["--route", "none"] * 2), "--reason", "bad"], "'bad' is not one of 'undecodable'"),
-        (["list", "--set", "dead_letter.topic="], "dead_letter.topic is empty: there are no dead letters"),
+        (["list", "--set", "dead_letter.topic="], "dead_letter.topic is empty, so there are no dead letters"),
     ],
 )
 async def test_wrong_words(cluster: Cluster, words: list[str], says: str) -> None:
@@ -184,9 +184,9 @@ async def test_unreachable_broker(cluster: Cluster, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["list"], b"stopped before all letters were read: nothing is counted"),
+        (["list"], b"stopped before all letters were read, so there are no counts"),
         (["show", "t-0@1"], b"stopped before all letters were read"),
-        (["redrive"], b"stopped before all letters were read: nothing was run"),
+        (["redrive"], b"stopped before all letters were read; nothing was redriven"),
     ],
 )
 async def test_ctrl_c_while_letters_are_read(cluster: Cluster, words: list[str], says: bytes) -> None:

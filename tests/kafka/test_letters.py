@@ -106,7 +106,7 @@ async def test_what_is_too_large_is_refused_alone(cluster: Cluster) -> None:
     box = a_box(cluster)
     await box.send(a_letter(cluster, b"first"))
     for number in range(3):
-        with pytest.raises(LetterRefusedError, match=f"'{cluster.topic}.dlq' does not take it: MessageSizeTooLarge"):
+        with pytest.raises(LetterRefusedError, match=f"'{cluster.topic}.dlq' does not accept it: MessageSizeTooLarge"):
             await box.send(a_letter(cluster, b"x" * 30_000))
         await box.send(a_letter(cluster, b"after %d" % number))
     await box.close()

@@ -160,7 +160,7 @@ async def test_a_wrong_property() -> None:
 
 async def test_an_unwritable_folder() -> None:
     """A folder that cannot be made is named."""
-    with pytest.raises(LocalKafkaError, match=f"{os.devnull}.*name another folder"):
+    with pytest.raises(LocalKafkaError, match=f"{os.devnull}.*choose another folder"):
         await LocalKafka(folder=Path(os.devnull)).__aenter__()
 
 

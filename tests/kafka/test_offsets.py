@@ -47,7 +47,7 @@ async def test_offset_reset_none_halts(cluster: Cluster, tmp_path: Path) -> None
     routes = a_route(RECORDER, path=tmp_path / "handled")
     async with cluster.run("kafka.offset_reset=none", "delivery.on_halt=exit", routes=routes) as daemon:
         assert await daemon.exit_code() == 74
-        assert "the group has no offset here" in daemon.errors[0]
+        assert "the group has no offset for this partition" in daemon.errors[0]
 
 
 @pytest.mark.parametrize(("rule", "expected"), [("halt", []), ("earliest", [(0, 30), (0, 31)]), ("latest", [])])

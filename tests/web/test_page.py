@@ -273,7 +273,7 @@ async def test_the_daemon_is_gone(opened: Open, served: Served) -> None:
         await expect(found.page.locator("#notice")).to_be_empty()
         await served.server.__aexit__()
         notice = found.page.get_by_role("status")
-        await expect(notice).to_contain_text("The daemon does not answer since ")
+        await expect(notice).to_contain_text("The daemon has not answered since ")
         await expect(notice).to_be_in_viewport()
         await expect(found.page).to_have_title(re.compile("^No answer · Running"))
         assert float(await found.page.locator("main").evaluate("(main) => getComputedStyle(main).opacity")) < 0.7

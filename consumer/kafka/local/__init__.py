@@ -1,1 +1,1 @@
-"""A real Apache Kafka on this machine, without Docker: for the demo, the tests and the benchmarks."""
+"""A local Apache Kafka, without Docker, for the demo, the tests and the benchmarks."""

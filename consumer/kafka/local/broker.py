@@ -1,4 +1,4 @@
-"""One broker of a Kafka on this machine, as a process: its guard, its log, its end."""
+"""One broker of a local Kafka: its Java process, its guard and its log."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ KILL_SECONDS = 5.0
 
 
 class Broker:
-    """A Java process under its guard. LocalKafka owns it; it runs once, from ``start`` to ``close``.
+    """A Java process with a guard; owned by LocalKafka, runs once from ``start`` to ``close``.
 
-    The log is kept open: it can be read after the guard has removed the folder.
+    The log stays open, so that it can be read after the guard has removed the folder.
     """
 
     def __init__(self, node: int, port: int, folder: Path, *, temporary: bool) -> None:
@@ -52,7 +52,7 @@ class Broker:
 
     @cached_property
     def process_id(self) -> int:
-        """Java's process id. Gate for the guard to tell it, which it does some milliseconds after ``start``."""
+        """Java's process id. Blocks until the guard writes it, some milliseconds after ``start``."""
         assert self._guard is not None
         assert self._guard.stdout is not None
         line = self._guard.stdout.readline()
@@ -61,7 +61,7 @@ class Broker:
         return int(line)
 
     def exit_code(self) -> int | None:
-        """Return None while it runs; 128 + N after signal N."""
+        """Return the exit code, 128 + N after signal N; None while it runs."""
         return self._guard.poll() if self._guard else None
 
     def log(self, lines: int) -> str:
@@ -74,18 +74,18 @@ class Broker:
         return "\n".join(text.splitlines()[-lines:])
 
     def terminate(self) -> None:
-        """Ask Java to end in order."""
+        """Ask Java to shut down in order."""
         if self._guard is not None:
             self._guard.send_signal(signal.SIGTERM)
 
     def hang_up(self) -> None:
-        """Have Java killed at once, if it still runs: the guard takes the end of its input for our death."""
+        """Kill Java at once, if it still runs: the guard takes the end of its input for our death."""
         if self._guard is not None and self._guard.stdin is not None:
             with contextlib.suppress(OSError):
                 self._guard.stdin.close()
 
     def close(self) -> None:
-        """Wait for the end that ``terminate`` or ``hang_up`` brought about, and free everything. Never raises."""
+        """Wait for the end after ``terminate`` or ``hang_up``, and free all resources. Never raises."""
         self.hang_up()
         if self._guard is not None and self._guard.stdout is not None:
             try:

@@ -1,4 +1,4 @@
-"""A real Apache Kafka on this machine, from pip alone: no Docker, no Java installed.
+"""A local Apache Kafka from Python packages; needs no Docker and no installed Java.
 
 ``async with LocalKafka() as kafka`` starts one broker (or three) in KRaft mode on 127.0.0.1 and stops it at the end.
 """
@@ -36,10 +36,10 @@ Properties = Lines | Callable[[int, Lines], Lines]
 class LocalKafka:
     """A Kafka cluster that lives as long as its ``async with`` block, and never longer than this process.
 
-    ``port`` 0 takes free ports; else broker ``i`` (from 0) listens on ``port + i``. Without ``folder`` the records are
-    in temporary folders that go away at the end, also when this process is killed; a given one is kept, and can be
-    used again with as many brokers. ``properties`` are lines for every broker's ``server.properties``, or a function of
-    the node and the usual lines that returns them.
+    ``port`` 0 picks free ports; else broker ``i`` (from 0) listens on ``port + i``. Without ``folder`` the records are
+    in temporary folders, which are removed at the end, also when this process is killed. A given folder is kept, and it
+    can be used again with the same number of brokers. ``properties`` are lines for each ``server.properties``, or a
+    function of the node and the default lines that returns them.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LocalKafka:
 
     @property
     def process_ids(self) -> list[int]:
-        """The process ids of the brokers' Java, in node order."""
+        """Process ids of the brokers' Java processes, in the order of nodes."""
         return [broker.process_id for broker in self._brokers]
 
     def logs(self) -> str:
@@ -72,13 +72,13 @@ class LocalKafka:
         return "\n".join(broker.log(LOG_LINES // self._count) for broker in self._brokers)
 
     async def wait(self) -> None:
-        """Wait until a broker's process ends by itself, which raises LocalKafkaError."""
+        """Wait until a broker's process ends by itself; then raises LocalKafkaError."""
         while True:
             self._raise_if_ended()
             await asyncio.sleep(0.2)
 
     async def __aenter__(self) -> Self:
-        """Return once every broker answers and sees all the others. Raises LocalKafkaError."""
+        """Start the brokers; returns when each answers and knows all others. Raises LocalKafkaError."""
         try:
             await self._start()
         except BaseException:  # a cancellation too
@@ -90,7 +90,7 @@ class LocalKafka:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._folder is not None:  # else nobody will read the records again: three brokers take 5 s to end
+            if self._folder is not None:  # temporary records need no orderly end, which takes three brokers 5 s
                 await self._end_in_order()
         finally:
             self._close()
@@ -115,7 +115,7 @@ class LocalKafka:
         self._report(f"Kafka answers at {self.bootstrap_servers}")
 
     def _prepare(self, layout: Layout) -> None:
-        """Make and fill the brokers' folders: one each, since each guard removes its own."""
+        """Make and fill a folder for each broker, which its guard removes."""
         if self._folder is not None:
             _check_folder(self._folder, self._count)
         self._brokers = []
@@ -145,7 +145,7 @@ class LocalKafka:
             while await _brokers_seen_at(broker.port) < self._count:
                 self._raise_if_ended()
                 await asyncio.sleep(0.05)
-            _ = broker.process_id  # read while its pipe is open, remembered after that
+            _ = broker.process_id  # read while its pipe is open, then cached
 
     def _raise_if_ended(self) -> None:
         for broker in self._brokers:
@@ -162,11 +162,11 @@ class LocalKafka:
             if error.errno == errno.ENOSPC:
                 raise LocalKafkaError(_full(where)) from error
             raise LocalKafkaError(
-                f"Kafka's files cannot be written to {where} ({error.strerror}): name another folder"
+                f"Kafka's files cannot be written to {where} ({error.strerror}): choose another folder"
             ) from error
 
     def _close(self) -> None:
-        """End what still runs, at once. Blocks for some milliseconds: it must work within a cancellation."""
+        """End all processes at once. Blocks for some milliseconds, because it must work within a cancellation."""
         for broker in self._brokers:
             broker.hang_up()
         for broker in self._brokers:
@@ -174,25 +174,25 @@ class LocalKafka:
 
 
 def _why(broker: Broker, code: int) -> str:
-    if "No space left on device" in broker.log(1000):  # the first of many errors that follow from it
+    if "No space left on device" in broker.log(1000):  # the cause of the many errors after it
         return _full(broker.folder)
     return f"Kafka's broker {broker.node} ended with exit code {code}; its log ends with:\n{broker.log(ERROR_LINES)}"
 
 
 def _full(where: object) -> str:
-    return f"the disk that holds {where} is full: free some space, or name a folder on another disk"
+    return f"the disk that holds {where} is full: free some space, or choose a folder on another disk"
 
 
 def _check_folder(folder: Path, count: int) -> None:
     held = len(list(folder.glob("node-*")))
     if held not in (0, count):
         raise LocalKafkaError(
-            f"the folder {folder} holds a Kafka of {held} broker(s), not {count}: name another, or remove it"
+            f"the folder {folder} holds a Kafka of {held} broker(s), not {count}: choose another, or remove it"
         )
 
 
 async def _brokers_seen_at(port: int) -> int:
-    """Return how many live brokers the one at ``port`` knows of; 0 when it does not answer."""
+    """Return the number of live brokers that the one at ``port`` knows; 0 when it does not answer."""
     try:
         # First a bare connection: aiokafka logs an error for each attempt that fails.
         _, writer = await asyncio.open_connection("127.0.0.1", port)

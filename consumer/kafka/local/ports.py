@@ -1,4 +1,4 @@
-"""The ports of a Kafka on this machine: chosen, or checked, before anything is downloaded or started."""
+"""The ports of a local Kafka, chosen or checked before anything is downloaded or started."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from consumer.errors import LocalKafkaError
 
 @contextlib.contextmanager
 def held_ports(first: int, count: int) -> Iterator[list[int]]:
-    """Give ``count`` ports of 127.0.0.1, from ``first`` on, or free ones for 0; others cannot take them meanwhile.
+    """Hold ``count`` ports of 127.0.0.1 during the block: from ``first`` on, or free ones if ``first`` is 0.
 
-    Raises LocalKafkaError for a port that is taken. Java binds them after the block; a download may lie in between.
+    Raises LocalKafkaError for a port that is taken. Java binds the ports after the block, which may hold a download.
     """
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(_bound(first + i if first else 0)) for i in range(count)]
@@ -24,11 +24,11 @@ def held_ports(first: int, count: int) -> Iterator[list[int]]:
 def _bound(port: int) -> socket.socket:
     held = socket.socket()
     try:
-        if port:  # as Java does: connections of a Kafka that has just ended are no obstacle
+        if port:  # as Java does, so that connections of a Kafka that has just ended do not block the port
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
         held.close()
         problem = "is taken" if getattr(error, "errno", 0) == errno.EADDRINUSE else f"cannot be used ({error})"
-        raise LocalKafkaError(f"port {port} {problem} on 127.0.0.1: name another, or 0 for one that is free") from error
+        raise LocalKafkaError(f"port {port} {problem} on 127.0.0.1: choose another, or 0 for a free one") from error
     return held

@@ -1,4 +1,4 @@
-"""What a broker's folder holds before its first start: its settings, its logging, and formatted storage."""
+"""The folder of a broker: its settings, its logging and its formatted storage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FEATURES = {
 }
 FEATURE_LEVEL_RECORD = 12  # its key among KRaft's metadata records (FeatureLevelRecord.json)
 
-# Of an exception the root cause and few lines: whole stack traces would fill the last lines that an error shows.
+# Only the root cause of an exception: whole stack traces would fill the log lines that an error message shows.
 LOGGING = """\
 appender.out.type=Console
 appender.out.name=out
@@ -39,7 +39,7 @@ logger.version.level=info
 
 @dataclass(frozen=True)
 class Layout:
-    """Which broker listens where; node ``i`` (from 1) has the ``i``-th of both ports."""
+    """Ports of the brokers; node ``i`` (from 1) has the ``i``-th of both lists."""
 
     ports: list[int]
     controller_ports: list[int]
@@ -49,7 +49,7 @@ class Layout:
         return range(1, len(self.ports) + 1)
 
     def settings(self, node: int, data: Path) -> dict[str, str]:
-        """Return the lines of ``server.properties`` for a broker that keeps its records in ``data``."""
+        """Return the lines of ``server.properties`` for a broker that stores its records in ``data``."""
         replicas = str(len(self.ports))
         in_sync = "2" if len(self.ports) > 1 else "1"
         client = f"PLAINTEXT://127.0.0.1:{self.ports[node - 1]}"
@@ -80,7 +80,7 @@ class Layout:
 
 
 def cluster_id(folders: list[Path]) -> str:
-    """Return the id that kept folders were formatted with, else a new one: 16 random bytes, as Kafka writes them."""
+    """Return the cluster id of folders that are formatted, else a new one: 16 random bytes, as Kafka writes them."""
     for folder in folders:
         meta = folder / "data" / "meta.properties"
         if meta.exists():
@@ -91,7 +91,7 @@ def cluster_id(folders: list[Path]) -> str:
 
 
 def write_folder(folder: Path, settings: Mapping[str, str], cluster: str) -> None:
-    """Write everything a broker reads; storage that is formatted already stays as it is. Raises OSError."""
+    """Write all files that a broker reads; formatted storage is left as it is. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{name}={_escaped(value)}\n" for name, value in settings.items()]
     (folder / "server.properties").write_text("".join(lines))
@@ -101,20 +101,20 @@ def write_folder(folder: Path, settings: Mapping[str, str], cluster: str) -> Non
 
 
 def _format(data: Path, node: str, cluster: str) -> None:
-    """Do what ``StorageTool format`` does, without the 1.2 s of a JVM of its own."""
+    """Format storage as ``StorageTool format`` does, without the 1.2 s of another JVM."""
     meta = data / "meta.properties"
     if meta.exists():
         return
     data.mkdir(parents=True, exist_ok=True)
     (data / "bootstrap.checkpoint").write_bytes(_feature_records())
-    # Last, and by renaming: this file is what tells formatted storage from a start that was interrupted.
+    # Written last, and by renaming: this file distinguishes formatted storage from an interrupted start.
     unfinished = data / "meta.properties.new"
     unfinished.write_text(f"version=1\nnode.id={node}\ncluster.id={cluster}\n")
     unfinished.replace(meta)
 
 
 def _feature_records() -> bytes:
-    """Return the first metadata records of a new cluster, as one batch; without it all but one feature are off."""
+    """Return the first metadata records of a new cluster as a batch; without them all features but one are off."""
     batch = DefaultRecordBatchBuilder(
         magic=2,
         compression_type=0,
@@ -133,5 +133,5 @@ def _feature_records() -> bytes:
 
 
 def _escaped(value: str) -> str:
-    """Java reads a properties file as Latin-1, with escapes."""
+    """Escape a value for a properties file, which Java reads as Latin-1 with escapes."""
     return "".join(c if c.isascii() and c.isprintable() and c != "\\" else f"\\u{ord(c):04x}" for c in value)

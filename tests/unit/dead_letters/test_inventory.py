@@ -215,4 +215,4 @@ def test_every_record_is_run_once_or_home(letters: list[tuple[int, int]], commit
         places = [place for place, each in enumerate(letters) if each == (record, newest)]
         run = [place for place in places if Position(*DLQ, place) in inventory.to_run]
         assert run == ([] if places[0] < commit else [places[0]])
-    assert len(inventory.to_run) == len([each for each in inventory.found if not each.home])
+    assert len(inventory.to_run) == len([each for each in inventory.found if not each.redriven])

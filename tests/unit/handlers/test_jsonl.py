@@ -119,7 +119,7 @@ async def test_one_file_has_one_writer(path: Path) -> None:
         write(some(1)[0])
         with pytest.raises(SettingsError) as refused:
             await JsonLines(path).__aenter__()
-        assert f"{path} is being written already" in str(refused.value)
+        assert f"{path} is already written" in str(refused.value)
     assert read(path) == some(1)
     async with JsonLines(path):
         pass
@@ -132,7 +132,7 @@ async def test_one_file_has_one_process(path: Path) -> None:
     async with JsonLines(path):
         second = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
     assert second.returncode == 1
-    assert f"{path} is being written already" in second.stderr
+    assert f"{path} is already written" in second.stderr
 
 
 async def test_a_rotated_file_has_one_writer(path: Path) -> None:
@@ -141,7 +141,7 @@ async def test_a_rotated_file_has_one_writer(path: Path) -> None:
         for event in some(2):
             write(event)
             await write.flush()
-        with pytest.raises(SettingsError, match="is being written already"):
+        with pytest.raises(SettingsError, match="is already written"):
             await JsonLines(path).__aenter__()
 
 

@@ -15,26 +15,26 @@ from tests.unit.http.document import EMPTY, words
 @pytest.mark.parametrize(
     ("status", "word", "tone", "sentence"),
     [
-        (a_status(), "Running", "good", "All is caught up."),
+        (a_status(), "Running", "good", "All partitions are caught up."),
         (
             a_status(partitions=[a_partition(0), a_partition(1, state="reading", lag_seconds=0.4)]),
             "Running",
             "good",
-            "Keeps up: 0.4 s behind.",
+            "Keeping up: 0.4 s behind.",
         ),
         (
             a_status(partitions=[a_partition(0), a_partition(1, state="reading", lag_seconds=95.0)]),
             "Running",
             "good",
-            "Works off a backlog: 1 min 35 s behind.",
+            "Catching up: 1 min 35 s behind.",
         ),
         (
             a_status(partitions=[a_partition(0, state="starting", lag_seconds=None)]),
             "Running",
             "good",
-            "Finding out where it stands.",
+            "The lag is not known yet.",
         ),
-        (a_status(partitions=[]), "Running", "good", "It owns no partition"),
+        (a_status(partitions=[]), "Running", "good", "The daemon owns no partition"),
         (a_status(halts=[a_halt(1)]), "Partly halted", "bad", "1 of 4 partitions waiting for a person."),
         (
             a_status(halts=[a_halt(0)], partitions=[a_partition(0)], unready="halted: session-events-0"),
@@ -48,12 +48,12 @@ from tests.unit.http.document import EMPTY, words
         (a_status(halts=[a_halt(0)], unready="no broker heard"), "Partly halted", "bad", "No broker heard."),
         (EMPTY, "Starting", "busy", "Not joined yet."),
         (a_status(state="draining"), "Draining", "busy", "Started calls end"),
-        (a_status(state="rebuilding"), "Rebuilding", "warn", "another one joins"),
+        (a_status(state="rebuilding"), "Rebuilding", "warn", "a new one joins"),
         (
             a_status(state="stalled", stalled="a handler's call does not end (t-0)", halts=[a_halt(0)]),
             "Stalled",
             "bad",
-            "A handler's call does not end (t-0). The log holds all stacks.",
+            "A handler's call does not end (t-0). The log has the stacks of all threads and tasks.",
         ),
     ],
 )

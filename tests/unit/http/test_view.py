@@ -34,7 +34,7 @@ def test_routes_and_outcomes(page: Page) -> None:
     """Routes have their outcomes and failed calls; those that are 0 are left out of the kinds."""
     text = words(page, a_troubled_status())
     assert "crm crm:Upsert matches on channel_manager_type, is_test 62,114,904 3 440 1 0 pause 431, error 12" in text
-    assert "none no route wanted it, or it is no event 44,313,980 17 0" in text
+    assert "none no route matched, or it cannot be decoded 44,313,980 17 0" in text
 
 
 def test_failures(page: Page) -> None:

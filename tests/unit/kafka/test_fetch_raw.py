@@ -237,7 +237,7 @@ def test_a_batch_that_cannot_be_unpacked(client: Client, fetch: RawFetch, codec:
     assert offsets == []
     assert error is not None
     assert refused(fetch, 12, error) == (CorruptBatchError, 12, 14)
-    with pytest.raises(CorruptBatchError, match=rf"offset 12 cannot be unpacked: {type(error).__name__}$"):
+    with pytest.raises(CorruptBatchError, match=rf"offset 12 cannot be uncompressed: {type(error).__name__}$"):
         fetch.salvage(KEY, 12, error)
 
 

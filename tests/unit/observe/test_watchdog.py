@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from consumer.errors import ClientLostError, StalledError
-from consumer.observe.watchdog import CURABLE, SAID, Limits, Vital, Vitals, Watchdog
+from consumer.observe.watchdog import CURABLE, MESSAGES, Limits, Vital, Vitals, Watchdog
 from consumer.process.reconnect import Rebuilds
 from consumer.record import TopicPartition
 
@@ -72,7 +72,7 @@ def test_each_kind_is_found_at_its_time(kind: Any) -> None:
     assert watched.after(2) == kind
     stall = watched.dog.look(watched.now, watched.vitals())
     assert stall is not None
-    assert (stall.where, str(stall)) == ("t-3", f"{SAID[stall.kind]} (t-3)")
+    assert (stall.where, str(stall)) == ("t-3", f"{MESSAGES[stall.kind]} (t-3)")
     moved: dict[str, dict[str, Any]] = {
         "fetch": {"position": 11, "done": 11, "committed": 11},
         "call": {"done": 5},
@@ -142,7 +142,7 @@ def test_one_slow_key_among_many_is_found() -> None:
 
 def test_a_client_is_replaced_where_that_may_help() -> None:
     """A handler's fault is not cured by another client."""
-    assert set(SAID) - CURABLE == {"loop", "call"}
+    assert set(MESSAGES) - CURABLE == {"loop", "call"}
 
 
 def test_rebuilds_wait_longer_and_end() -> None:

@@ -20,7 +20,7 @@ KAFKA = Kafka(bootstrap_servers=["a:9092", "b:9092"], group_id="mine")
     ("reason", "mend", "where"),
     [
         (HaltReason.NO_DEAD_LETTER, "dead_letter.topic", "--to-offset 12"),
-        (HaltReason.CORRUPT_BATCH, "nothing can read this batch", "--to-offset 12"),
+        (HaltReason.CORRUPT_BATCH, "the batch cannot be read", "--to-offset 12"),
         (HaltReason.BATCH_TOO_LARGE, "kafka.max_batch_bytes", "--to-offset 12"),
         (HaltReason.OUT_OF_RANGE, "kafka.out_of_range", "--to-earliest"),
         (HaltReason.NO_OFFSET, "kafka.offset_reset", "--to-earliest"),

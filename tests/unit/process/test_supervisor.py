@@ -125,7 +125,7 @@ async def test_a_commit_that_is_never_answered_is_not_found_by_aiokafka() -> Non
         handled = run.handled
         assert await run.stays(broker.committed.copy)
         assert run.handled > handled
-        assert "what is done is not committed" in (await run.get("/healthz"))[1]
+        assert "finished records are not committed" in (await run.get("/healthz"))[1]
 
 
 async def test_a_commit_refused_for_ever_is_found() -> None:

@@ -237,12 +237,12 @@ async def test_republish_waits_for_kafka() -> None:
 
 async def test_republish_ends_when_it_is_refused() -> None:
     """What the topic refuses ends the redrive, with the letter's place; it stays what it is."""
-    box: Any = Box(LetterRefusedError("topic 'again' does not take it: too large"))
+    box: Any = Box(LetterRefusedError("topic 'again' does not accept it: too large"))
     failures: list[Exception] = []
     with pytest.raises(Retry):
         await republishing(box, "again", failures.append).handler.call(None, a_letter_record())
     assert [str(each) for each in failures] == [
-        "t.dlq-0@5: topic 'again' does not take it: too large; it stays a dead letter, and so do those after it"
+        "t.dlq-0@5: topic 'again' does not accept it: too large; it stays a dead letter, and so do those after it"
     ]
 
 

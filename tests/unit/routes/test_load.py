@@ -101,7 +101,7 @@ def test_path_must_not_hold_our_names(tmp_path: Path, name: str, as_file: bool) 
     path = ["/first"]
     with pytest.raises(SettingsError) as refused:
         extend_path([str(tmp_path)], path)
-    assert f"path: {tmp_path} holds its own {name!r}" in str(refused.value)
+    assert f"path: {tmp_path} holds a module {name!r}" in str(refused.value)
     assert path == ["/first"]
 
 

@@ -153,4 +153,4 @@ def test_a_table_that_is_no_question_is_refused(table: dict[str, Any]) -> None:
     """A table in a match asks whether a field is null or present; any other is refused, with both spelled out."""
     with pytest.raises(SettingsError) as refused:
         compile_match(Session, {"agent_id": table}, "routes.r")
-    assert 'routes.r.match.agent_id: a table here is { is = "null" } or { is = "present" }' in str(refused.value)
+    assert 'routes.r.match.agent_id: a table must be { is = "null" } or { is = "present" }' in str(refused.value)

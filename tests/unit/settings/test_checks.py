@@ -52,17 +52,17 @@ BROKEN = [
     (["kafka.session_timeout_seconds=8.9"], "kafka.heartbeat_interval_seconds = 3.0 must be at most a third"),
     (["delivery.drain_seconds=60"], "must be below kafka.rebalance_timeout_seconds = 60.0"),
     (["kafka.rebalance_timeout_seconds=25"], "delivery.drain_seconds = 25.0 must be below"),
-    (["kafka.request_timeout_seconds=64.9"], "must be 5 s above kafka.rebalance_timeout_seconds = 60.0"),
-    (["kafka.rebalance_timeout_seconds=65.1"], "kafka.request_timeout_seconds = 70.0 must be 5 s above"),
+    (["kafka.request_timeout_seconds=64.9"], "must be at least 5 s above kafka.rebalance_timeout_seconds = 60.0"),
+    (["kafka.rebalance_timeout_seconds=65.1"], "kafka.request_timeout_seconds = 70.0 must be at least 5 s above"),
     (["kafka.security.protocol=SASL_SSL"], "kafka.security.username is empty"),
     (["kafka.security.protocol=SASL_PLAINTEXT", "kafka.security.username=u"], "kafka.security.password is empty"),
     (["kafka.security.protocol=SSL", "kafka.security.certificate_file=c"], "go together"),
     (["kafka.security.protocol=SSL", "kafka.security.key_file=k"], "go together"),
-    (["kafka.security.ca_file=c"], "kafka.security.ca_file is set, and the protocol PLAINTEXT has no TLS"),
+    (["kafka.security.ca_file=c"], "kafka.security.ca_file is set, but the protocol PLAINTEXT does not use TLS"),
     (["kafka.security.certificate_file=c", "kafka.security.key_file=k"], "kafka.security.certificate_file is set"),
     ([f"routes=[{ROUTE.format('none')}]"], "routes: the name 'none' is reserved"),
     ([f"routes=[{ROUTE.format('')}]"], "routes: the name '' is reserved"),
-    ([f"routes=[{ROUTE.format('a')}, {ROUTE.format('a')}]"], "routes: two are named 'a'"),
+    ([f"routes=[{ROUTE.format('a')}, {ROUTE.format('a')}]"], "routes: more than one is named 'a'"),
 ]
 
 WORKING = [
@@ -108,4 +108,4 @@ def test_tls_files_need_tls_under_sasl_too() -> None:
         "kafka.security.ca_file=c",
         KAFKA__SECURITY__PASSWORD=SECRET,
     )
-    assert "kafka.security.ca_file is set, and the protocol SASL_PLAINTEXT has no TLS" in message
+    assert "kafka.security.ca_file is set, but the protocol SASL_PLAINTEXT does not use TLS" in message
