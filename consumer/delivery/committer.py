@@ -104,18 +104,23 @@ class Committer:
         return given_up
 
     async def _commit(self, partitions: Collection[Partition], epoch: int) -> None:
-        noted = {each.key: offset for each in partitions if (offset := each.to_commit) is not None}
+        # A partition that restarts lower while handlers flush, or while the brokers answer, has another watermark: an
+        # offset of the log before belongs to neither.
+        noted = [(each, each.watermark, offset) for each in partitions if (offset := each.to_commit) is not None]
         if not noted or not await self._flush(epoch) or epoch != self._epoch:
             return
+        sent = {each.key: offset for each, watermark, offset in noted if each.watermark is watermark}
+        if not sent:
+            return
         began = time.monotonic()
-        result = await self._commits.commit(noted)
+        result = await self._commits.commit(sent)
         self._counters.commit_seconds.observe(time.monotonic() - began)
         self._counters.commits[result] += 1
         if result == "ok":
             self._counters.last_commit_timestamp = time.time()
-            for partition in partitions:
-                if partition.key in noted:
-                    partition.commit(noted[partition.key])
+            for partition, watermark, offset in noted:
+                if partition.watermark is watermark:
+                    partition.commit(offset)
 
     async def _flush(self, epoch: int) -> bool:
         """Make durable what handlers keep; False when one could not, and then nothing may be committed."""

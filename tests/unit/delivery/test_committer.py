@@ -372,3 +372,26 @@ def test_commits_keep_their_promises_in_any_order(steps: list[str]) -> None:
                 await rounds(3)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("when", ["during the flush", "during the commit"])
+async def test_an_offset_of_the_log_before_a_restart_changes_nothing(when: str) -> None:
+    """An offset noted before a partition restarted lower is not sent after it, and its late answer changes nothing."""
+    partition, go = a_partition(1000), asyncio.Event()
+    flush = go.wait if when == "during the flush" else no_flush
+
+    async def flush_once() -> None:
+        await flush()
+
+    async with a_committer(r0=flush_once) as bench:
+        if when == "during the commit":
+            bench.source.hold_commits = go
+        begun = asyncio.create_task(bench.committer.commit([partition], LONG))
+        await asyncio.sleep(0.01)
+        partition.restart(2)
+        go.set()
+        await begun
+        await bench.committer.commit([partition], LONG)
+    late = [{KEY: 1000}] if when == "during the commit" else []
+    assert bench.source.commits == [*late, {KEY: 2}]
+    assert partition.committed == 2
