@@ -1,7 +1,7 @@
-"""A handler of one's own: counts events by agent and keeps the counts in a JSON file.
+"""An example handler: counts events by agent, and keeps the counts in a JSON file.
 
-A call only counts; ``flush`` makes it durable, and is awaited before offsets are committed. After a crash the counts
-go on from the file, and events that were not committed come again: counted at least once.
+A call only counts. ``flush`` writes the counts to disk, and is awaited before offsets are committed. After a crash the
+counts continue from the file, and events that were not committed are delivered again: each is counted at least once.
 """
 
 import asyncio
@@ -32,4 +32,4 @@ def _save(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    fresh.replace(path)  # whole or not at all
+    fresh.replace(path)  # atomic
