@@ -1,4 +1,4 @@
-# Python ≥ 3.11 and make are all that a machine needs; each target installs what it needs into .venv on its first run.
+# Needs only Python ≥ 3.11 and make. Each target installs its requirements into .venv on its first run.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -10,31 +10,31 @@ ARGS ?=
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/demo ## a real Kafka, session events, three routes, and a proof that nothing is lost (ARGS="--events 1000000")
+demo: .venv/demo ## run a real Kafka and the daemon, and check that no event is lost (ARGS="--events 1000000")
 	@$(BIN)/session-consumer demo $(ARGS)
 
-test: .venv/test ## all tests, on a real Kafka (ARGS="-k watermark")
+test: .venv/test ## run all tests, on a real Kafka (ARGS="-k watermark")
 	@$(BIN)/python -m pytest $(ARGS)
 
-chaos: .venv/test ## faults of brokers, network and workers; a checker reads every call and commit (MINUTES=10 SEED=7)
+chaos: .venv/test ## inject faults of brokers, network and workers, and check every call and commit (MINUTES=10 SEED=7)
 	@$(BIN)/python -m tests.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-soak: .venv/test ## records and a fault a minute for long; memory, descriptors and tasks must not grow (MINUTES=30 SEED=7)
+soak: .venv/test ## run long with a fault a minute; memory, descriptors and tasks must not grow (MINUTES=30 SEED=7)
 	@$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-bench: .venv/demo ## this project beside its peers, into bench/RESULTS.md (ARGS="--only table")
+bench: .venv/demo ## compare with other consumers, and write bench/RESULTS.md (ARGS="--only table")
 	@$(BIN)/python -m bench full $(ARGS)
 
-bench-quick: .venv/demo ## the ratios that must not fall, as one JSON object, in under 90 s
+bench-quick: .venv/demo ## measure the ratios that must not fall, as one JSON object, in under 90 s
 	@$(BIN)/python -m bench quick
 
-lint: .venv/test ## ruff: rules and format
+lint: .venv/test ## check rules and format with ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-types: .venv/test ## mypy, strict
+types: .venv/test ## check types with mypy, strict
 	@$(BIN)/mypy
 
-lock: .venv/test ## pin requirements/*.txt anew from pyproject.toml
+lock: .venv/test ## update requirements/*.txt from pyproject.toml
 	@for each in "test --extra local --extra test --extra lint --extra otel" "demo --extra local" "run"; do \
 	  set -- $$each; name=$$1; shift; again=; [ $$name = test ] || again="--constraint requirements/test.txt"; \
 	  $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header \
@@ -47,11 +47,11 @@ clean: ## remove .venv and all caches
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "make: $(PYTHON) is older than Python 3.11; name another with PYTHON=python3.12"; exit 1; }
+	  || { echo "make: $(PYTHON) is older than Python 3.11; choose another with PYTHON=python3.12"; exit 1; }
 	@echo "Creating .venv"
 	@$(PYTHON) -m venv .venv
 
-# One stamp for each set of requirements; the package itself is installed in place, so its code is always the checkout's.
+# One stamp file per set of requirements. The package is installed in place, so its code is always that of the checkout.
 .venv/%: requirements/%.txt pyproject.toml | .venv/bin/python
 	@echo "Installing requirements/$*.txt"
 	@$(PIP) install --require-hashes -r requirements/$*.txt

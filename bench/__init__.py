@@ -1,1 +1,1 @@
-"""This project beside its peers: each contestant its own process, its own group, the same records, in one run."""
+"""Benchmark of this project and its peers: each contestant has its own process and group, on the same records."""

@@ -27,11 +27,15 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("what", choices=["quick", "full", "report"], help="report: RESULTS.md anew from results.json")
-    parser.add_argument("--only", action="append", choices=list(PARTS), default=[], help="a part; may be repeated")
-    parser.add_argument("--events", type=int, default=500_000, help="in a run (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--date", default=datetime.now(UTC).date().isoformat(), help="for the report (today)")
+    parser.add_argument(
+        "what", choices=["quick", "full", "report"], help="what to run; report: write RESULTS.md from results.json"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=list(PARTS), default=[], help="run only this part; repeatable"
+    )
+    parser.add_argument("--events", type=int, default=500_000, help="number of events per run (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (%(default)s)")
+    parser.add_argument("--date", default=datetime.now(UTC).date().isoformat(), help="date in the report (today)")
     return parser.parse_args()
 
 

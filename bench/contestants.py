@@ -1,4 +1,4 @@
-"""Who takes part: the module of the loop, its environment, and how much it can be given."""
+"""The contestants: the module of each loop, its environment and its number of events."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class Contestant(NamedTuple):
     module: str
     mode: str = ""
     peer: str | None = None
-    """Name of its environment; None: this project's."""
+    """Name of its environment; None is this project's."""
     share: float = 1.0
-    """Of the events of the table, for those that would take minutes with all."""
+    """Share of the table's events, for contestants that would take minutes with all."""
     commits: bool = True
-    """Whether it commits to Kafka's group, so that the driver can verify it there."""
+    """Whether it commits to Kafka's group, where the driver can verify it."""
     informative: bool = False
-    """Whether no claim rests on it: its failure is said in the table, and ends nothing."""
+    """Whether no claim depends on it: its failure is shown in the table, and does not end the benchmark."""
 
     @property
     def may_fail(self) -> bool:
-        """Whether the benchmark goes on without it."""
+        """Whether the benchmark goes on if it fails."""
         return self.peer is not None or self.informative
 
 

@@ -1,4 +1,4 @@
-"""Data sets: sessions in snake_case, keyed, on topics of their own; each is produced once and read by everyone."""
+"""Data sets: sessions in snake_case with keys, one topic each, produced once and read by all contestants."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTSTANDING = 64
 
 
 class DataSet(NamedTuple):
-    """What a topic holds; its values are a pool of ``keys`` sessions, one for each key, sent over and over."""
+    """Content of a topic: a pool of ``keys`` sessions, one per key, produced repeatedly."""
 
     events: int
     size: int = 325
@@ -57,7 +57,7 @@ def values(size: int, count: int) -> list[bytes]:
 
 
 class Topics:
-    """Makes and fills topics on one Kafka; remembers which are there."""
+    """Creates and fills topics on one Kafka, and remembers them."""
 
     def __init__(self, servers: str, say) -> None:
         self._servers = servers
@@ -65,7 +65,7 @@ class Topics:
         self._filled: set[str] = set()
 
     async def filled(self, data: DataSet) -> str:
-        """Return the name of a topic that holds this data set."""
+        """Return the name of a topic with this data set; creates it if it is missing."""
         if data.topic not in self._filled:
             self._say(f"producing {data}")
             await create_topic(self.kafka(data.topic), data.topic, data.partitions)
@@ -74,7 +74,7 @@ class Topics:
         return data.topic
 
     async def empty(self, name: str, partitions: int) -> str:
-        """Make an empty topic."""
+        """Create an empty topic."""
         await create_topic(self.kafka(name), name, partitions)
         return name
 

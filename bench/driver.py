@@ -1,4 +1,4 @@
-"""Runs contestants, one process each, and believes nothing that the brokers do not confirm."""
+"""Runs contestants, one process each, and verifies their results at the brokers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class VoidRunError(Exception):
 
 
 class ContestantError(Exception):
-    """A contestant's process failed; its text ends with what it said last."""
+    """A contestant's process failed; the text ends with its last output."""
 
 
 def progress(text: str) -> None:
@@ -39,7 +39,7 @@ def progress(text: str) -> None:
 
 
 class Driver:
-    """One Kafka and everything that is run against it; made by ``open_driver``."""
+    """One Kafka and all processes that use it; made by ``open_driver``."""
 
     def __init__(self, servers: str) -> None:
         self.topics = Topics(servers, progress)
@@ -47,11 +47,11 @@ class Driver:
         self._numbers = itertools.count(1)
 
     def fresh(self, name: str) -> str:
-        """Return a name for a group or a topic that nobody used."""
+        """Return an unused name for a group or a topic."""
         return f"{name}-{next(self._numbers)}"
 
     async def run(self, contestant: Contestant, data: DataSet, *, scrape: bool = False) -> dict[str, Any]:
-        """Run one contestant on one data set and print its line; raise VoidRunError, ContestantError."""
+        """Run one contestant on one data set and print its line. Raises VoidRunError or ContestantError."""
         topic = await self.topics.filled(data)
         async with self.started(contestant, topic, data.events) as process:
             result = await _result(process, scrape=scrape)
@@ -60,7 +60,7 @@ class Driver:
 
     @asynccontextmanager
     async def started(self, contestant: Contestant, topic: str, events: int, **more) -> AsyncIterator[Process]:
-        """Start a contestant on a fresh group, or on the one named in ``more``; end it with the block."""
+        """Start a contestant in a new group, or in the one named in ``more``, for the block."""
         job = {
             "servers": self.servers,
             "topic": topic,
@@ -73,12 +73,12 @@ class Driver:
             yield process
 
     async def committed(self, topic: str, group: str) -> int:
-        """Ask the brokers how many records of a topic a group has committed."""
+        """Return the number of records of a topic that a group has committed, by the brokers."""
         offsets = await group_offsets(self.topics.kafka(topic, group))
         return sum(committed or 0 for committed, _end in offsets.values())
 
     async def _committed(self, topic: str, group: str, events: int) -> int:
-        """Ask again for a moment: some peers' last commit is on its way when their process ends."""
+        """Repeat the request for a moment: the last commit of some peers arrives after their process has ended."""
         committed = await self.committed(topic, group)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(COMMITTED_SECONDS):
@@ -89,7 +89,7 @@ class Driver:
 
 
 class Process:
-    """A contestant that runs, and the lines it says."""
+    """A running contestant and the lines of its output."""
 
     def __init__(self, process: asyncio.subprocess.Process, group: str, errors) -> None:
         self.group = group
@@ -97,7 +97,7 @@ class Process:
         self._errors = errors
 
     async def said(self, *names: str) -> dict[str, Any]:
-        """Return the next line that has one of these fields; raise ContestantError when it ends before."""
+        """Return the next line that has one of these fields. Raises ContestantError when the process ends first."""
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             with contextlib.suppress(ValueError):
@@ -154,7 +154,7 @@ async def _result(process: Process, *, scrape: bool) -> dict[str, Any]:
 
 
 async def _scrape_forever(port: int) -> None:
-    """Ask for /metrics once a second, as Prometheus would; in the driver, so that only answering is measured."""
+    """Scrape /metrics once a second, as Prometheus does; from the driver, so that only the answers are measured."""
     while True:
         with contextlib.suppress(ConnectionError):  # at the end it goes away
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -165,7 +165,7 @@ async def _scrape_forever(port: int) -> None:
 
 
 def checked(result: dict[str, Any], name: str, data: DataSet, committed: int | None) -> dict[str, Any]:
-    """Return the line of a valid run, printed; raise VoidRunError for one that lost or repeated records."""
+    """Print and return the line of a valid run. Raises VoidRunError if it lost or repeated records."""
     handled = result["handled"]
     line = {
         "contestant": name,
@@ -186,7 +186,7 @@ def checked(result: dict[str, Any], name: str, data: DataSet, committed: int | N
 async def alternate(
     driver: Driver, contestants: Sequence[Contestant], data: DataSet, rounds: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Run all contestants in rounds, every second one backwards; return each one's lines, by name.
+    """Run all contestants in rounds, every second round in reverse; return the lines of each, by name.
 
     A peer that cannot be run, or a mode that no claim rests on, is left out after its first failure, with the
     reason in place of its lines' numbers.
@@ -211,7 +211,7 @@ async def alternate(
 
 
 def _reason(error: Exception) -> str:
-    """Return the line of an error that says most: the last that names an exception, else the last."""
+    """Return the most useful line of an error output: the last that names an exception, else the last."""
     lines = [line.strip(" |") for line in str(error).splitlines() if line.strip(" |+-")]
     naming = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
     return (naming or lines or ["no reason given"])[-1][:160]
@@ -219,7 +219,7 @@ def _reason(error: Exception) -> str:
 
 @asynccontextmanager
 async def open_driver(**properties: str) -> AsyncIterator[Driver]:
-    """Start a Kafka on this machine for the block; ``properties`` have ``_`` for ``.``."""
+    """Start a local Kafka for the block; ``properties`` have ``_`` for ``.``."""
     lines = {name.replace("_", "."): value for name, value in properties.items()}
     async with LocalKafka(report=progress, properties=lines) as kafka:
         yield Driver(kafka.bootstrap_servers)

@@ -1,4 +1,4 @@
-"""Environments of the peers: one each, made on demand under ``bench/.venvs`` from ``bench/peers/NAME.txt``."""
+"""Environments of the peers, each made on demand in ``bench/.venvs`` from ``bench/peers/NAME.txt``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ INSTALL_SECONDS = 600.0
 
 
 class PeerUnavailableError(Exception):
-    """A peer cannot be installed or run here; its text is the reason for the table."""
+    """A peer cannot be installed or run here; its text is the reason that the table shows."""
 
 
 async def python_of(peer: str | None, say) -> Path:
-    """Return the interpreter of a peer's environment, installed if need be; None is this project's own."""
+    """Return the interpreter of a peer's environment, after installing it; None is this project's."""
     if peer is None:
         return Path(sys.executable)
     folder, requirements = VENVS / peer, HERE / "peers" / f"{peer}.txt"

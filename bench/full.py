@@ -1,4 +1,4 @@
-"""The long comparison, part by part; each part's raw lines are kept in ``results.json`` and merged there."""
+"""The long comparison in parts; the raw lines of each are merged into ``results.json``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRIO = [BARE, INLINE, TUNED]
 
 
 async def table(driver: Driver, events: int, rounds: int) -> Any:
-    """Everyone on the same records."""
+    """All contestants on the same records."""
     return await alternate(driver, [BARE, *OURS, *SUSPENDING, *PEERS], DataSet(events), rounds)
 
 
@@ -38,12 +38,12 @@ async def codecs(driver: Driver, events: int, rounds: int) -> Any:
 
 
 async def sizes(driver: Driver, events: int, rounds: int) -> Any:
-    """The same on each size of event."""
+    """The same contestants on each size of event."""
     return {str(size): await alternate(driver, TRIO, DataSet(events, size=size), rounds) for size in SIZES}
 
 
 async def partitions(driver: Driver, events: int, rounds: int) -> Any:
-    """The same on each number of partitions, those taking turns within a round: they are compared."""
+    """The same contestants on each number of partitions, alternating within a round so that they can be compared."""
     found: dict[str, Any] = {str(count): {each.name: [] for each in TRIO} for count in PARTITIONS}
     for number in range(rounds):
         for count in PARTITIONS if number % 2 == 0 else reversed(PARTITIONS):
@@ -53,7 +53,7 @@ async def partitions(driver: Driver, events: int, rounds: int) -> Any:
 
 
 async def metrics(driver: Driver, events: int, rounds: int) -> Any:
-    """A scrape a second against none, at least ``PAIRS`` pairs."""
+    """Runs with one scrape a second and without, in at least ``PAIRS`` pairs."""
     pairs = await metrics_pairs(driver, DataSet(events), max(PAIRS, rounds))
     low, high = median_interval(pairs)
     return {
@@ -70,7 +70,7 @@ async def delays(driver: Driver, _events: int, rounds: int) -> Any:
 
 
 async def processes(_driver: Driver, events: int, rounds: int) -> Any:
-    """Two processes beside one."""
+    """Two processes compared with one."""
     return await scaling(events, rounds)
 
 
@@ -95,7 +95,7 @@ async def full(only: list[str], events: int, rounds: int, date: str) -> None:
 
 
 def report() -> None:
-    """Write the report anew from the results that are there."""
+    """Write the report from the existing results."""
     write_report(json.loads(RESULTS.read_text(encoding="utf-8")), HERE)
 
 

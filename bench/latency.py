@@ -1,4 +1,4 @@
-"""End-to-end latency: from before a record is handed to the producer until the handler has its event."""
+"""End-to-end latency: from before a record is passed to the producer until the handler has its event."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def latency(driver: Driver, rounds: int) -> dict[str, Any]:
 
 
 async def _one(driver: Driver, contestant: Contestant, rate: int) -> dict[str, float]:
-    """Have one contestant read what is sent at one rate on a fresh topic; its first second does not count."""
+    """Measure one contestant at one rate on a new topic; the first second does not count."""
     events = rate * SECONDS
     topic = await driver.topics.empty(driver.fresh("latency"), PARTITIONS)
     async with driver.started(contestant, topic, events, warm=rate * WARM_SECONDS) as process:

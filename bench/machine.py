@@ -1,4 +1,4 @@
-"""What the numbers were measured on."""
+"""The machine on which the numbers were measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from consumer.kafka.local.jars import KAFKA_VERSION
 
 
 def machine() -> dict[str, Any]:
-    """Return cores, CPU model, memory, and the versions that matter."""
+    """Return the cores, the CPU model, the memory and the relevant versions."""
     return {
         "cores": os.cpu_count(),
         "cpu": _line("/proc/cpuinfo", "model name") or platform.processor() or "unknown",
@@ -27,7 +27,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the commit that is measured, with a + when files differ from it; empty outside a repository."""
+    """Return the measured commit, with a + if files differ from it; empty outside a repository."""
     try:
         command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

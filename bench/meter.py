@@ -1,4 +1,4 @@
-"""What a contestant measures of itself, by one definition for all; standard library only, every environment has it.
+"""The meter of a contestant, with one definition for all; standard library only, as every environment has it.
 
 - wall: from the first record handed to the handler, or from the call (of at most 10 ms of waiting) that brings a loop
   its first records, to the last one handled
@@ -17,18 +17,18 @@ from types import SimpleNamespace
 
 
 def read_job() -> SimpleNamespace:
-    """Return the job that the driver gave: servers, topic, group, events, mode, and what a contestant adds."""
+    """Return the driver's job: servers, topic, group, events, mode, and a contestant's own fields."""
     return SimpleNamespace(**json.loads(sys.argv[1]))
 
 
 def say(**fields) -> None:
-    """Tell the driver something, in a line of its own."""
+    """Send fields to the driver, as one line."""
     sys.stdout.write("\n" + json.dumps(fields) + "\n")
     sys.stdout.flush()
 
 
 class Meter:
-    """One run's clocks; ``first`` and ``last`` are called once each, then ``report``."""
+    """Clocks of one run; call ``first`` and ``last`` once each, then ``report``."""
 
     def __init__(self) -> None:
         self._began = self._ended = self._cpu = 0.0
@@ -41,16 +41,16 @@ class Meter:
         self._ended = time.perf_counter()
 
     def report(self, handled: int, **more) -> None:
-        """Say the result; called when the final commit is done and the group is left."""
+        """Send the result; called after the final commit, when the group is left."""
         cpu = time.process_time() - self._cpu
         say(handled=handled, wall=self._ended - self._began, cpu=cpu, rss_mb=peak_mb(), **more)
 
 
 class Count:
-    """Counts what is handled, for peers that call a handler; two marks cost one comparison an event."""
+    """Counts handled events, for peers that call a handler; both marks cost one comparison an event."""
 
     def __init__(self, meter: Meter, events: int, done) -> None:
-        """``done`` is called when ``events`` were handled."""
+        """``done`` is called after ``events`` handled events."""
         self.handled = 0
         self._mark = 1
         self._meter = meter
@@ -73,6 +73,6 @@ class Count:
 
 
 def peak_mb() -> float:
-    """Peak resident size of this process in MB."""
+    """Return the peak resident size of this process in MB."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1000

@@ -17,7 +17,7 @@ Lines = dict[str, list[dict[str, Any]]]
 
 
 async def quick() -> dict[str, Any]:
-    """Run it; raise VoidRunError when a run lost or repeated a record."""
+    """Run the short comparison. Raises VoidRunError when a run lost or repeated a record."""
     async with open_driver() as driver:
         lines = await alternate(driver, [BARE, *OURS, TUNED], DataSet(EVENTS), ROUNDS)
         pairs = await metrics_pairs(driver, DataSet(EVENTS), PAIRS)
@@ -38,7 +38,7 @@ def ratios(lines: Lines, name: str, other: str, field: str) -> list[float]:
 
 
 async def metrics_pairs(driver: Driver, data: DataSet, pairs: int) -> list[float]:
-    """Return the relative CPU an event that a scrape a second costs, pair by pair, each begun by the other one."""
+    """Return the relative CPU cost per event of a scrape a second, by pair; the order alternates."""
     found = []
     for number in range(pairs):
         progress(f"metrics: pair {number + 1} of {pairs}")

@@ -1,4 +1,4 @@
-"""From raw results to ``RESULTS.md`` and its plot."""
+"""The report: writes ``RESULTS.md`` and its plot from raw results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ checked: handled = produced, and committed = produced as the brokers say; one in
 
 
 def write_report(results: dict[str, Any], folder: Path) -> None:
-    """Write ``RESULTS.md`` and ``results.svg`` from the parts that were run."""
+    """Write ``RESULTS.md`` and ``results.svg`` from the parts that have results."""
     parts = results["parts"]
     lines = [HEAD, _machine(results["machine"])]
     for name, write in WRITERS.items():
@@ -48,7 +48,7 @@ def _when(part: dict[str, Any]) -> str:
 
 
 def spread(numbers: list[float], digits: int = 2) -> str:
-    """Say a median with its lowest and highest."""
+    """Format a median with its lowest and highest value."""
     return f"{median(numbers):,.{digits}f} ({min(numbers):,.{digits}f} to {max(numbers):,.{digits}f})"
 
 

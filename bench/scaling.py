@@ -1,4 +1,4 @@
-"""Two processes of one group beside one: what the second costs in CPU."""
+"""CPU cost of two processes of one group compared with one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.data import DataSet
 from bench.driver import Driver, VoidRunError, open_driver, progress
 
 JOIN_MS = "1500"
-"""How long the broker waits for members: both are in the first generation, none takes over from the other."""
+"""Time for which the broker waits for members, so that both are in the first generation."""
 
 
 async def scaling(events: int, rounds: int) -> dict[str, Any]:

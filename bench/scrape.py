@@ -1,4 +1,4 @@
-"""What one scrape costs, by partitions: CPU in milliseconds, of making the text and of compressing it."""
+"""CPU milliseconds of one scrape by number of partitions, for making the text and compressing it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATES = dict.fromkeys(("poll", "work", "backpressure", "commit", "drain"), 1.0)
 
 
 def scrape_cost(partitions: int, rounds: int = 30) -> dict[str, float]:
-    """Return the median CPU of a scrape of so many owned partitions, as Prometheus asks for it, and its size."""
+    """Return the median CPU and the size of a scrape with ``partitions`` owned partitions."""
     owned = [Partition(TopicPartition("session-events", number), 1) for number in range(partitions)]
     for each in owned:
         each.start(1000)

@@ -1,1 +1,1 @@
-"""What is consumed: the session event and how it is read from the wire."""
+"""The session event, and the reader that decodes it."""

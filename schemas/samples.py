@@ -1,4 +1,4 @@
-"""Sessions that look like the platform's, for demo, tests and benchmarks: the same number gives the same session."""
+"""Sample sessions for the demo, the tests and the benchmarks; the same seed gives the same sessions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEST_RATIO = 0.1
 
 
 def sessions(seed: int = 0) -> Iterator[Session]:
-    """Yield sessions for ever, numbered from 1, a few seconds apart."""
+    """Yield sessions without end, numbered from 1, a few seconds apart."""
     random = Random(seed)  # noqa: S311 - sample data
     number = 0
     while True:
@@ -46,14 +46,14 @@ def sessions(seed: int = 0) -> Iterator[Session]:
 
 
 def encoded(session: Session, *, camel: bool = False) -> bytes:
-    """Return a session as its producer writes it; ``camel`` as one that serialises the SDK's object does."""
+    """Encode a session as JSON, in snake_case, or in camelCase as producers that serialise the SDK's object do."""
     if not camel:
         return msgspec.json.encode(session)
     return msgspec.json.encode({camel_case(name): value for name, value in msgspec.to_builtins(session).items()})
 
 
 def keyed_values(seed: int = 0) -> Iterator[tuple[bytes, bytes]]:
-    """Yield key (the session's id) and value of ``sessions``; one in twenty is camelCase."""
+    """Yield the key (the session's id) and the value of each session; one in twenty is in camelCase."""
     random = Random(seed)  # noqa: S311 - sample data
     for session in sessions(seed):
         assert session.session_id is not None

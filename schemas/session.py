@@ -15,31 +15,31 @@ AwareDatetime = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Session(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, forbid_unknown_fields=True):
-    """One session as it was known when the record was written; the same session is sent again as it fills up.
+    """One session, with the facts known when the record was written; it is sent again when more are known.
 
-    Missing and null mean the same for every field but ``timestamp``: unknown so far. Types are strict. ``source`` and
+    Missing and null mean the same for every field but ``timestamp``: not known yet. Types are strict. ``source`` and
     ``target`` are personal data.
 
-    Read it with ``schemas.wire.session_reader()``. The Struct by itself refuses fields that it does not know: that is
-    how a camelCase record is noticed at no cost to the others; the reader then ignores what is really unknown.
+    Decode it with ``schemas.wire.session_reader()``. The Struct refuses unknown fields, which detects a camelCase
+    record at no cost to the others; the reader then ignores fields that are unknown in either spelling.
     """
 
     timestamp: AwareDatetime
-    """When the session began; always with an offset."""
+    """Start of the session, always with a UTC offset."""
     session_id: str | None = None
-    """Internal id: a number in a string."""
+    """Internal id, a number as text."""
     conversation_id: str | None = None
-    """One conversation has one or more sessions."""
+    """Id of the conversation, which has one or more sessions."""
     channel_manager_service: str | None = None
-    """The service that carried it: ``hedy``, ``console``, ``twilio``, … (open text)."""
+    """Service that carried the session: ``hedy``, ``console``, ``twilio``, … (open text)."""
     channel_manager_type: str | None = None
-    """``<mode>[_<carrier>]_v<N>``: ``voice_sip_v1``, ``web_chat_v1``, … (open text)."""
+    """Type as ``<mode>[_<carrier>]_v<N>``: ``voice_sip_v1``, ``web_chat_v1``, … (open text)."""
     channel_manager_sid: str | None = None
-    """The carrier's id."""
+    """Id of the carrier."""
     source: str | None = None
-    """The caller: phone number, e-mail address or user name. Personal data."""
+    """Phone number, e-mail address or user name of the caller. Personal data."""
     target: str | None = None
-    """The number or name that was reached. Personal data."""
+    """Number or name that was called. Personal data."""
     is_legacy: bool | None = None
     is_test: bool | None = None
     agent_id: str | None = None
@@ -51,13 +51,13 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, forbid_
     prompt_version: str | None = None
     prompt_version_number: int | None = None
     duration: float | None = None
-    """Seconds; null for chats."""
+    """Duration in seconds; null for chats."""
     session_label_id: str | None = None
     is_outbound: bool | None = None
     user_terminated: bool | None = None
     transfer_voicemail_detected: bool | None = None
     override_timestamp: str | None = None
-    """Naive by design, hence text."""
+    """Time without a UTC offset, by design, and therefore text."""
     experiment_id: str | None = None
     experiment_variant_id: str | None = None
     experiment_variant: str | None = None

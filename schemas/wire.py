@@ -1,8 +1,8 @@
-"""How an event is read from a record's value: JSON, snake_case or camelCase field by field.
+"""The reader of events: decodes JSON whose fields are in snake_case or camelCase, also mixed.
 
-The usual record is snake_case and is decoded once, straight into the Struct, which refuses unknown fields. Only a
-refusal leads to the second reading, by a Struct that has every field in both spellings and ignores the rest. Measured
-on a full record of 768 bytes: the first costs what a bare msgspec decode costs; the second 1.8 times that.
+A usual record is in snake_case and is decoded once, into the Struct, which refuses unknown fields. A refused record is
+decoded again into a Struct that has every field in both spellings and ignores unknown fields. Measured on a full record
+of 768 bytes: the first costs what a bare msgspec decode costs; the second 1.8 times that.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ class ConflictingSpellingsError(ValueError):
 
 
 def camel_case(name: str) -> str:
-    """``session_id`` → ``sessionId``, as the platform's SDK spells it."""
+    """Return a name as the platform's SDK spells it: ``session_id`` becomes ``sessionId``."""
     first, *rest = name.split("_")
     return first + "".join(part.title() for part in rest)
 
 
 def session_reader() -> Callable[[bytes], Session]:
-    """Make a function that reads one ``Session`` from JSON bytes.
+    """Make a function that decodes one ``Session`` from JSON bytes.
 
-    It raises what msgspec raises (``ValidationError``, ``DecodeError``), ``UnicodeDecodeError``, ``RecursionError``, or
+    It raises msgspec's ``ValidationError`` and ``DecodeError``, ``UnicodeDecodeError``, ``RecursionError``, or
     ``ConflictingSpellingsError``.
     """
     return TwoSpellings(Session).read
 
 
 class TwoSpellings(Generic[Event]):
-    """Reads a Struct that forbids unknown fields from JSON in either spelling of its field names.
+    """Decodes a Struct that forbids unknown fields from JSON in either spelling of its field names.
 
-    ``first`` reads the usual record, ``both`` any; ``read`` is the first, then the second.
+    ``first`` decodes usual records, ``both`` decodes any; ``read`` tries ``first``, then ``both``.
     """
 
     def __init__(self, struct: type[Event]) -> None:
@@ -61,7 +61,7 @@ class TwoSpellings(Generic[Event]):
             return self.both(value)
 
     def both(self, value: bytes) -> Event:
-        """Decode one document in any mixture of spellings, unknown fields ignored; 1.8 times the price."""
+        """Decode one document with mixed spellings and unknown fields; costs 1.8 times as much as ``first``."""
         values = msgspec.structs.astuple(self._both(value))
         known, aliases = values[: self._width], values[self._width :]
         if aliases == self._none_aliased:
@@ -72,7 +72,7 @@ class TwoSpellings(Generic[Event]):
         for (position, decode), raw in zip(self._aliases, aliases, strict=True):
             if raw is msgspec.UNSET:
                 continue
-            value = decode(raw)  # with the field's own type, so that 1 is never equal to true
+            value = decode(raw)  # as the field's type, so that 1 never equals true
             if known[position] is None:
                 known[position] = value
             elif value is not None and value != known[position]:

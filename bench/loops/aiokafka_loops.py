@@ -12,7 +12,7 @@ from bench.meter import Meter, read_job, say
 from schemas.session import Session
 
 FIRST_MS = 10
-"""How long a call waits for the first records: the clocks begin with the call that brings them."""
+"""Time that a call waits for the first records; the clocks start with the call that returns them."""
 
 
 def connect(job) -> AIOKafkaConsumer:
@@ -54,7 +54,7 @@ async def getone(job, meter: Meter, consumer: AIOKafkaConsumer) -> int:
 
 
 async def latency(job, meter: Meter, consumer: AIOKafkaConsumer) -> int:
-    """``getone`` on records that carry the time of their sending."""
+    """``getone`` on records that contain their sending time."""
     decode, took = msgspec.json.Decoder(Session).decode, []
     say(ready=True)
     while len(took) < job.events:

@@ -1,4 +1,4 @@
-"""Bytewax: a dataflow of one worker; it keeps offsets in a recovery store of its own, never in Kafka's group."""
+"""Bytewax: a dataflow of one worker; it keeps offsets in its recovery store, not in Kafka's group."""
 
 from __future__ import annotations
 

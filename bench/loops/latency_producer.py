@@ -1,4 +1,4 @@
-"""Sends sessions at a steady rate, each with the time of its sending; confluent-kafka, no lingering."""
+"""Sends sessions with their sending time at a steady rate; confluent-kafka, no lingering."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ MODES = {
     "key_suspending": ("suspending", "key"),
     "latency": ("latency", "partition"),
 }
-"""Mode: the handler's name and the ordering."""
+"""The handler's name and the ordering, by mode."""
 
 
 def settings_for(job) -> Settings:
-    """Return the defaults, but for one route with a match, and 500 records a batch (the default, said aloud)."""
+    """Return the default settings with one route that has a match, and 500 records a batch (also the default)."""
     handler, ordering = MODES[job.mode]
     return Settings(
         kafka=Kafka(bootstrap_servers=job.servers.split(","), topics=[job.topic], group_id=job.group),
@@ -47,7 +47,7 @@ def settings_for(job) -> Settings:
 
 
 async def until_idle() -> None:
-    """Return when something was handled and nothing more came for a while."""
+    """Return when events were handled and no more arrived for a while."""
     before, since = -1, 0.0
     while handlers.handled == 0 or since < IDLE_SECONDS:
         await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Handlers of this project's modes, as a person would write them; ``routes.handler`` names their bound methods."""
+"""Handlers of this project's modes, written as a user would; ``routes.handler`` names their bound methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.session import Session
 
 
 class Handlers:
-    """Counts events; ``at_first`` and ``at_last`` are told, for the price of one comparison an event."""
+    """Counts events and calls ``at_first`` and ``at_last``, at the cost of one comparison an event."""
 
     def __init__(self) -> None:
         self.handled = 0

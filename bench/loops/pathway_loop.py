@@ -1,4 +1,4 @@
-"""Pathway: its own reader in Rust parses the JSON into columns; rows are counted in Python. No commit to the group."""
+"""Pathway: its reader in Rust parses the JSON into columns; rows are counted in Python. No commit to the group."""
 
 from __future__ import annotations
 

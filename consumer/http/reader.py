@@ -11,9 +11,10 @@ from consumer.http.history import History
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
 from consumer.observe.counters import Counters, RouteCounters
 from consumer.observe.observed import Observed
-from consumer.partition.hold import Hold
+from consumer.partition.hold import Halt, Hold
 from consumer.partition.remedy import HOLD_ENDS, split_remedy
 from consumer.partition.state import Partition
+from consumer.record import TopicPartition
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 
 
@@ -71,7 +72,7 @@ class StatusReader:
             last_commit_at=counters.last_commit_timestamp or None,
             max_in_flight_records=settings.delivery.max_in_flight_records,
             partitions=[_partition_status(each, wall, now) for each in partitions],
-            halts=[_halt_status(each) for each in partitions if each.halt is not None],
+            halts=[_halt_status(each.key, each.halt) for each in partitions if each.halt is not None],
             holds=[hold for each in partitions for hold in _hold_statuses(each)],
             routes=self._routes(),
             failures=counters.failures.latest_first,
@@ -130,11 +131,9 @@ def _state_of(partition: Partition) -> str:
     return next((state for applies, state in states if applies), "caught up")
 
 
-def _halt_status(partition: Partition) -> HaltStatus:
-    halt = partition.halt
-    assert halt is not None
+def _halt_status(key: TopicPartition, halt: Halt) -> HaltStatus:
     mend, command = split_remedy(halt.remedy)
-    return HaltStatus(*partition.key, halt.offset, halt.reason.value, halt.explanation, mend, command)
+    return HaltStatus(*key, halt.offset, halt.reason.value, halt.explanation, mend, command)
 
 
 def _hold_statuses(partition: Partition) -> list[HoldStatus]:

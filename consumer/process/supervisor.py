@@ -24,7 +24,7 @@ from consumer.process.memory import give_back_memory
 from consumer.process.reconnect import Reconnect
 from consumer.process.vitals import DaemonVitals
 
-log = structlog.get_logger("consumer.observe.watchdog")
+log = structlog.get_logger("consumer.process.supervisor")
 
 LOOK_SECONDS = 1.0
 JOIN_SECONDS = 3.0
