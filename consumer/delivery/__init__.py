@@ -1,1 +1,1 @@
-"""The delivery of records: decode, dispatch, call, settle, commit; the guarantees are kept here."""
+"""Delivery of records: decode, dispatch, call, handle failures, commit. The guarantees are kept here."""

@@ -1,4 +1,4 @@
-"""The only one who commits: notes what is done, has it flushed, sends it, one commit at a time."""
+"""Commits of offsets: note what is done, flush the handlers, send. Only this module commits, one commit at a time."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ WARN_SECONDS = 30.0
 
 
 class Commits(Protocol):
-    """Where commits go."""
+    """Destination of commits: the source."""
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
-        """Commit offsets to read next; returns only when the outcome is known."""
+        """Commit offsets (next to read); return only when the result is known."""
 
 
 class Committer:
-    """Owned by the engine, as long-lived.
+    """Commits the watermarks of an engine's partitions; owned by the engine and as long-lived.
 
     Invariants:
-    - a commit holds only offsets that were noted before every handler's flush returned
-    - at most one commit is on its way; a later one waits for it
-    - after ``end`` none of the epoch is on its way
+    - a commit contains only offsets that were noted before the handlers were flushed
+    - at most one commit is in progress; a later one waits for it
+    - after ``end`` no commit of the epoch is in progress
     """
 
     def __init__(
@@ -43,64 +43,65 @@ class Committer:
         counters: Counters,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        """``flushes`` are by route."""
+        """``flushes`` are keyed by route name."""
         self._commits = commits
         self._flushes = flushes
         self._counters = counters
         self._tasks = tasks
-        self._under_way: asyncio.Task[None] | None = None
+        self._commit_task: asyncio.Task[None] | None = None
         self._flushing: str | None = None
         self._flush_failed = False
         self._epoch = 0
         self._warned_at = float("-inf")
 
     async def commit(self, partitions: Collection[Partition], seconds: float) -> None:
-        """Begin a commit of what is done by now and wait at most ``seconds``; it goes on alone after that.
+        """Start a commit of what is done now and wait at most ``seconds``; after that it continues in the background.
 
         A commit whose answer is late may still succeed at the broker. A second one beside it could be overtaken by it,
-        and the group's offset would fall back: so the next waits until the first has ended, however long that takes.
+        and the group's offset would fall back. So the next commit waits until the first has ended, however long that
+        takes.
         """
         epoch, deadline = self._epoch, time.monotonic() + seconds
-        # In a loop: another may have begun the next one meanwhile, with what was done by then.
-        while self._under_way is not None and not self._under_way.done():
-            await asyncio.wait([self._under_way], timeout=max(0.0, deadline - time.monotonic()))
+        # In a loop: another caller may have started the next commit during the wait.
+        while self._commit_task is not None and not self._commit_task.done():
+            await asyncio.wait([self._commit_task], timeout=max(0.0, deadline - time.monotonic()))
             if epoch != self._epoch:
-                return  # these partitions are no longer ours
-            if not self._under_way.done() and time.monotonic() >= deadline:
+                return  # these partitions are no longer owned
+            if not self._commit_task.done() and time.monotonic() >= deadline:
                 self._warn()
                 return
-        self._under_way = self._tasks.create_task(self._commit(list(partitions), epoch))
-        await asyncio.wait([self._under_way], timeout=max(0.0, deadline - time.monotonic()))
+        self._commit_task = self._tasks.create_task(self._commit(list(partitions), epoch))
+        await asyncio.wait([self._commit_task], timeout=max(0.0, deadline - time.monotonic()))
 
     def _warn(self) -> None:
-        """Say, at most now and then, that commits wait, and for what."""
+        """Log that commits wait, and for which flush; at most every ``WARN_SECONDS``."""
         if time.monotonic() - self._warned_at > WARN_SECONDS:
             self._warned_at = time.monotonic()
             log.warning("commit_slow", flushing=self._flushing)
 
     @property
     def busy(self) -> bool:
-        """Whether a commit is on its way."""
-        return self._under_way is not None and not self._under_way.done()
+        """Whether a commit is in progress."""
+        return self._commit_task is not None and not self._commit_task.done()
 
     @property
     def flushing(self) -> bool:
-        """Whether a flush is under way, or the last one failed: what is not committed then is the handler's matter."""
+        """Whether a flush is in progress or the last one failed: the handler, not Kafka, then delays the commits."""
         return self._flushing is not None or self._flush_failed
 
     async def end(self) -> str | None:
-        """Leave no commit behind an epoch: the client would send it again under the next one's generation.
+        """End the commit in progress with its epoch: else the client would retry it with the next epoch's generation.
 
-        Returns the route whose flush had to be given up, if that is what the commit waited for.
+        Return the route whose flush was cancelled, if the commit waited for one.
         """
         self._epoch += 1
-        if self._under_way is None or self._under_way.done():
+        if self._commit_task is None or self._commit_task.done():
             return None
         given_up = self._flushing
         log.warning("commit_given_up", flushing=given_up)
         self._counters.commits["failed"] += 1
-        self._under_way.cancel()
-        await asyncio.wait([self._under_way], timeout=CANCEL_SECONDS)
+        self._commit_task.cancel()
+        await asyncio.wait([self._commit_task], timeout=CANCEL_SECONDS)
         return given_up
 
     async def _commit(self, partitions: Collection[Partition], epoch: int) -> None:
@@ -123,14 +124,14 @@ class Committer:
                     partition.commit(offset)
 
     async def _flush(self, epoch: int) -> bool:
-        """Make durable what handlers keep; False when one could not, and then nothing may be committed."""
+        """Flush all handlers; return False if a flush failed, and then nothing may be committed."""
         for route, flush in self._flushes.items():
             self._flushing = route
             try:
                 await flush()
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and epoch != self._epoch:
-                    raise  # ours; any other is the flush's own
+                    raise  # by ``end``; any other cancellation was raised by the flush itself
                 log.warning("flush_failed", route=route, why=place_of(error))
                 self._counters.commits["failed"] += 1
                 self._flush_failed = True

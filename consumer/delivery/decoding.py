@@ -1,4 +1,4 @@
-"""From a record's value to an event, or to a DecodeError whose message holds nothing of the value."""
+"""Decoding of a record's value into an event; errors contain nothing of the value."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from consumer.errors import DecodeError
 class Decoder:
     """Decodes values of one event type; owned by the engine.
 
-    ``first`` is msgspec's own decoder, for loops that look at the size and catch what it raises themselves; ``reread``
-    is for what it refused. ``decode`` is both in one, for everybody else.
+    ``first`` is msgspec's own decoder, for hot loops: they check the size and catch its exceptions themselves.
+    ``reread`` reads values that ``first`` refused. ``decode`` does both, for all other callers.
 
-    msgspec raises RecursionError on deep nesting and UnicodeDecodeError on bad UTF-8, neither of which is its own
-    DecodeError; a document of 10 MB blocks the event loop for tens of milliseconds, hence the size first.
+    Deep nesting makes msgspec raise RecursionError and bad UTF-8 UnicodeDecodeError; neither is msgspec's DecodeError.
+    A document of 10 MB blocks the event loop for tens of milliseconds, so the size is checked first.
     """
 
     def __init__(self, first: Callable[[bytes], Any], second: Callable[[bytes], Any], max_record_bytes: int) -> None:
@@ -26,7 +26,7 @@ class Decoder:
         self._second = second
 
     def reread(self, value: bytes) -> Any:
-        """Read a value that ``first`` refused, or say why it is no event: its size, the kind of error, the field."""
+        """Decode a value that ``first`` refused; raise DecodeError with its size, the kind of error and the field."""
         size = len(value)
         if size > self.max_record_bytes:
             limit = f"delivery.max_record_bytes = {self.max_record_bytes}"
@@ -34,23 +34,23 @@ class Decoder:
         try:
             return self._second(value)
         except Exception as error:
-            # `from None`: the cause quotes the value, and a chained exception may end in a log.
+            # `from None`: the cause quotes the value, and a chained exception may be logged.
             raise DecodeError(
                 "undecodable", f"its value of {size} bytes is not an event ({type(error).__name__}{_field_of(error)})"
             ) from None
 
     def decode(self, value: bytes) -> Any:
-        """Read a value; raises DecodeError."""
+        """Decode a value; raise DecodeError if it is not an event."""
         if len(value) <= self.max_record_bytes:
             try:
                 return self.first(value)
-            except Exception:  # noqa: S110 - the second reading says what is wrong, if anything is
+            except Exception:  # noqa: S110 - reread() reports what is wrong, if anything is
                 pass
         return self.reread(value)
 
 
 def _field_of(error: Exception) -> str:
-    """Return the field that msgspec names, if it is a plain name: a key of the value would be part of it."""
+    """Return the field that msgspec names, if it is a plain identifier; a path may contain a key of the value."""
     if not isinstance(error, msgspec.ValidationError):
         return ""
     _, _, place = str(error).partition(" - at `$.")

@@ -1,7 +1,8 @@
-"""From a raw record to its handlers' calls: decoded, matched, called in the order of the routes.
+"""Dispatch of a raw record: decode it, match its routes, call their handlers in the order of the routes.
 
-Made once a partition, with everything that does not change bound into closures. A record whose handlers do not wait is
-done when the function returns: no task, no coroutine, no queue. Where nothing can wait, ``fast_loop.py`` is faster.
+The functions are made once per partition, with everything that does not change bound into closures. A record whose
+handlers do not wait is done when the function returns: no task, no coroutine, no queue. If no handler can wait,
+``fast_loop.py`` is faster.
 """
 
 from __future__ import annotations
@@ -18,32 +19,32 @@ from consumer.delivery.pipeline import Pipeline
 from consumer.errors import HandlerFailedError
 from consumer.observe.counters import Counters, RouteCounters
 from consumer.partition.state import Partition
-from consumer.record import Record, TopicPartition
+from consumer.record import RawRecord, Record, TopicPartition
 from consumer.routes.route import Route, matching
 
-Dispatch = Callable[[Any], Awaitable[Any] | None]
-"""Takes a raw record; returns None when it is done, else what is left of it to be awaited.
+Dispatch = Callable[[RawRecord], Awaitable[Any] | None]
+"""Takes a raw record; returns None if it is done, else an awaitable that finishes it.
 
-Raises DecodeError or HandlerFailedError. With a single route what is returned is the handler's own coroutine, whose
-exceptions are the handler's and whose end the caller counts (a coroutine around it would cost a tenth of the whole).
-With several it counts for itself, and raises HandlerFailedError.
+Raises DecodeError or HandlerFailedError. With a single route the awaitable is the handler's own coroutine: it raises
+the handler's exceptions, and the caller counts its end. (A coroutine around it would cost a tenth of the total time.)
+With several routes the awaitable counts its calls itself and raises HandlerFailedError.
 """
 
 
 class Batch(Protocol):
-    """Where the events of a batch route go."""
+    """Destination of the events of a batch route."""
 
-    def add(self, event: Any, raw: Any) -> None:
-        """Take one event; its record is done when the batch is."""
+    def add(self, event: Any, raw: RawRecord) -> None:
+        """Add one event; its record is done when the batch is."""
 
 
-Call = Callable[[Any, Any], Awaitable[Any] | None]
+Call = Callable[[Any, RawRecord], Awaitable[Any] | None]
 Unmatched = Callable[[int], None]
-"""Told the offset of an event that no route wanted."""
+"""Takes the offset of an event that no route matched."""
 
 
 class RouteCall(NamedTuple):
-    """One route of one partition."""
+    """The call of one route in one partition."""
 
     name: str
     call: Call
@@ -51,16 +52,18 @@ class RouteCall(NamedTuple):
 
 
 class Calls(NamedTuple):
-    """What can be done with a raw record of one partition."""
+    """The functions that process a raw record of one partition."""
 
     dispatch: Dispatch
-    early: Callable[[Any], Callable[[], Awaitable[Any] | None]]
-    """Takes a raw record that cannot be called yet; returns what calls it later. Its batches get it at once: they are
-    in the order in which records are pulled, also where calls overtake each other. Raises DecodeError."""
-    retry: Callable[[Any, str, bool], Coroutine[Any, Any, None]]
-    """Calls a record's route once more and those behind it, or (True) only those; decoded anew, as a handler may have
-    changed its event. Counts for itself; raises DecodeError or HandlerFailedError."""
-    chosen: Callable[[Any], tuple[Any, Sequence[Route]]]
+    prepare: Callable[[RawRecord], Callable[[], Awaitable[Any] | None]]
+    """Takes a raw record that must wait; returns a function that calls its handlers later. Its batches get the event
+    at once: a batch keeps the order in which records are pulled, even if calls overtake each other. Raises DecodeError.
+    """
+    retry: Callable[[RawRecord, str, bool], Coroutine[Any, Any, None]]
+    """Calls one route of a record again and the routes after it, or, with True, only the routes after it. The record is
+    decoded again, as a handler may have changed its event. Counts its calls; raises DecodeError or HandlerFailedError.
+    """
+    decode_and_route: Callable[[RawRecord], tuple[Any, Sequence[Route]]]
     """Decodes a raw record; returns its event and the routes that get it."""
 
 
@@ -71,52 +74,52 @@ def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
     batches: Mapping[str, Batch],
     unmatched: Unmatched,
 ) -> Calls:
-    """Make them for one partition."""
+    """Make the functions of one partition."""
     decoder, routes, choose = pipeline
     key, monotonic = partition.key, time.monotonic
-    steps = {
+    route_calls = {
         route.name: RouteCall(route.name, _make_call(route, key, counts, batches.get(route.name)), counts)
         for route in routes
         for counts in [counters.routes[route.name]]
     }
 
-    def skip(raw: Any) -> None:
+    def skip(raw: RawRecord) -> None:
         counters.skipped += 1
         if raw.value is not None:
             unmatched(raw.offset)
 
     match_all = partial(matching, routes)
 
-    def chosen(raw: Any) -> tuple[Any, Sequence[Route]]:
+    def decode_and_route(raw: RawRecord) -> tuple[Any, Sequence[Route]]:
         choice = match_all if choose is None else choose(key, raw)
         if choice is None:
             return None, ()
         event = None if raw.value is None else decoder.decode(raw.value)
         return event, choice(event)
 
-    def collected(raw: Any) -> tuple[Any, list[RouteCall]]:
-        event, found = chosen(raw)
+    def add_to_batches(raw: RawRecord) -> tuple[Any, list[RouteCall]]:
+        event, found = decode_and_route(raw)
         if not found:
             skip(raw)
         one_by_one = []
         for route in found:
             if route.handler.takes_batches:
-                steps[route.name].call(event, raw)
+                route_calls[route.name].call(event, raw)
             else:
-                one_by_one.append(steps[route.name])
+                one_by_one.append(route_calls[route.name])
         return event, one_by_one
 
-    def early(raw: Any) -> Callable[[], Awaitable[Any] | None]:
-        event, found = collected(raw)
-        return lambda: begin(found, event, raw)
+    def prepare(raw: RawRecord) -> Callable[[], Awaitable[Any] | None]:
+        event, calls = add_to_batches(raw)
+        return lambda: call_in_turn(calls, event, raw)
 
-    def at_once(raw: Any) -> Awaitable[Any] | None:
-        event, found = collected(raw)
-        return begin(found, event, raw)
+    def dispatch_to_all(raw: RawRecord) -> Awaitable[Any] | None:
+        event, calls = add_to_batches(raw)
+        return call_in_turn(calls, event, raw)
 
-    def begin(found: Sequence[RouteCall], event: Any, raw: Any) -> Awaitable[Any] | None:
+    def call_in_turn(calls: Sequence[RouteCall], event: Any, raw: RawRecord) -> Awaitable[Any] | None:
         began = monotonic()
-        for index, (name, call, counts) in enumerate(found):
+        for index, (name, call, counts) in enumerate(calls):
             try:
                 rest = call(event, raw)
             finally:
@@ -124,38 +127,40 @@ def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
                 counts.inline_seconds += now - began
             began = now
             if rest is not None:
-                return in_turn(rest, name, found[index + 1 :], event, raw)
+                return await_and_call_rest(rest, name, calls[index + 1 :], event, raw)
         return None
 
-    async def in_turn(rest: Awaitable[Any], name: str, others: Sequence[RouteCall], event: Any, raw: Any) -> None:
-        await awaited(rest, name, counters.routes[name], partition)
-        if partition.over and others:  # it would not be cancelled: the record is its next owner's by now
+    async def await_and_call_rest(
+        rest: Awaitable[Any], name: str, others: Sequence[RouteCall], event: Any, raw: RawRecord
+    ) -> None:
+        await await_call(rest, name, counters.routes[name], partition)
+        if partition.over and others:  # the call outlived its cancellation, and the record has another owner now
             raise asyncio.CancelledError
-        following = begin(others, event, raw)
+        following = call_in_turn(others, event, raw)
         if following is not None:
             await following
 
-    async def retry(raw: Any, name: str, behind: bool) -> None:
-        event, routes_of = chosen(raw)
-        found = [steps[route.name] for route in routes_of if not route.handler.takes_batches]
-        first = next(index for index, step in enumerate(found) if step.name == name)
-        rest = begin(found[first + 1 if behind else first :], event, raw)
+    async def retry(raw: RawRecord, name: str, only_following: bool) -> None:
+        event, found = decode_and_route(raw)
+        calls = [route_calls[route.name] for route in found if not route.handler.takes_batches]
+        failed = next(index for index, each in enumerate(calls) if each.name == name)
+        rest = call_in_turn(calls[failed + 1 if only_following else failed :], event, raw)
         if rest is not None:
             await rest
 
     if pipeline.only is not None:
-        dispatch = _one(pipeline.only, steps[pipeline.only.name].call, decoder, skip)
-        later = early if pipeline.only.handler.takes_batches else lambda raw: lambda: dispatch(raw)
-        return Calls(dispatch, later, retry, chosen)
-    return Calls(at_once, early, retry, chosen)
+        dispatch = _make_single_dispatch(pipeline.only, route_calls[pipeline.only.name].call, decoder, skip)
+        prepare_one = prepare if pipeline.only.handler.takes_batches else lambda raw: lambda: dispatch(raw)
+        return Calls(dispatch, prepare_one, retry, decode_and_route)
+    return Calls(dispatch_to_all, prepare, retry, decode_and_route)
 
 
-def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]) -> Dispatch:
+def _make_single_dispatch(route: Route, call: Call, decoder: Decoder, skip: Callable[[RawRecord], None]) -> Dispatch:
     matches, first, reread, max_bytes = route.matches, decoder.first, decoder.reread, decoder.max_record_bytes
     handle = route.handler.call
     bare = route.handler.is_async and not route.handler.wants_record and not route.handler.takes_batches
 
-    def dispatch(raw: Any) -> Awaitable[Any] | None:
+    def dispatch(raw: RawRecord) -> Awaitable[Any] | None:
         value = raw.value
         if value is not None:
             try:
@@ -163,7 +168,7 @@ def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]
             except Exception:
                 event = reread(value)
             if matches is None or matches(event):
-                # Calling a coroutine function runs nothing yet, so it cannot raise.
+                # Calling a coroutine function runs none of its code, so it cannot raise.
                 return handle(event) if bare else call(event, raw)
         skip(raw)
         return None
@@ -172,15 +177,15 @@ def _one(route: Route, call: Call, decoder: Decoder, skip: Callable[[Any], None]
 
 
 def _make_call(route: Route, key: TopicPartition, counts: RouteCounters, batch: Batch | None) -> Call:
-    """Make the call of one route; a plain function's is counted, an async one's is returned to be awaited."""
+    """Make the call of one route: it counts a plain function's call, and returns an async function's awaitable."""
     if batch is not None:
         return batch.add
     name, handle, wants_record = route.name, route.handler.call, route.handler.wants_record
     if not route.handler.is_async:
-        return _make_use(handle, name, key, counts, wants_record=wants_record)
+        return _make_plain_call(handle, name, key, counts, wants_record=wants_record)
     topic, partition = key
 
-    def begin(event: Any, raw: Any) -> Awaitable[Any]:
+    def begin(event: Any, raw: RawRecord) -> Awaitable[Any]:
         try:
             if not wants_record:
                 begun: Awaitable[Any] = handle(event)
@@ -194,13 +199,13 @@ def _make_call(route: Route, key: TopicPartition, counts: RouteCounters, batch: 
     return begin
 
 
-def _make_use(
+def _make_plain_call(
     call: Callable[..., Any], name: str, key: TopicPartition, counts: RouteCounters, *, wants_record: bool
 ) -> Call:
-    """Make the call of a plain function: counted, and whatever it raises says which route failed."""
+    """Make the call of a plain function: it counts the call, and raises HandlerFailedError with the route's name."""
     topic, partition = key
 
-    def with_record(event: Any, raw: Any) -> Any:
+    def with_record(event: Any, raw: RawRecord) -> Any:
         try:
             headers = raw.headers
             record = Record(
@@ -214,7 +219,7 @@ def _make_use(
         counts.handled += 1
         return None
 
-    def alone(event: Any, _raw: Any) -> Any:
+    def without_record(event: Any, _raw: RawRecord) -> Any:
         try:
             result = call(event)
         except BaseException as error:
@@ -224,19 +229,19 @@ def _make_use(
         counts.handled += 1
         return None
 
-    return with_record if wants_record else alone
+    return with_record if wants_record else without_record
 
 
-async def awaited(
+async def await_call(
     result: Awaitable[Any],
     name: str,
     counts: RouteCounters,
     partition: Partition,
     took: Callable[[float], None] | None = None,
 ) -> None:
-    """Await a handler's call to its end and count it; raise HandlerFailedError for whatever it raises.
+    """Await the end of a handler's call and count it; raise HandlerFailedError if the handler raises.
 
-    ``took`` is told the seconds; without it they are counted as those of a call.
+    ``took`` receives the seconds of the call; the default is ``counts.took``.
     """
     counts.waiting += 1
     began = time.monotonic()
@@ -251,11 +256,11 @@ async def awaited(
 
 
 def failure_of(error: BaseException, name: str, partition: Partition) -> BaseException:
-    """Say what an exception out of an awaited call means: the handler failed, or the drain has cancelled it.
+    """Return the meaning of an exception from an awaited call: the handler failed, or the drain cancelled it.
 
-    Two things look alike: a drain that cancels this call, and a handler that cancels itself, or lets the cancellation
-    of some task of its own escape. Taking the second for the first would end the partition's work in silence, with the
-    partition owned, heartbeats sent and nothing consumed. The drain says so before it cancels.
+    A drain that cancels the call looks like a handler that cancels itself, or that lets the cancellation of a task it
+    made escape. If the second were taken for the first, the partition's work would end in silence: owned, heartbeats
+    sent, nothing consumed. So the drain sets ``partition.over`` before it cancels.
     """
     if isinstance(error, HandlerFailedError | GeneratorExit):
         return error

@@ -1,4 +1,4 @@
-"""The engine: which partitions are owned, where their records come from, when they are drained and committed."""
+"""The engine: owns the partitions, feeds their lanes, drains and commits them."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ CANCEL_GRACE_SECONDS = 1.0
 COMMIT_BUDGET_SECONDS = 4.0
 MEASURE_SECONDS = 3.0
 MEASURED_WITHIN_SECONDS = 15.0
-"""An end that was learnt longer ago is no reason to expect anything: the partition's leader does not answer."""
+"""Maximum age of an end offset that counts; if it is older, the partition's leader does not answer."""
 WARN_UNMATCHED_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
 
 class Source(Intake, Commits, Protocol):
-    """Where chunks come from and commits go to."""
+    """Origin of chunks and destination of commits."""
 
     async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
-        """Return when something may be taken in one of these partitions, or after about ``seconds``."""
+        """Return when one of these partitions may have a chunk to take, or after about ``seconds``."""
 
     def ready(self, key: TopicPartition) -> bool:
-        """Whether ``take`` would return something."""
+        """Whether ``take`` would return a chunk."""
 
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Ask the brokers where partitions end for this reader; empty when no broker answered in time."""
+        """Ask the brokers for the partitions' end offsets at this reader's isolation level; empty without an answer."""
 
 
 class Owner(Protocol):
-    """Whose engine it is: the tasks that its work runs in, and who ends it."""
+    """Owner of an engine: provides its task group, and ends it."""
 
     tasks: asyncio.TaskGroup
 
@@ -66,8 +66,8 @@ class Owner(Protocol):
 class Engine:
     """Owns the partitions of one daemon and their lanes; lives inside the daemon's task group.
 
-    When ``revoke`` returns, no commit of the old epoch goes on, and no work that could be ended; a call that would not
-    end keeps its partition from being worked on in the next epoch.
+    When ``revoke`` returns, no commit of the old epoch is in progress, and all work has ended except calls that do not
+    react to their cancellation. Such a call blocks its partition in the next epoch until it ends.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Engine:
         owner: Owner,
     ) -> None:
         self.stuck_calls = 0
-        """Calls that outlived the stop and their cancellation."""
+        """Calls still running after the stop, though they were cancelled."""
         self.drain_seconds = delivery.drain_seconds
         self._source = source
         self._pipeline = pipeline
@@ -104,16 +104,16 @@ class Engine:
 
     @property
     def partitions(self) -> dict[TopicPartition, Partition]:
-        """What is owned now; also asked by the supervisor's thread."""
+        """The partitions owned now; also read by the supervisor's thread."""
         return {key: lanes.partition for key, lanes in list(self._lanes.items())}
 
     @property
     def flushing(self) -> bool:
-        """Whether commits wait for a handler's flush, or for one that fails."""
+        """Whether commits wait for a handler's flush, or the last flush failed."""
         return self._committer.flushing
 
     def vitals(self) -> list[Vital]:
-        """Return what every partition is at; called by the watchdog's thread, so it only reads."""
+        """Return the state of every partition; called by the watchdog's thread, so it only reads."""
         now = time.monotonic()
         return [
             Vital(
@@ -131,18 +131,16 @@ class Engine:
         ]
 
     def waits_for(self) -> str:
-        """Say what the event loop waits for when it has nothing to do: a state of ``loop_seconds_total``."""
+        """Return what an idle event loop waits for: a state of ``loop_seconds_total``."""
         if self._draining:
             return "drain"
         lanes = [each for each in list(self._lanes.values()) if not each.partition.ended]
-        if any(not each.idle or each.partition.held_records for each in lanes):  # for calls that were begun
+        if any(not each.idle or each.partition.held_records for each in lanes):  # calls are under way
             return "backpressure"
         return "commit" if self._committer.busy else "poll"
 
-    # -- ownership -----------------------------------------------------------------------------------------------
-
     def assign(self, keys: Collection[TopicPartition]) -> None:
-        """Begin a new epoch with these partitions."""
+        """Start a new epoch with these partitions."""
         if self._stopping:
             return
         self._epoch += 1
@@ -153,10 +151,10 @@ class Engine:
         self._assigned.set()
 
     def doubt(self, *, doubtful: bool) -> None:
-        """Start nothing while it is not known whether the group still counts this member in; go on when it is.
+        """Pause all partitions while this member may have been removed from the group; resume when it has not.
 
-        A process that was stopped, or cut off from its group for longer than a session, may be the owner of nothing:
-        others handle its records by now. If the group did not miss it, nothing was lost but time.
+        A process that was suspended, or cut off from its group for longer than a session, may own nothing any more:
+        other members may handle its records. If the group still has it as a member, only time was lost.
         """
         if doubtful == self._doubtful:
             return
@@ -181,7 +179,7 @@ class Engine:
                 counters.routes[route.name],
                 lanes.spawn,
                 lanes.gate.wake,
-                lanes.chosen,
+                lanes.decode_and_route,
                 max_bytes,
             )
             for route in pipeline.routes
@@ -189,13 +187,13 @@ class Engine:
         }
         calls = make_dispatch(pipeline, partition, counters, batches, self._unmatched(key))
         fast_loop = self._make_fast_loop(key, batches, pipeline.only) if pipeline.only is not None else None
-        # A call of an earlier epoch that would not end, cancelled or not, still works on this partition.
+        # A call of an earlier epoch that did not end, though cancelled, still works on this partition.
         earlier = [task for old in self._outlived if old.partition.key == key for task in old.tasks]
         lanes.begin(calls, fast_loop, list(batches.values()), only, earlier)
         return lanes
 
     def _make_fast_loop(self, key: TopicPartition, batches: Mapping[str, RouteBatch], route: Route) -> FastLoop | None:
-        """Make the flat loop where no call can wait between two records: a plain function, or batches."""
+        """Make the fast loop if no call can wait between two records: a plain function, or batches."""
         handler = route.handler
         if handler.is_async and not handler.takes_batches:
             return None
@@ -204,9 +202,9 @@ class Engine:
         return make_fast_loop(route.name, key, target, route.matches, decoder, self._counters, unmatched)
 
     def _begin_task(self, partition: Partition, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Begin a task of a partition; an error of ours in it drains the daemon, where the task group would kill it.
+        """Start a task of a partition; None if the task group is already shutting down.
 
-        None when the task group is already being torn down.
+        An error of this program in the task drains the daemon; the task group would cancel all work at once.
         """
 
         async def guarded() -> None:
@@ -216,8 +214,8 @@ class Engine:
                 log.error("partition_task_failed", error=place_of(error))  # noqa: TRY400
                 self._owner.fail(error)
             except asyncio.CancelledError:
-                # Not by us, when this is no drain and the group not torn down: a handler has cancelled its own task and
-                # left before that came through. The partition would be owned, and nothing consumed.
+                # Without a drain or a shutdown of the task group, a handler has cancelled the task it was called in,
+                # and returned before the cancellation took effect. The partition would be owned, and nothing consumed.
                 if not partition.over and self._begin_task(partition, asyncio.sleep(0)) is not None:
                     self._owner.fail(
                         ConsumerError(f"{partition.key}: a handler cancelled the task that it was called in")
@@ -233,8 +231,8 @@ class Engine:
             return None
 
     async def revoke(self, *, lost: bool) -> None:
-        """End the epoch: drain, commit what is done unless the partitions are lost, and forget them all."""
-        async with self._revoking:  # a stop may meet a rebalance: the second finds nothing left to do
+        """End the epoch: drain, commit what is done unless the partitions are lost, and drop the partitions."""
+        async with self._revoking:  # a stop may run into a rebalance: the later one finds nothing to do
             self._draining = True
             try:
                 abandoned = await self._drain()
@@ -254,17 +252,17 @@ class Engine:
             )
         if flushing is not None:
             self._owner.fail(
-                StuckCallError(f"the flush of route {flushing!r} did not end; what it kept is not committed")
+                StuckCallError(f"the flush of route {flushing!r} did not end; the records it holds are not committed")
             )
 
     async def stop(self) -> None:
-        """Take nothing more in, then drain and commit like a revoke; afterwards the group may be left."""
+        """Take no more records, drain and commit as in ``revoke``; afterwards the client may leave the group."""
         self._stopping = True
         await self.revoke(lost=False)
         self.stuck_calls = sum(len(lanes.tasks) for lanes in self._outlived)
 
     async def _drain(self) -> int:
-        """Let started calls end within ``drain_seconds``, then cancel them; return how many were left undone."""
+        """Wait up to ``drain_seconds`` for started calls, then cancel them; return how many did not end in time."""
         for lanes in self._lanes.values():
             lanes.close()
         deadline = time.monotonic() + self._delivery.drain_seconds
@@ -288,14 +286,14 @@ class Engine:
         return [task for lanes in self._lanes.values() for task in lanes.tasks]
 
     def halt(self, key: TopicPartition, reason: HaltReason, offset: int, explanation: str) -> None:
-        """Halt a partition from outside its lanes: the source cannot go on there."""
+        """Halt a partition because the source cannot go on with it."""
         if key in self._lanes:
             self.halt_partition(self._lanes[key].partition, reason, offset, explanation, offset)
 
     def halt_partition(
         self, partition: Partition, reason: HaltReason, offset: int, explanation: str, next_offset: int
     ) -> None:
-        """Stop one partition where it is; the others go on, or the process ends, as ``on_halt`` says."""
+        """Halt one partition; depending on ``on_halt`` the others go on, or the process ends."""
         if partition.halt is not None:
             return
         key = partition.key
@@ -329,12 +327,11 @@ class Engine:
 
         return warn
 
-    # -- loops ---------------------------------------------------------------------------------------------------
-
     async def poll_forever(self) -> None:
-        """Wake the lanes that wait for data when there is some; those at work take theirs by themselves.
+        """Wake idle lanes when there is data for them; busy lanes take their next chunk themselves.
 
-        What a slow partition does not take stays in the client's buffer, and the client fetches no more of it.
+        Records that a slow partition does not take stay in the client's buffer, and the client fetches no more of that
+        partition.
         """
         while not self._stopping:
             self._counters.last_poll_timestamp = time.time()
@@ -344,14 +341,14 @@ class Engine:
                     lanes.gate.wake()
 
     async def commit_forever(self) -> None:
-        """Commit what is done, once each interval."""
+        """Commit what is done, once per interval."""
         while True:
             await asyncio.sleep(self._commit_seconds)
             if not self._stopping:
                 await self._committer.commit(self.partitions.values(), self._commit_seconds)
 
     async def measure_forever(self) -> None:
-        """Learn where the partitions end, every few seconds, for lag and to know that a broker is there."""
+        """Ask for the partitions' end offsets every ``MEASURE_SECONDS``: for lag, and to notice a broker outage."""
         while True:
             for key, end_offset in (await self._source.end_offsets(list(self._lanes))).items():
                 if key in self._lanes:

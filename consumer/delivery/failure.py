@@ -1,6 +1,6 @@
-"""What becomes of a record whose call failed: called again, held, or made a dead letter; else its partition halts.
+"""Failed calls: call the record again, hold it, make it a dead letter, or halt its partition.
 
-Nothing here is on the way of a record that goes well.
+Records that are handled without a failure never reach this module.
 """
 
 from __future__ import annotations
@@ -24,65 +24,65 @@ from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Hold
 from consumer.partition.state import Partition
-from consumer.record import Position, TopicPartition
+from consumer.record import Position, RawRecord, TopicPartition
 from consumer.settings.sections import RetrySettings
 
 log = Sparingly(structlog.get_logger("consumer.delivery.failure"))
 
 SLOW_LETTER_SECONDS = 2.0
-"""A letter that takes longer shows as a hold, and is given up at a stop."""
+"""A dead letter whose write takes longer counts as a hold; a stop gives it up."""
 
 
 class Letters(Protocol):
-    """Where dead letters are written."""
+    """Writer of dead letters."""
 
-    async def write(self, key: TopicPartition, raw: Any, cause: Cause) -> None:
-        """Return when it is acknowledged; raises LetterRefusedError or LetterDelayedError."""
+    async def write(self, key: TopicPartition, raw: RawRecord, cause: Cause) -> None:
+        """Write a dead letter; return when it is acknowledged. Raise LetterRefusedError or LetterDelayedError."""
 
 
 Remedy = Callable[[TopicPartition, HaltReason, int], str]
-"""Takes a halted partition, its reason and the offset with which it could go on; returns what a person may do."""
+"""Takes a halted partition, the reason and the offset to continue with; returns what a person can do."""
 
 
 class FailurePolicy(NamedTuple):
-    """What follows a failure, in every partition of an engine."""
+    """The reaction to failures, common to all partitions of an engine."""
 
     retry: RetrySettings
     fuse: Fuse
     letters: Letters | None
-    """None: there is nowhere for dead letters to go."""
+    """None if ``dead_letter.topic`` is empty."""
     remedy: Remedy
 
 
 class Halts(Protocol):
-    """Who halts partitions: the engine."""
+    """Halts partitions; implemented by the engine."""
 
     def halt_partition(
         self, partition: Partition, reason: HaltReason, offset: int, explanation: str, next_offset: int
     ) -> None:
-        """Halt one partition at ``offset``; with ``next_offset`` it could go on."""
+        """Halt one partition at ``offset``; it could continue with ``next_offset``."""
 
     def halt_all(self, reason: HaltReason, explanation: str) -> None:
-        """Halt every partition that is owned."""
+        """Halt every owned partition."""
 
 
 class Failures(NamedTuple):
-    """What the engine lends to all partitions."""
+    """The policy and the engine, shared by the failure handlers of all partitions."""
 
     policy: FailurePolicy
     halts: Halts
 
 
 class Verdict(Enum):
-    """What follows a failed call."""
+    """The next step after a failed call."""
 
-    CALL_AGAIN = "its wait is over"
-    DEAD_LETTER = "it is not called again"
-    ENDED = "the partition has ended: the record stays undone"
+    CALL_AGAIN = "the wait is over: call the handler again"
+    DEAD_LETTER = "do not call the handler again: make the record a dead letter"
+    ENDED = "the partition has ended: the record stays without an outcome"
 
 
 class FailureHandler:
-    """Settles what failed in one partition; as long-lived as its lanes."""
+    """Gives failed records of one partition their outcome; as long-lived as the partition's lanes."""
 
     def __init__(
         self,
@@ -90,9 +90,9 @@ class FailureHandler:
         gate: Gate,
         failures: Failures,
         counters: Counters,
-        retry: Callable[[Any, str, bool], Coroutine[Any, Any, None]],
+        retry: Callable[[RawRecord, str, bool], Coroutine[Any, Any, None]],
     ) -> None:
-        """``retry`` calls a record's route once more and those behind it, or only those (``dispatch.py``)."""
+        """``retry`` calls one route of a record again and the routes after it, or only those (``dispatch.py``)."""
         self.partition = partition
         self.gate = gate
         self.counters = counters
@@ -100,8 +100,8 @@ class FailureHandler:
         self._policy, self._halts = failures
         self._retry = retry
 
-    async def settle(self, raw: Any, failed: DecodeError | HandlerFailedError) -> bool:
-        """Bring a record to its outcome on all its routes; False when the partition ended first."""
+    async def settle(self, raw: RawRecord, failed: DecodeError | HandlerFailedError) -> bool:
+        """Give a record its outcome on all its routes; return False if the partition ended first."""
         failed_call: FailedCall | None = None
         try:
             while isinstance(failed, HandlerFailedError):
@@ -111,12 +111,14 @@ class FailureHandler:
                         if failed_call
                         else FailedCall(self, failed.route, raw.offset)
                     )
-                verdict = await failed_call.meet(failed.error)
-                over = verdict is Verdict.DEAD_LETTER
-                if verdict is Verdict.ENDED or (over and not await self.bury(raw, failed_call.cause(failed))):
+                verdict = await failed_call.wait_for_verdict(failed.error)
+                given_up = verdict is Verdict.DEAD_LETTER
+                if verdict is Verdict.ENDED or (
+                    given_up and not await self.dead_letter(raw, failed_call.cause(failed))
+                ):
                     return False
                 try:
-                    await self._retry(raw, failed_call.route, over)
+                    await self._retry(raw, failed_call.route, given_up)
                 except (DecodeError, HandlerFailedError) as following:
                     failed = following
                 else:
@@ -126,16 +128,18 @@ class FailureHandler:
                 failed_call.end()
         self.counters.decode_errors[self.partition.key.topic, failed.reason] += 1
         cause = Cause(failed.reason, NO_ROUTE, 0, class_name(failed), str(failed))
-        return await self.bury(failed.record or raw, cause)
+        return await self.dead_letter(failed.record or raw, cause)
 
-    async def bury(self, raw: Any, cause: Cause) -> bool:
-        """Make one record a dead letter; False when it could not be: the partition has ended."""
+    async def dead_letter(self, raw: RawRecord, cause: Cause) -> bool:
+        """Make one record a dead letter; return False if the partition halted or ended instead."""
         key, policy = self.partition.key, self._policy
         if policy.letters is None:
-            self._halt_at(raw, f"{cause.message}; dead_letter.topic is empty, so there is nowhere for it to go")
+            self._halt_at(raw, f"{cause.message}; dead_letter.topic is empty, so it cannot become a dead letter")
             return False
-        if policy.fuse.blows(Position(*key, raw.offset), sum(self.counters.records_consumed.values())):
-            self._halts.halt_all(HaltReason.FUSE, f"too many records become dead letters; the last: {cause.message}")
+        if policy.fuse.trips(Position(*key, raw.offset), sum(self.counters.records_consumed.values())):
+            self._halts.halt_all(
+                HaltReason.FUSE, f"too many records become dead letters; the last one: {cause.message}"
+            )
             return False
         try:
             if not await self._write(policy.letters, raw, cause):
@@ -151,8 +155,8 @@ class FailureHandler:
         self.counters.failures.note(time.time(), cause.route, cause.reason, cause.message, where)
         return True
 
-    async def _write(self, letters: Letters, raw: Any, cause: Cause) -> bool:
-        """Write a letter, for as long as it takes; False when the partition ended before it was taken."""
+    async def _write(self, letters: Letters, raw: RawRecord, cause: Cause) -> bool:
+        """Write a dead letter, however long it takes; return False if the partition ended first."""
         attempts, hold = Attempts(self.retry), Hold("dead_letter", cause.route, raw.offset, time.time())
         while True:
             writing = asyncio.ensure_future(letters.write(self.partition.key, raw, cause))
@@ -163,33 +167,34 @@ class FailureHandler:
                     with self.partition.holding(hold):
                         if await self.gate.ended_before(writing):
                             return False
-                if writing.cancelled():  # not by us; taken for a cancellation of ours it would end all work in silence
-                    raise LetterDelayedError("its write was cancelled")
+                if writing.cancelled():  # not by this task: a CancelledError here would end all work in silence
+                    raise LetterDelayedError("the write was cancelled")
                 writing.result()
             except LetterDelayedError as delayed:
                 log.warning("dead_letter_write_failed", **self._where(raw), why=str(delayed))
                 with self.partition.holding(hold):
-                    # It calls nothing, so no pause concerns it; and what it waits for must not wait for it in turn.
+                    # A write calls no handler, so it does not wait for a pause. If it did, it and the record that
+                    # pauses the partition could wait for each other.
                     seconds = attempts.after(ConnectionError()).wait or 0.0
-                    if not await self.gate.wait(seconds, own_pause=True, place=False):
+                    if not await self.gate.wait(seconds, own_pause=True, has_slot=False):
                         return False
             else:
                 return True
             finally:
                 writing.cancel()
 
-    def _halt_at(self, raw: Any, why: str) -> None:
+    def _halt_at(self, raw: RawRecord, why: str) -> None:
         self._halts.halt_partition(self.partition, HaltReason.NO_DEAD_LETTER, raw.offset, why, raw.offset + 1)
 
-    def _where(self, raw: Any) -> dict[str, Any]:
+    def _where(self, raw: RawRecord) -> dict[str, Any]:
         key = self.partition.key
         return {"topic": key.topic, "partition": key.partition, "offset": raw.offset}
 
 
 class FailedCall:
-    """The failures of one route with one record or batch, from its first failed call to its outcome.
+    """A failed call of one route with one record or batch; lives from its first failure to its outcome.
 
-    While a handler says Pause, everything else of the partition waits for the same record to get through.
+    While the handler raises Pause, all other records of the partition wait until this record is handled.
     """
 
     def __init__(
@@ -201,32 +206,32 @@ class FailedCall:
         of_batch: bool = False,
         attempts: int | None = None,
     ) -> None:
-        """Begin; ``attempts`` replaces the setting's, and a batch has no runner's place to leave while it waits."""
+        """Begin the hold; ``attempts`` overrides the setting. A batch has no slot to free while it waits."""
         self.route = route
         policy = failure_handler.retry
         self._attempts = Attempts(policy if attempts is None else msgspec.structs.replace(policy, attempts=attempts))
         self._failure_handler = failure_handler
-        self._place = not of_batch
+        self._has_slot = not of_batch
         self._hold = Hold("error", route, offset, time.time())
         self._pausing = False
         self._reason = ""
         failure_handler.partition.holds.add(self._hold)
 
     def end(self) -> None:
-        """Hold nothing up any more."""
+        """End the hold and the pause."""
         self._failure_handler.partition.holds.discard(self._hold)
         self._pause(on=False)
 
     def followed_by(self, route: str) -> FailedCall:
-        """End, and begin the same for the record's next route."""
+        """End this one; return a new one for another route of the same record."""
         self.end()
         return FailedCall(self._failure_handler, route, self._hold.offset)
 
-    async def meet(self, error: BaseException) -> Verdict:
-        """Count a failed call, and wait as long as it asks for."""
+    async def wait_for_verdict(self, error: BaseException) -> Verdict:
+        """Count a failed call, wait as long as its error or the policy demands, and return the next step."""
         failure_handler, attempt = self._failure_handler, self._attempts.calls
-        # A call that the drain cancelled may say so with an error of its own: that is no reason for a letter, nor may
-        # one that outlived its epoch bring others after it.
+        # A handler may turn the drain's cancellation into another error: that is no reason for a dead letter. And a
+        # call that outlived its epoch must not start other calls.
         if failure_handler.partition.over:
             return Verdict.ENDED
         decision = self._attempts.after(error)
@@ -248,22 +253,23 @@ class FailedCall:
         )
         where = Position(*failure_handler.partition.key, self._hold.offset)
         failure_handler.counters.failures.note(time.time(), self.route, decision.kind, place, where)
-        # One that is raised again and again collects a longer traceback each time, and all that its frames hold.
+        # An exception object that is raised again and again collects a longer traceback each time, and everything that
+        # its frames reference.
         BaseException.with_traceback(error, None)
-        if not await failure_handler.gate.wait(decision.wait, own_pause=self._pausing, place=self._place):
+        if not await failure_handler.gate.wait(decision.wait, own_pause=self._pausing, has_slot=self._has_slot):
             failure_handler.counters.of(self.route).abandoned += 1
             return Verdict.ENDED
         failure_handler.counters.of(self.route).retries += 1
         return Verdict.CALL_AGAIN
 
-    def rejects(self) -> None:
-        """Count a call that rejected some records of its batch: whatever it paused for is there again."""
+    def count_reject(self) -> None:
+        """Count a call that rejected records of its batch, and end its pause: what the handler needs works again."""
         self._failure_handler.counters.handler_errors[self.route, "reject"] += 1
         self._hold.kind = "reject"
         self._pause(on=False)
 
     def cause(self, failed: HandlerFailedError, reason: str | None = None) -> Cause:
-        """Say why the record becomes a dead letter; ``reason`` when it is another than that of the last failed call."""
+        """Return the cause for a dead letter; ``reason`` overrides that of the last failed call."""
         calls = self._attempts.calls
         return Cause(reason or self._reason, self.route, calls, class_name(failed.error), str(failed))
 

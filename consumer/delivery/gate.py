@@ -1,7 +1,7 @@
-"""The waits of one partition: for data or room, for a retry's time, for the end of a pause, for a runner's place.
+"""The waits of one partition: for data or room, for a retry's delay, for the end of a pause, for a slot.
 
-What waits for a retry has no runner's place meanwhile, and needs one to be called again. A place that becomes free goes
-to those first.
+``concurrency`` is the number of slots. A record that waits for a retry occupies none, and needs one to be called again.
+A slot that becomes free goes to such a record first, then to new records.
 """
 
 from __future__ import annotations
@@ -17,90 +17,91 @@ from consumer.partition.state import Partition
 
 
 class Gate:
-    """Owned by the lanes of a partition, as long-lived.
+    """Where everything of a partition waits; owned by its lanes and as long-lived.
 
-    ``runners`` counts the places that are taken, at most ``places``; one that is handed over stays counted, else
-    somebody else could take it before its new owner runs.
+    ``runners`` counts the slots that are taken, at most ``slots``. A slot that is handed over stays counted; otherwise
+    another runner could take it before its new owner runs.
     """
 
-    def __init__(self, partition: Partition, places: int, freed: Callable[[], None]) -> None:
-        """``freed`` is told of a place that nobody waited for."""
+    def __init__(self, partition: Partition, slots: int, on_free_slot: Callable[[], None]) -> None:
+        """``on_free_slot`` is called when a slot becomes free and no record waits for it."""
         self.runners = 0
-        self.places = places
+        self.slots = slots
         self.queue: deque[asyncio.Future[None]] = deque()
-        """Those whose wait is over and that need a place."""
+        """Records whose delay is over and that wait for a slot."""
         self._partition = partition
-        self._freed = freed
+        self._on_free_slot = on_free_slot
         self._woken = asyncio.Event()
         self._end = asyncio.Event()
         self._doubt: Hold | None = None
 
     def wake(self) -> None:
-        """Say that there may be data, or room, or an end."""
+        """Wake the waiters: there may be data or room, or the partition has ended."""
         self._woken.set()
         if self._partition.ended:
             self._end.set()
-            for place in self.queue:
-                if not place.done():
-                    place.set_result(None)
+            for slot in self.queue:
+                if not slot.done():
+                    slot.set_result(None)
 
     async def woken(self) -> None:
-        """Return when there may be something new."""
+        """Return after the next ``wake``, or at once if the partition has ended."""
         self._woken.clear()
         if not self._partition.ended:
             await self._woken.wait()
 
-    # -- of what failed ------------------------------------------------------------------------------------------
+    async def wait(self, seconds: float, *, own_pause: bool, has_slot: bool) -> bool:
+        """Wait ``seconds``, then until no other record pauses the partition; return False once the partition has ended.
 
-    async def wait(self, seconds: float, *, own_pause: bool, place: bool) -> bool:
-        """Wait, and then until no other record pauses the partition; False at once when the partition has ended.
-
-        With ``place`` the caller has a runner's place, which is free meanwhile.
+        A caller that has a slot frees it during the wait, and has one again when this returns True.
         """
-        if place:
-            self.leave()
+        if has_slot:
+            self.free_slot()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._end.wait()
-        return await self._come_back(own_pause=own_pause, place=place)
+        return await self._reenter(own_pause=own_pause, needs_slot=has_slot)
 
     async def unpaused_before_end(self) -> bool:
-        """Wait for pauses to end, without the caller's place: the record that says Pause needs one to get through."""
-        self.leave()
-        return await self._come_back(own_pause=False, place=True)
+        """Wait until the pauses end; return False if the partition ended first.
 
-    async def _come_back(self, *, own_pause: bool, place: bool) -> bool:
-        """Wait for the pauses of others to end, and for a runner's place; False at the end, and then without one."""
+        The caller's slot is free during the wait: the record that raised Pause needs one to be called again.
+        """
+        self.free_slot()
+        return await self._reenter(own_pause=False, needs_slot=True)
+
+    async def _reenter(self, *, own_pause: bool, needs_slot: bool) -> bool:
+        """Wait for the end of other records' pauses and for a slot; return False, without a slot, at the end."""
         partition = self._partition
         while not partition.ended:
             if partition.pausing and not own_pause:
                 await self.woken()
-            elif not place:
+            elif not needs_slot:
                 return True
-            elif self.runners < self.places:
+            elif self.runners < self.slots:
                 self.runners += 1
                 return True
             else:
-                mine = asyncio.get_running_loop().create_future()
-                self.queue.append(mine)
-                await mine
+                slot = asyncio.get_running_loop().create_future()
+                self.queue.append(slot)
+                await slot
                 if own_pause or not partition.pausing:
                     return not partition.ended
-                self.leave()  # somebody said Pause while the place was on its way, and may need it to get through
+                self.free_slot()  # a record raised Pause while the slot was handed over, and may need it to be called
         return False
 
-    def leave(self) -> None:
-        """Give a runner's place to whoever needs it: first to a record that waits to be called again."""
+    def free_slot(self) -> None:
+        """Free the caller's slot: hand it to a record that waits to be called again, else call ``on_free_slot``."""
         while self.queue:
-            place = self.queue.popleft()
-            if not place.done():
-                place.set_result(None)
+            slot = self.queue.popleft()
+            if not slot.done():
+                slot.set_result(None)
                 return
         self.runners -= 1
-        self._freed()
+        self._on_free_slot()
 
     async def ended_before(self, task: asyncio.Task[None]) -> bool:
-        """Wait for a task or the partition's end; whether that came first."""
+        """Wait for a task or the end of the partition; return whether the partition ended first."""
         end = asyncio.ensure_future(self._end.wait())
         try:
             await asyncio.wait([task, end], return_when=asyncio.FIRST_COMPLETED)
@@ -108,10 +109,8 @@ class Gate:
             end.cancel()
         return not task.done()
 
-    # -- pauses --------------------------------------------------------------------------------------------------
-
     def doubt(self, *, doubtful: bool) -> None:
-        """Pause everything while the group may have given the partition away."""
+        """Pause the partition while the group may have given it to another member."""
         partition = self._partition
         if doubtful:
             self._doubt = Hold("group", "", max(0, partition.done), time.time())
@@ -123,7 +122,7 @@ class Gate:
             self.unpaused()
 
     def unpaused(self) -> None:
-        """Go on after a pause."""
+        """Resume after a pause."""
         for batch in self._partition.batches:
             batch.resume()
         self._woken.set()

@@ -1,11 +1,11 @@
-"""The work on one partition in one epoch: records pulled in place, and calls that may overlap as the ordering allows.
+"""The work on one partition in one epoch: records are pulled in place, and calls overlap as the ordering allows.
 
-The story of a pull. One runner at a time pulls records from the chunk and dispatches each. As long as handlers do not
-wait, that runner is alone: a record is done when its dispatch returns, nothing is registered anywhere, and a key costs
-what no key costs. When a handler does wait, the event loop goes on to ``_after_yield``, which was put behind the
-runner when it began to pull: only then is the record held in the watermark and its key marked as busy, and
-another runner takes over pulling, up to ``concurrency`` of them. A runner that comes back from its wait releases its
-record, does what queued up behind its key meanwhile, and ends if another pulls by now.
+How a pull works: one runner at a time pulls records from the chunk and dispatches each. As long as handlers do not
+wait, it is the only runner: a record is done when its dispatch returns, nothing is registered, and ordering by key
+costs nothing. When a handler waits, the event loop runs ``_after_yield``, which the runner scheduled before it began to
+pull. Only then is the record held in the watermark and its key marked as busy, and another runner takes over pulling,
+up to ``concurrency`` of them. A runner whose wait is over releases its record, handles the records that queued behind
+its key, and ends if another runner pulls by then.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from consumer.observe.counters import Counters, RouteCounters
 from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk
 from consumer.partition.state import Partition
-from consumer.record import TopicPartition
+from consumer.record import RawRecord, TopicPartition
 from consumer.routes.route import Route
 from consumer.settings.sections import Delivery
 
 
 class Intake(Protocol):
-    """Where chunks are taken from."""
+    """Origin of chunks."""
 
     def take(self, key: TopicPartition) -> Chunk | None:
-        """Return what comes next in a partition, or None when nothing is there yet; raises CorruptBatchError."""
+        """Return the next chunk of a partition, or None if there is none yet; raise CorruptBatchError."""
 
     def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
-        """Return what can still be read, from ``position`` on, of the chunk taken last, out of which pulling raised.
+        """Return the readable records, from ``position`` on, of the chunk taken last, which raised ``error``.
 
-        Raises CorruptBatchError when its records cannot be told apart.
+        Raise CorruptBatchError if its records cannot be told apart.
         """
 
 
 Tasks = set[asyncio.Task[None]]
-Queue = deque[tuple[Any, Callable[[], Awaitable[Any] | None]]]
-"""Raw records behind a busy key, each with what calls its handlers."""
+Queue = deque[tuple[RawRecord, Callable[[], Awaitable[Any] | None]]]
+"""Raw records behind a busy key, each with the function that calls its handlers."""
 
 
 class Lanes:
@@ -73,7 +73,7 @@ class Lanes:
         self.partition = partition
         self.tasks: Tasks = set()
         self.idle = False
-        """Whether pulling waits for data; ``wake`` ends that."""
+        """Whether the puller waits for data; ``gate.wake`` ends that."""
         self._intake = intake
         self._delivery = delivery
         self._turns = turns
@@ -81,7 +81,7 @@ class Lanes:
         self._begin_task = begin_task
         self._failures = failures
         self._concurrency = 1 if delivery.ordering == "partition" else delivery.concurrency
-        # A place that becomes free: the puller may be waiting in a call, and had nobody to hand over to until now.
+        # When a slot becomes free, the puller may be waiting in a call, without a slot for a runner to take over.
         self.gate = Gate(partition, self._concurrency, self._after_yield)
         self.failure_handler = FailureHandler(partition, self.gate, failures, counters, self._retry)
         self._busy: dict[bytes | None, Queue] | None = {} if delivery.ordering == "key" else None
@@ -92,10 +92,10 @@ class Lanes:
         self._chunk: Chunk | None = None
         self._puller: object | None = None
         self._current: Any = None
-        """The record that the puller has in dispatch; None while it waits of its own accord."""
+        """The record that the puller dispatches; None while the puller waits for data, room or a turn."""
         self._armed = False
         self._step = 1
-        """Records between two looks at the clock: fewer when handlers are slow."""
+        """Records between two reads of the clock: fewer if handlers are slow."""
 
     def begin(
         self,
@@ -105,9 +105,9 @@ class Lanes:
         only: tuple[str, RouteCounters] | None,
         earlier: Collection[asyncio.Task[None]],
     ) -> None:
-        """Start pulling, after whatever still works on this partition from an epoch before.
+        """Start pulling, after the tasks of an earlier epoch that still work on this partition.
 
-        ``only`` is the single route that there is, whose awaited calls are counted here.
+        ``only`` is the single route, if there is only one; its awaited calls are counted here.
         """
         if only is not None:
             self._route, self._counts = only
@@ -117,28 +117,26 @@ class Lanes:
         self.gate.runners += 1
         self.spawn(self._run_after(earlier))
 
-    def _retry(self, raw: Any, route: str, behind: bool) -> Coroutine[Any, Any, None]:
-        return self._calls.retry(raw, route, behind)
+    def _retry(self, raw: RawRecord, route: str, only_following: bool) -> Coroutine[Any, Any, None]:
+        return self._calls.retry(raw, route, only_following)
 
-    def chosen(self, raw: Any) -> tuple[Any, Sequence[Route]]:
+    def decode_and_route(self, raw: RawRecord) -> tuple[Any, Sequence[Route]]:
         """Return a raw record's event and the routes that get it."""
-        return self._calls.chosen(raw)
+        return self._calls.decode_and_route(raw)
 
     def close(self) -> None:
-        """Start nothing more, but for batches in the making, which are called at once."""
+        """Start nothing more, except batches already collected, which are called at once."""
         self.partition.close()
         for batch in self._batches:
             batch.call_now()
         self.gate.wake()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """FastLoop something as a task that the drain waits for."""
+        """Run a coroutine as a task that the drain waits for."""
         task = self._begin_task(work)
         if task is not None:
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
-
-    # -- runners -------------------------------------------------------------------------------------------------
 
     async def _run_after(self, earlier: Collection[asyncio.Task[None]]) -> None:
         if earlier:
@@ -146,9 +144,9 @@ class Lanes:
         await self._run()
 
     async def _run(self) -> None:
-        """Pull while nobody else does; end when another took over, or there is nothing more to start.
+        """Pull until another runner takes over or nothing more may be started.
 
-        Its place is counted where it is spawned: until it runs nobody else may take that.
+        The caller that spawns a runner counts its slot, so that no other runner takes the slot before this one runs.
         """
         try:
             while self._puller is None and not self.partition.ended:
@@ -157,7 +155,7 @@ class Lanes:
                 if self._puller is me:
                     self._puller = None
         finally:
-            self.gate.leave()
+            self.gate.free_slot()
 
     async def _pull(self, me: object) -> None:
         while self._puller is me:
@@ -167,24 +165,25 @@ class Lanes:
                 self._halt(corrupt)
                 return
             if chunk is None:
-                if not await self._data():
+                if not await self._wait_for_data():
                     return
                 continue
             if self._chunk is None:
-                if not await self._set_back(chunk):
+                if not await self._follow_truncation(chunk):
                     return
                 self._begin_chunk(chunk)
             if (self._crowded() or time.monotonic() >= self._turns.end) and not await self._next_turn():
                 return
-            # While a key is busy the flat loop would overtake it.
+            # While a key is busy, the fast loop would overtake the records queued behind it.
             fast_loop = None if self._busy else self._fast_loop
             if not await (self._pull_fast(me, chunk, fast_loop) if fast_loop else self._pull_chunk(me, chunk)):
                 return
 
-    async def _set_back(self, chunk: Chunk) -> bool:
-        """Begin anew where the log has become shorter than what was done, and ``out_of_range`` says to go on there.
+    async def _follow_truncation(self, chunk: Chunk) -> bool:
+        """Restart the epoch at a chunk below the position: the log was truncated, and ``out_of_range`` chose an offset.
 
-        What is in work was of the longer log: it ends first. False when the partition ended meanwhile.
+        Records in flight belong to the log before its truncation and are finished first. Return False if the partition
+        ended first.
         """
         watermark = self.partition.watermark
         if chunk.first_offset >= watermark.position:
@@ -203,16 +202,16 @@ class Lanes:
         if not self.partition.started:
             self.partition.start(chunk.first_offset)
         for batch in self._batches:
-            batch.reads_from(chunk)
+            batch.begin_chunk(chunk)
 
     def _end_chunk(self, chunk: Chunk) -> None:
         self._chunk = None
         self.partition.watermark.advance(chunk.next_offset)
         for batch in self._batches:
-            batch.chunk_ended()
+            batch.end_chunk()
 
     async def _pull_fast(self, me: object, chunk: Chunk, fast_loop: FastLoop) -> bool:
-        """Handle a chunk's records by the flat loop, a turn at a time; False when pulling is over."""
+        """Handle a chunk's records in the fast loop, one turn at a time; return False if this runner pulls no more."""
         partition, turns = self.partition, self._turns
         watermark = partition.watermark
         while not partition.ended:
@@ -235,9 +234,9 @@ class Lanes:
         return False
 
     async def _finish_fast(self, me: object, done: FastLoopResult) -> bool:
-        """Bring the record at which the fast loop broke off to its outcome; False when this runner pulls no more."""
+        """Give the record at which the fast loop stopped its outcome; return False if this runner pulls no more."""
         if self._concurrency > 1:
-            if done.rest is not None:  # it returned a coroutine: it is no plain function after all
+            if done.rest is not None:  # the handler is no plain function after all: it returned an awaitable
                 self._fast_loop = None
             self._current = done.raw
             self._arm()
@@ -250,7 +249,7 @@ class Lanes:
         return True
 
     async def _pull_chunk(self, me: object, chunk: Chunk) -> bool:  # noqa: C901, PLR0912, PLR0915 - the hot loop
-        """Dispatch a chunk's records in place; False when pulling is over for this runner."""
+        """Dispatch a chunk's records in place; return False if this runner pulls no more."""
         partition, busy, dispatch, turns = self.partition, self._busy, self._calls.dispatch, self._turns
         watermark, monotonic, counts = partition.watermark, time.monotonic, self._counts
         overlapping, batches = self._concurrency > 1, bool(self._batches)
@@ -267,7 +266,7 @@ class Lanes:
                 pulling = False
                 if busy and raw.key in busy:
                     partition.hold(raw.offset, raw)
-                    busy[raw.key].append((raw, self._later(raw)))
+                    busy[raw.key].append((raw, self._prepare(raw)))
                     watermark.position = raw.offset + 1
                     must_wait = self._crowded()
                 else:
@@ -278,11 +277,11 @@ class Lanes:
                         rest = dispatch(raw)
                         if rest is not None:
                             waited = True
-                            if count == 1:  # what waits first may wait for long
-                                self._note(raw)
+                            if count == 1:  # the first call may take long: note the record's age before it
+                                self._note_age(raw)
                             await rest
                             counts.handled += 1
-                            if loop.rounds != rounds:  # it has waited, or may have
+                            if loop.rounds != rounds:  # the call has waited, or may have
                                 rounds, now = loop.rounds, monotonic()
                                 counts.took(now - ended)
                                 waiting += now - ended
@@ -345,7 +344,7 @@ class Lanes:
         return True
 
     def _crowded(self) -> bool:
-        """Whether what is in flight leaves no room for more."""
+        """Whether the partition may take no record now: its room is used, a batch is full, or a record pauses it."""
         partition, limits = self.partition, self._delivery
         return (
             partition.blocked > 0
@@ -354,10 +353,10 @@ class Lanes:
             or partition.held_bytes >= limits.max_in_flight_bytes
         )
 
-    def _later(self, raw: Any) -> Callable[[], Awaitable[Any] | None]:
-        """Prepare the call of a record that must wait; what cannot be read fails when its turn comes."""
+    def _prepare(self, raw: RawRecord) -> Callable[[], Awaitable[Any] | None]:
+        """Prepare the call of a record that must wait; a record that cannot be decoded fails when it is called."""
         try:
-            return self._calls.early(raw)
+            return self._calls.prepare(raw)
         except DecodeError as error:
             failed = error
 
@@ -366,8 +365,8 @@ class Lanes:
 
             return fail
 
-    async def _outcome(self, raw: Any, rest: Awaitable[Any] | None, failed: BaseException | None) -> bool:
-        """Bring a record that waits, or failed, to its outcome; False when the partition ended first."""
+    async def _outcome(self, raw: RawRecord, rest: Awaitable[Any] | None, failed: BaseException | None) -> bool:
+        """Give a record whose call waits, or failed, its outcome; return False if the partition ended first."""
         if rest is not None:
             began = time.monotonic()
             try:
@@ -380,19 +379,19 @@ class Lanes:
                 self._counts.took(time.monotonic() - began)
         return failed is None or await self._settle(raw, failed)
 
-    async def _settle(self, raw: Any, error: BaseException) -> bool:
+    async def _settle(self, raw: RawRecord, error: BaseException) -> bool:
         failed = error if isinstance(error, DecodeError) else failure_of(error, self._route, self.partition)
         if not isinstance(failed, DecodeError | HandlerFailedError):
             raise failed from None
         if isinstance(failed, HandlerFailedError) and not failed.route:  # a match raised, before any handler
-            failed = DecodeError("undecodable", f"no route can be found for it: {place_of(failed.error)}")
-        # Others may go on meanwhile, if the ordering lets them.
+            failed = DecodeError("undecodable", f"the match of a route raised {place_of(failed.error)}")
+        # Other records go on during the wait, if the ordering allows it.
         self._arm()
-        self._note(raw, always=True)
+        self._note_age(raw, always=True)
         return await self.failure_handler.settle(raw, failed)
 
     def _salvage(self, error: Exception) -> bool:
-        """Go on with what can be read of a batch out of which pulling raised, or halt."""
+        """Continue with the readable records of a chunk that raised ``error``, or halt; return False if halted."""
         try:
             chunk = self._intake.salvage(self.partition.key, self.partition.watermark.position, error)
         except CorruptBatchError as corrupt:
@@ -405,40 +404,40 @@ class Lanes:
         reason = HaltReason.BATCH_TOO_LARGE if isinstance(corrupt, BatchTooLargeError) else HaltReason.CORRUPT_BATCH
         self._failures.halts.halt_partition(self.partition, reason, corrupt.offset, str(corrupt), corrupt.next_offset)
 
-    def _count(self, records: int, last: Any, seconds: float) -> None:
-        """Count what was pulled within so many seconds; the age of the last, when its work began, stands for all.
+    def _count(self, records: int, last: RawRecord, seconds: float) -> None:
+        """Count records pulled within ``seconds``; all get the age that the last one had at their begin.
 
-        Formats of old have records without a timestamp (None, or -1).
+        Old message formats have records without a timestamp (None, or -1).
         """
         topic = self.partition.key.topic
         self._counters.records_consumed[topic] += records
         if (last.timestamp or -1) >= 0:
             age = time.time() - seconds - last.timestamp / 1000
             self._counters.record_age[topic].observe(max(0.0, age), records)
-        self._note(last)
+        self._note_age(last)
 
-    def _note(self, raw: Any, *, always: bool = False) -> None:
-        """Note a record that is in work, at most so often."""
+    def _note_age(self, raw: RawRecord, *, always: bool = False) -> None:
+        """Note a record's offset and timestamp for lag in seconds; at most one per interval, unless ``always``."""
         now, ages = time.monotonic(), self.partition.lag.ages
         if always or now >= ages.next_at:
             ages.note(raw.offset, raw.timestamp, now)
 
     def _end_slice(self, records: int, last: Any, began: float, waited: float) -> None:
-        """Count a slice of pulled records, and the time that their calls kept the loop; an ended one has no records."""
+        """Count a slice of pulled records and the time that their calls kept the event loop; nothing for 0 records."""
         if records:
             seconds = time.monotonic() - began
             self._counts.inline_seconds += max(0.0, seconds - waited)
             self._count(records, last, seconds)
 
-    async def _data(self) -> bool:
-        """Wait until something can be taken; False at the end."""
+    async def _wait_for_data(self) -> bool:
+        """Wait until there may be a chunk to take; return False if the partition ended."""
         self.idle = True
         await self.gate.woken()
         self.idle = False
         return not self.partition.ended
 
-    async def _room(self) -> bool:
-        """Wait until there is room again; False at the end."""
+    async def _wait_for_room(self) -> bool:
+        """Wait until there is room; return False if the partition ended."""
         while self._crowded():
             await self.gate.woken()
             if self.partition.ended:
@@ -446,19 +445,17 @@ class Lanes:
         return True
 
     async def _next_turn(self) -> bool:
-        """Give the loop back, and go on when there is room too; False at the end."""
+        """Give the event loop back; return True at the next turn with room, False if the partition ended."""
         while not self.partition.ended:
-            if self._crowded() and not await self._room():
+            if self._crowded() and not await self._wait_for_room():
                 return False
             await self._turns.next()
-            if not self._crowded():  # somebody may have said Pause while this one waited for its turn
+            if not self._crowded():  # a record may have raised Pause during the wait for the turn
                 return not self.partition.ended
         return False
 
-    # -- calls that wait -----------------------------------------------------------------------------------------
-
     def _arm(self) -> None:
-        """Have ``_after_yield`` run when this runner gives the event loop back, however that comes."""
+        """Schedule ``_after_yield`` to run as soon as this runner gives the event loop back, for whatever reason."""
         if self._concurrency > 1 and not self._armed:
             self._armed = True
             asyncio.get_running_loop().call_soon(self._yielded)
@@ -468,34 +465,35 @@ class Lanes:
         self._after_yield()
 
     def _after_yield(self) -> None:
-        """Hand pulling to another runner if the puller waits in a call and there is room for one more."""
+        """Hand pulling to another runner if the puller waits in a call and a slot is free."""
         raw, partition = self._current, self.partition
-        if raw is None or self.gate.runners >= self.gate.places or partition.ended:
+        if raw is None or self.gate.runners >= self.gate.slots or partition.ended:
             return
         self._hold_current(raw)
         self._puller = self._current = None
         self.gate.runners += 1
         self.spawn(self._run())
 
-    def _hold_current(self, raw: Any) -> None:
-        """Register a record whose call waits, so that others may be pulled past it."""
+    def _hold_current(self, raw: RawRecord) -> None:
+        """Hold a record whose call waits, so that records behind it may be pulled."""
         partition = self.partition
         partition.hold(raw.offset, raw)
-        self._note(raw)
+        self._note_age(raw)
         partition.watermark.advance(raw.offset + 1)
         if self._busy is not None:
             self._busy[raw.key] = deque()
 
-    async def _finish_held(self, raw: Any) -> None:
-        """End a record that was held while its call waited, and do what came behind its key meanwhile."""
+    async def _finish_held(self, raw: RawRecord) -> None:
+        """Release a record that was held while its call waited, and handle the records that queued behind its key."""
         partition = self.partition
         partition.release(raw.offset, raw)
         self.gate.wake()
         if self._busy is None:
             return
         queue = self._busy[raw.key]
-        # Also when the partition is closing: what queued up here was delivered, and records of other keys behind it are
-        # done. Left undone it would hold the last commit below them, and the next owner would repeat them all.
+        # Also when the partition is closing: records that queued here were delivered, and later records of other keys
+        # may be done. Left undone, the queued ones would hold the last commit below those, and the next owner would
+        # repeat them all.
         while queue and await self._may_start():
             following, begin = queue.popleft()
             rest: Awaitable[Any] | None = None
@@ -514,7 +512,7 @@ class Lanes:
             del self._busy[raw.key]
 
     async def _may_start(self) -> bool:
-        """Wait for pauses to end; False when nothing more may be started, not even what was delivered."""
+        """Wait until the pauses end; return whether a delivered record may still be started."""
         partition = self.partition
         if partition.pausing and not partition.ended:
             await self.gate.unpaused_before_end()

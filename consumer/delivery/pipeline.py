@@ -1,4 +1,4 @@
-"""From a raw record to the routes that get it; the same for every partition."""
+"""The decoder and the routes that all partitions of an engine share."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from consumer.routes.route import Route, is_single
 Choice = Callable[[Any], Sequence[Route]]
 """Takes an event, None for a tombstone; returns the routes that get it."""
 Choose = Callable[[TopicPartition, RawRecord], Choice | None]
-"""Takes a partition and a raw record of it; returns how its routes are chosen, or None when it is not even decoded."""
+"""Takes a partition and a raw record of it; returns how its routes are chosen, or None to skip it undecoded."""
 
 
 class Pipeline(NamedTuple):
-    """The decoder and the routes of an engine; never changes."""
+    """The decoder and the routes of an engine; immutable."""
 
     decoder: Decoder
     routes: Sequence[Route]
     choose: Choose | None = None
-    """Chooses a record's routes in place of their matches: for a redrive."""
+    """Chooses a record's routes instead of their matches; used by a redrive."""
 
     @property
     def only(self) -> Route | None:
-        """The route that gets every record, if there is only one; tombstones go to none then."""
+        """The only route; None if there are several, if it takes tombstones, or if ``choose`` is set."""
         return self.routes[0] if is_single(self.routes) and self.choose is None else None
 
     @property
     def flushes(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
-        """Flushes of the handlers that have one, by route."""
+        """The ``flush`` of each handler that has one, by route name."""
         return {route.name: route.handler.flush for route in self.routes if route.handler.flush is not None}
 
     @property
     def flush_seconds(self) -> float:
-        """Least interval between two flushes that any route asks for; 0 without one."""
+        """Interval between flushes: the largest ``flush_seconds`` of all routes; 0 if no route sets it."""
         return max((route.handler.flush_seconds for route in self.routes), default=0.0)

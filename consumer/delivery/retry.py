@@ -1,4 +1,4 @@
-"""When a failed call is tried again, and when no more: counted per record and route, in memory. Pure: no clock."""
+"""Retry policy: whether and when a failed call is repeated; counted per record and route, in memory. Pure: no clock."""
 
 from __future__ import annotations
 
@@ -11,53 +11,54 @@ from consumer.instructions import Pause, Reject, Retry
 from consumer.settings.sections import RetrySettings
 
 MINIMUM_SECONDS = 0.01
-"""Between two calls, whatever the handler says: ``Retry(after=0)`` must not keep the event loop busy."""
+"""Minimum delay between two calls: ``Retry(after=0)`` must not keep the event loop busy."""
 
 
 class Decision(NamedTuple):
-    """What follows a failed call."""
+    """The consequence of a failed call."""
 
     kind: Literal["reject", "retry", "pause", "error", "timeout"]
     """The label of ``handler_errors``."""
     wait: float | None
-    """Seconds until the next call; None when there is none: a dead letter."""
+    """Seconds until the next call; None for a dead letter."""
 
     @property
     def reason(self) -> str:
-        """Why it becomes a dead letter."""
+        """Reason of the dead letter."""
         return "rejected" if self.kind == "reject" else "exhausted"
 
 
 class Attempts:
-    """Calls of one route with one record or batch; lives until that has an outcome."""
+    """Counts the calls of one route with one record or batch; lives until its outcome."""
 
     def __init__(self, policy: RetrySettings, chance: Callable[[], float] = random.random) -> None:
         self.calls = 1
-        """Calls that count, the first included."""
-        self._held = 0
+        """Calls that count as attempts, the first included."""
+        self._waits = 0
+        """Retry and Pause so far; they count no attempt."""
         self._policy = policy
         self._chance = chance
 
     def after(self, error: BaseException) -> Decision:
-        """Say what follows a call that raised ``error``."""
+        """Return what follows a call that raised ``error``."""
         match error:
             case Reject():
                 return Decision("reject", None)
             case Retry():
-                return Decision("retry", self._later(error.after))
+                return Decision("retry", self._wait(error.after))
             case Pause():
-                return Decision("pause", self._later(error.after))
+                return Decision("pause", self._wait(error.after))
             case ConnectionError():
-                return Decision("pause", self._later(None))
+                return Decision("pause", self._wait(None))
         kind: Literal["error", "timeout"] = "timeout" if isinstance(error, CallTimeoutError) else "error"
         if self.calls >= self._policy.attempts:
             return Decision(kind, None)
         self.calls += 1
         return Decision(kind, self._delay(self.calls - 1))
 
-    def _later(self, seconds: float | None) -> float:
-        self._held += 1
-        return self._delay(self._held) if seconds is None else max(seconds, MINIMUM_SECONDS)
+    def _wait(self, seconds: float | None) -> float:
+        self._waits += 1
+        return self._delay(self._waits) if seconds is None else max(seconds, MINIMUM_SECONDS)
 
     def _delay(self, number: int) -> float:
         policy = self._policy

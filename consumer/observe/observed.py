@@ -1,4 +1,4 @@
-"""What a running daemon shows to metrics, the status page and probes; safe to read from any thread."""
+"""The state of a running daemon for metrics, the status page and probes; safe to read from any thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from consumer.partition.state import Partition
 
 
 class Observed(Protocol):
-    """A daemon as its observers see it; ``consumer/process/vitals.py`` implements it."""
+    """Protocol of a daemon for its observers; implemented in ``consumer/process/vitals.py``."""
 
     @property
     def state(self) -> str:
@@ -18,19 +18,19 @@ class Observed(Protocol):
 
     @property
     def stall(self) -> Stall | None:
-        """What the watchdog found at its last look."""
+        """The stall that the watchdog found at its last look; None without one."""
 
     @property
     def unhealthy(self) -> str | None:
-        """Why ``/healthz`` fails; None while it does not."""
+        """Why ``/healthz`` fails; None if it does not fail."""
 
     @property
     def unready(self) -> str | None:
-        """Why ``/readyz`` fails; None while it does not."""
+        """Why ``/readyz`` fails; None if it does not fail."""
 
     @property
     def partitions(self) -> list[Partition]:
-        """The partitions that are owned now."""
+        """The partitions owned now."""
 
     def loop_seconds(self) -> Mapping[str, float]:
         """Return the seconds of the event loop by state."""

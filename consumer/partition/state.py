@@ -64,7 +64,7 @@ class Partition:
         self.started = True
 
     def restart(self, offset: int) -> None:
-        """Begin the epoch again at an offset that the group does not have: it is committed before anything is done."""
+        """Start the epoch again at an offset that the next commit contains, even if no record is done by then."""
         self.start(offset)
         self._must_commit = True
 
@@ -85,7 +85,7 @@ class Partition:
 
     @property
     def to_commit(self) -> int | None:
-        """Offset to commit now; None when the group has it already."""
+        """Offset to commit now; None if the group has committed it already."""
         done = self.done
         return done if done > self.committed or self._must_commit else None
 

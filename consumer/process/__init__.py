@@ -1,1 +1,1 @@
-"""The life of the process: its parts, its signals, its threads, and one Kafka client after another."""
+"""The life of the process: its parts, signals and threads, and the replacement of a lost Kafka client."""

@@ -1,4 +1,4 @@
-"""The daemon: start, run, drain, leave."""
+"""The daemon: start, run, drain, leave the group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = structlog.get_logger("consumer.process.daemon")
 
 
 class Parts(NamedTuple):
-    """What a daemon is made of; ``consumer/process/parts.py`` makes it."""
+    """The parts of a daemon; made by ``consumer/process/parts.py``."""
 
     settings: Settings
     routes: Sequence[Route]
@@ -41,19 +41,19 @@ class Parts(NamedTuple):
 
 
 class Daemon:
-    """One run of the consumer, from ``run`` to its return; made by ``make_daemon``, asked to end with ``stop``."""
+    """One run of the consumer; made by ``make_daemon``, started by ``run``, ended by ``stop``."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
     @property
     def counters(self) -> Counters:
-        """What happened so far."""
+        """The counts since the start."""
         return self._parts.counters
 
     @property
     def http(self) -> HttpServer:
-        """The HTTP port; its number is known while the daemon runs."""
+        """The HTTP server; its port is known while the daemon runs."""
         return self._parts.http
 
     @property
@@ -62,9 +62,9 @@ class Daemon:
         return self._parts.vitals.state
 
     async def run(self) -> None:
-        """Consume until ``stop``; after a failure drain and commit what was done, then raise it."""
+        """Consume until ``stop``. After a failure: drain, commit what is done, and raise the failure."""
         parts = self._parts
-        connection_options(parts.settings.kafka)  # raises for a TLS file that cannot be used
+        connection_options(parts.settings.kafka)  # raises for an unusable TLS file, before anything is opened
         parts.vitals.beat()
         async with contextlib.AsyncExitStack() as opened:
             await opened.enter_async_context(parts.supervisor)
@@ -81,5 +81,5 @@ class Daemon:
         log.info("daemon_stopped")
 
     def stop(self) -> None:
-        """Begin to drain; harmless before ``run`` and more than once."""
+        """Begin to drain; may be called before ``run``, and more than once."""
         self._parts.lifecycle.stop()

@@ -1,4 +1,4 @@
-"""The life of an engine, from its first poll to its exit: shared by the daemon and a redrive."""
+"""The life of an engine, from its first poll to its end; shared by the daemon and a redrive."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ Loop = Callable[[], Awaitable[None]]
 
 
 class Lifecycle:
-    """What ends one engine, and the tasks that it runs in; made before all other parts, used for one run."""
+    """Runs one engine in a task group and ends it; made before all other parts, used for one run."""
 
     def __init__(self) -> None:
         self.tasks = asyncio.TaskGroup()
-        """Entered by ``run``; every task of the engine belongs to it."""
+        """Task group of all tasks of the engine; entered by ``run``."""
         self.stopping = asyncio.Event()
         self.draining = False
         self._failure: Exception | None = None
 
     def stop(self) -> None:
-        """Begin to drain; harmless before ``run`` and more than once."""
+        """Begin to drain; may be called before ``run``, and more than once."""
         self.stopping.set()
 
     def fail(self, error: Exception) -> None:
-        """Drain and end with this error; the first one counts."""
+        """Drain and end with this error; later errors are ignored."""
         self._failure = self._failure or error
         self.stopping.set()
 
@@ -43,7 +43,7 @@ class Lifecycle:
     ) -> None:
         """Run the loops until ``stop`` or ``fail``, then drain, commit and leave the group.
 
-        An exception of a loop ends the run like ``fail``. ``poll`` joins the group and is ended before the source.
+        An exception in a loop ends the run like ``fail``. ``poll`` joins the group; it is ended before the source.
         """
         async with self.tasks as tasks:
             polling = tasks.create_task(self._guard(poll))
@@ -53,7 +53,7 @@ class Lifecycle:
             if source.joined:
                 log.info("daemon_draining", seconds=engine.drain_seconds)
             await engine.stop()
-            polling.cancel()  # it may be connecting a client, which is dropped with it
+            polling.cancel()  # it may be connecting a client, which is then closed
             await asyncio.wait([polling])
             await source.stop()
             if letters is not None:
@@ -63,12 +63,12 @@ class Lifecycle:
             _exit_if_stuck(engine)
 
     def raise_failure(self) -> None:
-        """Raise what ended the run; nothing after a plain ``stop``."""
+        """Raise the error passed to ``fail``; do nothing if the run ended by ``stop``."""
         if self._failure is not None:
             raise self._failure
 
     async def _guard(self, loop: Loop) -> None:
-        """Run one loop; an exception would make the task group cancel everything, so it becomes a failure instead."""
+        """Run one loop; turn its exception into a failure, as the task group would cancel everything at once."""
         try:
             await loop()
         except Exception as error:
@@ -77,7 +77,7 @@ class Lifecycle:
 
 
 def _exit_if_stuck(engine: Engine) -> None:
-    """End the process at once when a call outlived its cancellation: the task group would wait for it for ever."""
+    """End the process at once if a call does not end, though cancelled: the task group would wait for it for ever."""
     if engine.stuck_calls:
         log.error("exit_forced", stuck_calls=engine.stuck_calls, exit_code=StuckCallError.exit_code)
         sys.stderr.flush()

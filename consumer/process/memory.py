@@ -1,8 +1,8 @@
-"""Free memory is given back to the system: a daemon that once caught up need not look fat for weeks.
+"""Return of free memory to the system, so that resident memory falls again after a daemon has caught up.
 
-The C library keeps what it was given once, in pieces between those in use. Measured over half an hour of faults and
-catching up: objects and memory in use the same at the end as at the start, resident memory 11 MB more; given back each
-three minutes, 0.1 MB more.
+The C library keeps memory that was freed, in pieces between those in use. Measured over half an hour of faults and
+catching up: objects and memory in use were the same at the end as at the start; resident memory had grown by 11 MB, or
+by 0.1 MB when free memory was returned every three minutes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 
 def give_back_memory() -> None:
-    """Return free pages to the system, in a few milliseconds without Python's lock; nothing happens without glibc."""
+    """Return free pages to the system, in a few milliseconds and without the GIL; does nothing without glibc."""
     if _malloc_trim is not None:
         _malloc_trim(0)
 

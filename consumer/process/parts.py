@@ -1,4 +1,4 @@
-"""The composition root: every part of the daemon is made here, once, from the settings down."""
+"""The composition root: makes every part of the daemon once, from the settings down."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ REQUEST_MARGIN_SECONDS = 10.0
 
 
 def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
-    """Make a daemon; called in the event loop that will run it."""
+    """Make a daemon; must be called in the event loop that will run it."""
     lifecycle = Lifecycle()
     counters = Counters(settings.kafka.topics, [route.name for route in routes])
     letters = make_letter_box(settings)
@@ -79,7 +79,7 @@ def make_engine(
     letters: Letters | None,
     remedy: Remedy,
 ) -> Engine:
-    """Make an engine on a source; ``remedy`` says how a halted partition goes on."""
+    """Make an engine on a source; ``remedy`` returns what ends a partition's halt."""
     fuse = Fuse(settings.dead_letter.limit_ratio, settings.dead_letter.limit_window_records)
     policy = FailurePolicy(settings.retry, fuse, letters, remedy)
     committer = Committer(source, pipeline.flushes, counters, lifecycle.tasks)
@@ -87,7 +87,7 @@ def make_engine(
 
 
 def watchdog_limits(settings: Settings) -> Limits:
-    """Return for how long each thing may stand still before the daemon counts as stalled."""
+    """Return how long each kind of work may stand still before the daemon counts as stalled."""
     stalled, kafka = settings.watchdog.stalled_seconds, settings.kafka
     return Limits(
         stalled=stalled,
@@ -104,7 +104,7 @@ def make_decoder(settings: Settings) -> Decoder:
 
 
 def make_letter_box(settings: Settings) -> LetterBox | None:
-    """Make the writer of dead letters; None when ``dead_letter.topic`` is empty."""
+    """Make the writer of dead letters; None if ``dead_letter.topic`` is empty."""
     if not settings.dead_letter.topic:
         return None
     return LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id))

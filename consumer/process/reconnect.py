@@ -1,4 +1,4 @@
-"""One Kafka client after the other: what cannot go on is replaced, after longer and longer waits, and not for ever."""
+"""Replacement of a Kafka client that cannot go on: each new one waits longer, up to ``watchdog.rebuilds``."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from consumer.settings.sections import WatchdogSettings
 log = structlog.get_logger("consumer.process.reconnect")
 
 HEARD_SECONDS = 30.0
-"""For so long brokers may be silent before anybody asks why."""
+"""Silence of the brokers after which another client asks whether they answer."""
 LISTEN_SECONDS = 5.0
 LONGEST_BACKOFF_SECONDS = 30.0
 
 
 class Reconnect:
-    """Owned by the daemon, as long-lived; the source holds the client of now."""
+    """Polls, and replaces a lost client; owned by the daemon and as long-lived. The source holds the current client."""
 
     def __init__(
         self, source: KafkaSource, engine: Engine, watchdog: WatchdogSettings, stopping: asyncio.Event
     ) -> None:
         self.state = "starting"
-        """Or ``running``, or ``rebuilding``."""
+        """``starting``, ``running`` or ``rebuilding``."""
         self._source = source
         self._engine = engine
         self._stopping = stopping
@@ -37,33 +37,33 @@ class Reconnect:
         self._lost_now = asyncio.Event()
 
     def lose(self, reason: str, why: str) -> None:
-        """Say that the client of now cannot go on, though it does not know."""
+        """Give up the current client, though it has raised no error."""
         if not self._stopping.is_set():
             self._lost = ClientLostError(reason, why)
             self._lost_now.set()
 
     @property
     def silence(self) -> str | None:
-        """Why no broker can be said to be there; None when one was heard of late."""
+        """Message that no broker has answered for ``HEARD_SECONDS``; None if one has."""
         silent = time.monotonic() - self._source.heard_at > HEARD_SECONDS
-        return f"no broker heard for {HEARD_SECONDS:g} s" if silent else None
+        return f"no broker answered for {HEARD_SECONDS:g} s" if silent else None
 
     async def poll_forever(self) -> None:
-        """Join, and consume until the engine stops; raises StalledError when a client was one too many."""
+        """Join the group and consume until the engine stops; raise StalledError after too many new clients."""
         try:
             await self._source.start(self._engine)
         except ClientLostError as lost:
             await self._replace(lost)
         while not self._stopping.is_set():
             self.state = "running"
-            found = await self._poll_until_lost()
-            if found is None:
+            reason = await self._poll_until_lost()
+            if reason is None:
                 return
             self.state = "rebuilding"
-            await self._replace(found)
+            await self._replace(reason)
 
     async def listen_forever(self) -> None:
-        """Find out when brokers answer others and not this client: they may all have moved."""
+        """Replace a client that brokers do not answer although they answer a new one: they may all have moved."""
         while True:
             await asyncio.sleep(LISTEN_SECONDS)
             silent = time.monotonic() - self._source.heard_at
@@ -72,10 +72,10 @@ class Reconnect:
                 and silent > HEARD_SECONDS
                 and await self._source.deaf(list(self._engine.partitions))
             ):
-                self.lose("deaf", f"for {silent:.0f} s brokers answer a new client and not this one")
+                self.lose("deaf", f"brokers answer a new client, but have not answered this one for {silent:.0f} s")
 
     async def _replace(self, lost: ClientLostError) -> None:
-        """Make new clients until one has joined."""
+        """Make new clients until one has joined the group."""
         joined = False
         while not joined and not self._stopping.is_set():
             log.error("kafka_client_lost", reason=lost.reason, why=str(lost))
@@ -85,22 +85,26 @@ class Reconnect:
                 joined = True
             except ClientLostError as failed:
                 lost = failed
-        # What was found meanwhile was found of a client that is no more.
+        # A loss reported during the replacement was that of an old client.
         self._lost = None
         self._lost_now.clear()
 
     async def _backoff(self, lost: ClientLostError) -> float:
-        """Count a new client, and say how long it waits; while nobody can talk to the group it is not our fault."""
+        """Return the wait before a new client, and count the client.
+
+        A client lost over a commit or a rebalance is not counted while another client gets no answer from the group
+        either: then the client is not at fault.
+        """
         if lost.reason in ("commit", "rebalance") and not await self._source.group_answers():
             return LONGEST_BACKOFF_SECONDS
         return self._rebuilds.begin(time.monotonic(), lost)
 
     async def _poll_until_lost(self) -> ClientLostError | None:
-        """Poll until the client is lost, or found to be; None at the daemon's end."""
+        """Poll until the client fails or ``lose`` gives it up; return the reason, or None at the daemon's end."""
         polling = asyncio.ensure_future(self._engine.poll_forever())
-        told = asyncio.ensure_future(self._lost_now.wait())
+        given_up = asyncio.ensure_future(self._lost_now.wait())
         try:
-            await asyncio.wait([polling, told], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([polling, given_up], return_when=asyncio.FIRST_COMPLETED)
             if self._lost is not None:
                 lost, self._lost = self._lost, None
                 self._lost_now.clear()
@@ -109,31 +113,32 @@ class Reconnect:
         except ClientLostError as lost:
             return lost
         finally:
-            for task in (polling, told):
+            for task in (polling, given_up):
                 task.cancel()
-            await asyncio.wait([polling, told])
+            await asyncio.wait([polling, given_up])
         return None
 
 
 class Rebuilds:
-    """Counts new clients: each waits longer than the one before, and one too many ends the process."""
+    """Counts new clients: each waits longer than the one before; too many within the window end the process."""
 
-    def __init__(self, most: int, window_seconds: float) -> None:
-        self._most = most
+    def __init__(self, limit: int, window_seconds: float) -> None:
+        self._limit = limit
         self._window = window_seconds
         self._times: deque[float] = deque()
 
     def begin(self, now: float, lost: ClientLostError) -> float:
-        """Note one, and return how many seconds to wait first; raises StalledError when there were too many.
+        """Count a new client and return how many seconds to wait before it; raise StalledError if there were too many.
 
-        Those that wait for brokers to come back begin once and end when they are back: an outage is one at the most.
+        A client that waits for brokers to come back is counted once and waits until they do. So an outage of the
+        brokers counts as one new client at most.
         """
         while self._times and self._times[0] < now - self._window:
             self._times.popleft()
-        if len(self._times) >= self._most:
+        if len(self._times) >= self._limit:
             raise StalledError(
-                f"{self._most} new Kafka clients within {self._window:g} s (watchdog.rebuilds) did not help; the last"
-                f" one was lost as {lost}"
+                f"{self._limit} new Kafka clients within {self._window:g} s (watchdog.rebuilds) did not help; the last"
+                f" one was given up: {lost}"
             )
         self._times.append(now)
         return float(min(2 ** (len(self._times) - 1) - 1, LONGEST_BACKOFF_SECONDS))

@@ -1,4 +1,4 @@
-"""A thread beside the event loop: it answers HTTP and watches, also when the loop is blocked by a handler."""
+"""The supervisor thread: answers HTTP and runs the watchdog, even while a handler blocks the daemon's event loop."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ FRAMES = 12
 
 
 class Supervisor:
-    """Owned by the daemon: entered before anything is consumed, left after everything has ended.
+    """Runs the supervisor thread; owned by the daemon, entered before anything is consumed, left after all has ended.
 
-    A stall is logged with the stacks of all threads and tasks. One that another client may cure is passed on to the
-    event loop; one that lasts for ``give_up_seconds`` ends the process, as nothing in it can be trusted to do that.
+    A stall is logged with the stacks of all threads and tasks. If a new client may cure it, the daemon's event loop is
+    asked to replace the client. If it lasts ``give_up_seconds``, this thread ends the process: nothing else in the
+    process can be trusted to do so.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Supervisor:
 
     async def __aexit__(self, *_: object) -> None:
         if self._own_loop is not None and self._stop is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended by itself
+            with contextlib.suppress(RuntimeError):  # the thread's loop has ended already
                 self._own_loop.call_soon_threadsafe(self._stop.set)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
@@ -79,7 +80,7 @@ class Supervisor:
         try:
             with asyncio.Runner() as runner:
                 runner.run(self._serve(begun, watched))
-        except BaseException as error:  # not even a loop could be made
+        except BaseException as error:  # also if the thread's event loop could not be made
             if begun.done():
                 raise
             begun.set_exception(error)
@@ -93,7 +94,7 @@ class Supervisor:
                 try:
                     self._look(watched)
                     self._status.sample()
-                except Exception as error:  # whoever watches must not be the one that ends
+                except Exception as error:  # a fault of the watchdog must not end the thread
                     log.error("watchdog_failed", error=place_of(error))  # noqa: TRY400
                 if time.monotonic() >= trim_at:
                     trim_at = time.monotonic() + TRIM_SECONDS
@@ -113,7 +114,7 @@ class Supervisor:
                 stacks=_stacks(watched),
             )
             if stall.kind in CURABLE:
-                with contextlib.suppress(RuntimeError):  # the loop is closed
+                with contextlib.suppress(RuntimeError):  # the daemon's loop is closed
                     watched.call_soon_threadsafe(self._reconnect.lose, stall.kind, str(stall))
         elif stall is None and before is not None:
             log.info("stall_ended")
@@ -124,26 +125,26 @@ class Supervisor:
 
 
 def _stacks(watched: asyncio.AbstractEventLoop) -> list[str]:
-    """Say where every thread and every task of the event loop is: places in code, no values."""
+    """Return the stack of every thread and of every task of the event loop: places in code, no values."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    found = [
+    stacks = [
         f"thread {names.get(ident, ident)}: {_places(frame)}"
         for ident, frame in sys._current_frames().items()  # noqa: SLF001
     ]
     for _ in range(3):
         try:
             tasks = asyncio.all_tasks(watched)
-        except RuntimeError:  # the set changed while it was read: the loop goes on beside us
+        except RuntimeError:  # the set changed while it was read: the loop runs in another thread
             continue
         for task in tasks:
             frames = task.get_stack(limit=FRAMES)
             places = " < ".join(f"{f.f_code.co_qualname}:{f.f_lineno}" for f in reversed(frames))
-            found.append(f"task {task.get_name()}: {places}")
+            stacks.append(f"task {task.get_name()}: {places}")
         break
-    return found
+    return stacks
 
 
 def _places(frame: FrameType) -> str:
-    """Say where a thread is, innermost first; no source file is read for it."""
+    """Return the places of a thread's stack, innermost first, without reading source files."""
     stack = traceback.StackSummary.extract(traceback.walk_stack(frame), limit=FRAMES, lookup_lines=False)
     return " < ".join(f"{each.name} ({each.filename}:{each.lineno})" for each in stack)

@@ -1,4 +1,4 @@
-"""The vital signs of a running daemon: what the watchdog, metrics, probes and the status page may read of it."""
+"""The state of a running daemon as the watchdog, metrics, probes and the status page read it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEAT_SECONDS = 0.25
 
 
 class DaemonVitals:
-    """Reads the daemon's parts from any thread; implements ``Observed``, lives as long as the daemon."""
+    """Reads the daemon's parts, from any thread; implements ``Observed`` and lives as long as the daemon."""
 
     def __init__(
         self,
@@ -41,18 +41,18 @@ class DaemonVitals:
         self._beat = time.monotonic()
 
     def beat(self) -> None:
-        """Note that the event loop goes round."""
+        """Note that the event loop is running."""
         self._beat = time.monotonic()
 
     async def beat_forever(self) -> None:
-        """Show that the event loop goes round, and pause the engine while the group may not count this member in."""
+        """Call ``beat`` at intervals, and pause the engine while the group may have removed this member."""
         while True:
             self.beat()
             self._engine.doubt(doubtful=self._source.doubtful(self._beat))
             await asyncio.sleep(BEAT_SECONDS)
 
     def read(self) -> Vitals:
-        """Return what the watchdog compares with its look before."""
+        """Return the state that the watchdog compares with the previous one."""
         joined = self._source.joined and self.state != "rebuilding"
         return Vitals(
             beat=self._beat,
@@ -70,7 +70,7 @@ class DaemonVitals:
 
     @property
     def partitions(self) -> list[Partition]:
-        """The partitions that are owned now."""
+        """The partitions owned now."""
         return list(self._engine.partitions.values())
 
     def loop_seconds(self) -> Mapping[str, float]:
@@ -79,18 +79,18 @@ class DaemonVitals:
 
     @property
     def stall(self) -> Stall | None:
-        """What the watchdog found at its last look."""
+        """The stall that the watchdog found at its last look; None without one."""
         return self._watchdog.stall
 
     @property
     def unhealthy(self) -> str | None:
-        """Why ``/healthz`` fails: the daemon is stalled."""
+        """Why ``/healthz`` fails: the stall; None if it does not fail."""
         stall = self._watchdog.stall
         return f"stalled: {stall}" if stall is not None else None
 
     @property
     def unready(self) -> str | None:
-        """Why ``/readyz`` fails; the first reason counts."""
+        """Why ``/readyz`` fails: the first reason that applies; None if it does not fail."""
         if self._lifecycle.stopping.is_set():
             return "stopping"
         if not self._source.joined:

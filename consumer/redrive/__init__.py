@@ -1,1 +1,1 @@
-"""Dead letters run again: the engine of the daemon, on a source that ends, at a limited rate."""
+"""Redrive of dead letters: the daemon's engine on a source that ends, at a limited rate."""

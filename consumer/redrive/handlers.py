@@ -1,4 +1,4 @@
-"""Handlers as a redrive calls them: with Records as they were consumed first, and within a rate limit."""
+"""Handlers as a redrive calls them: with Records as first consumed, and within a rate limit."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from consumer.routes.route import Route
 
 
 def as_consumed(record: Record) -> Record:
-    """Return a letter as its handler sees it: with the record's own headers, and where it was consumed first."""
+    """Return a letter as its handler sees it: with the original headers and position of the record."""
     context = read_context(record.headers)
     own = tuple(split_headers(record.headers)[0])
     return msgspec.structs.replace(record, headers=own, letter_of=context.origin if context else None)
 
 
 def redriven(route: Route, rate_limit: RateLimit | None) -> Route:
-    """Make a route whose handler gets Records as they were consumed, within a rate limit."""
+    """Make a route whose handler gets Records as first consumed, within a rate limit."""
     handler = route.handler
 
     def call(event: Any, *records: Any) -> Any:
@@ -43,16 +43,16 @@ def redriven(route: Route, rate_limit: RateLimit | None) -> Route:
         result = call(event, *records)
         return await result if inspect.isawaitable(result) else result
 
-    most = min(handler.max_records, rate_limit.most)
+    max_records = min(handler.max_records, rate_limit.burst)
     return msgspec.structs.replace(
-        route, handler=msgspec.structs.replace(handler, call=limited, is_async=True, max_records=most)
+        route, handler=msgspec.structs.replace(handler, call=limited, is_async=True, max_records=max_records)
     )
 
 
 def republishing(letters: LetterBox, topic: str, fail: Callable[[Exception], None]) -> Route:
-    """Make a route that puts the original record on another topic, whatever its event is.
+    """Make a route that writes the original record to another topic, whatever its event is.
 
-    A record that the topic refuses stays a dead letter: ``fail`` ends the redrive.
+    If the topic refuses a record, ``fail`` ends the redrive, and the record stays a dead letter.
     """
 
     async def republish(_event: Any, record: Record) -> None:

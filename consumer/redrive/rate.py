@@ -1,4 +1,4 @@
-"""So many a second: the rate of a redrive."""
+"""Rate limit of a redrive, in letters a second."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from consumer.instructions import Retry
 
 
 class RateLimit:
-    """Lets so many through a second, evenly; at a stop those that wait for their turn give it up."""
+    """Lets ``rate`` letters through per second, evenly; a stop ends all waits. Lives as long as the redrive."""
 
     def __init__(self, rate: float, stopping: asyncio.Event) -> None:
-        self.most = math.ceil(rate)
-        """So many may go at once."""
+        self.burst = math.ceil(rate)
+        """Maximum number of letters in one call."""
         self._seconds = 1 / rate
         self._stopping = stopping
         self._next = 0.0
 
     async def wait(self, count: int) -> None:
-        """Wait for one's turn with so many letters; raises Retry at a stop: they are left for the next redrive."""
+        """Wait until ``count`` letters may be called; raise Retry at a stop, which leaves them for the next redrive."""
         turn = max(self._next, time.monotonic())
         self._next = turn + count * self._seconds
         with contextlib.suppress(TimeoutError):

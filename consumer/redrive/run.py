@@ -1,8 +1,8 @@
-"""Run dead letters again: the daemon's own engine on the dead-letter topics, under another group.
+"""Redrive: run dead letters again, with the daemon's engine on the dead-letter topics, in a group of the redrive.
 
-A letter runs through the route that it failed on, whatever the routes' matches say; all else is as in ``run``: retries,
-holds, new dead letters, commits. The redrive ends behind the last letter that is to be run. So a letter that fails
-again, and is written behind it, waits for the next redrive.
+A letter runs through the route that it failed on, whatever the routes' matches are. Retries, holds, new dead letters
+and commits are as in ``run``. The redrive ends at the last letter to run. So a letter that fails again is written after
+that end, and waits for the next redrive.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EMPTY_LOOKS = 100
 
 
 class Redrive:
-    """One run over the letters of an inventory; made by ``make_redrive``, ended by ``stop`` or at its last letter."""
+    """One redrive of selected letters; made by ``make_redrive``, ended by ``stop`` or after its last letter."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Redrive:
     ) -> None:
         self.selection = selection
         self.complete = False
-        """Whether every letter got its outcome."""
+        """Whether every letter has an outcome."""
         self._lifecycle = lifecycle
         self._counters = counters
         self._letters = letters
@@ -62,31 +62,31 @@ class Redrive:
 
     @property
     def group(self) -> str:
-        """The group that its offsets are kept under."""
+        """Consumer group of the redrive, which stores its progress."""
         return self._source.group_id
 
     @property
     def joined(self) -> bool:
-        """Whether the group has let it in."""
+        """Whether the redrive has joined its group."""
         return self._source.joined
 
     @property
     def done(self) -> int:
-        """Letters and their routes that have an outcome so far."""
+        """Outcomes so far, one per letter and route."""
         return sum(each.handled for each in self._counters.routes.values()) + self.failed_again
 
     @property
     def failed_again(self) -> int:
-        """New letters written."""
+        """Number of new dead letters written."""
         counters = self._counters
         return sum(each.dead_lettered for each in counters.routes.values()) + counters.no_route.dead_lettered
 
     def stop(self) -> None:
-        """Drain and end; the next redrive goes on from there."""
+        """Drain and end; the next redrive continues from there."""
         self._lifecycle.stop()
 
     async def run(self) -> None:
-        """Run until all letters have an outcome; after a failure commit what was done, then raise it."""
+        """Run until all letters have an outcome. After a failure: commit what is done, and raise the failure."""
         others = [self._engine.commit_forever, self._until_done]
         await self._lifecycle.run(self._engine, self._source, self._letters, self._poll, others)
         self._lifecycle.raise_failure()
@@ -96,9 +96,9 @@ class Redrive:
         await self._engine.poll_forever()
 
     async def _until_done(self) -> None:
-        """End when all that is owned is done; the rest is left to the redrive of the same group that owns it.
+        """End when all letters of the owned partitions are done; other members of the group run the rest.
 
-        Without partitions it waits before it ends, as it may be between two epochs.
+        Without partitions, wait for ``EMPTY_LOOKS`` looks before the end: the member may be between two epochs.
         """
         empty_looks, ends = 0, self.selection.ends
         while empty_looks < EMPTY_LOOKS:
@@ -120,9 +120,9 @@ def make_redrive(
     rate: float,
     lifecycle: Lifecycle,
 ) -> Redrive:
-    """Make a redrive; ``to_run`` are the letters by their place, with their route, all of which ``routes`` has.
+    """Make a redrive. ``to_run`` maps each letter's position to its route; ``routes`` must hold all of these.
 
-    ``rate`` is in letters a second, 0 for no limit.
+    ``rate`` is in letters a second; 0 means no limit.
     """
     rate_limit = RateLimit(rate, lifecycle.stopping) if rate else None
     by_name = {route.name: redriven(route, rate_limit) for route in routes}
@@ -152,10 +152,10 @@ def make_redrive(
 
 
 def redrive_remedy(kafka: Kafka, key: TopicPartition, reason: HaltReason, next_offset: int) -> str:
-    """Say what a person may do when a redrive halts."""
+    """Return what a person can do when a redrive halts."""
     if reason is HaltReason.FUSE:
         return (
-            "most letters fail again: find out why before the rest is run; or choose others, or set a higher"
+            "most letters fail again: find out why before the rest is run; or choose other letters, or set a higher"
             " dead_letter.limit_ratio (1: no limit)"
         )
     return remedy(kafka, key, reason, next_offset)

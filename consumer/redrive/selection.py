@@ -1,4 +1,4 @@
-"""Which letters a redrive runs, and through which routes."""
+"""Selection of the letters that a redrive runs, and of their routes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from consumer.routes.route import Route, matching
 
 
 class Selection:
-    """The letters of one redrive, by their place, with the route that each failed on; lives as long as the redrive."""
+    """The letters of one redrive, by position, with the route that each failed on; lives as long as the redrive."""
 
     def __init__(self, to_run: Mapping[Position, str], routes: Mapping[str, Route]) -> None:
         self.to_run = to_run
         self.ends = ends_of(to_run)
-        """For each partition the offset behind its last letter to run."""
+        """The offset after the last letter to run, by partition."""
         self.unwanted: set[Position] = set()
-        """Letters that no route wants, though they can be read."""
+        """Letters that can be decoded and match no route."""
         self._routes = routes
 
     def choose(self, key: TopicPartition, raw: RawRecord) -> Choice | None:
-        """Choose the route of one letter: the one that failed, or all that match when it came to none."""
+        """Choose the routes of a letter: the route that failed, or all that match if it failed before any route.
+
+        Return None for a letter that is not to be run.
+        """
         place = Position(*key, raw.offset)
         name = self.to_run.get(place)
         return None if name is None else partial(self._wanted, place, name)
@@ -34,7 +37,7 @@ class Selection:
     def _wanted(self, place: Position, name: str, event: Any) -> list[Route]:
         if name == NO_ROUTE:
             found = matching(list(self._routes.values()), event)
-        else:  # a tombstone goes to no route that does not take tombstones
+        else:  # the letter of a tombstone goes only to a route that takes tombstones
             route = self._routes[name]
             found = [route] if event is not None or route.tombstones else []
         if not found:
@@ -43,10 +46,10 @@ class Selection:
 
 
 def require_routes(to_run: Mapping[Position, str], names: Collection[str]) -> None:
-    """Raise SettingsError when there are letters of routes that are none of ``names``."""
+    """Raise SettingsError if there are letters of routes that are not in ``names``."""
     unknown = sorted(set(to_run.values()) - {*names, NO_ROUTE})
     if unknown:
         raise SettingsError(
             f"routes: there are dead letters of {', '.join(map(repr, unknown))}, and the settings have no such route;"
-            " add it, or choose others with --route"
+            " add it, or choose other letters with --route"
         )

@@ -229,7 +229,7 @@ def test_a_second_letter_long_after_the_first() -> None:
     """A record may come to a letter on its second route when the first is out of the window: it counts, once."""
     fuse = Fuse(0.5, 10)
     record = Position("t", 0, 0)
-    assert [fuse.blows(record, consumed) for consumed in (5, 6, 40, 41)] == [False] * 4
+    assert [fuse.trips(record, consumed) for consumed in (5, 6, 40, 41)] == [False] * 4
 
 
 async def test_a_pause_gets_through_though_a_key_waits_for_it() -> None:

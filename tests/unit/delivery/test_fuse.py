@@ -1,4 +1,4 @@
-"""The fuse blows when most of a window of records become dead letters, and not before there was a window."""
+"""The fuse trips when most of a window of records become dead letters, and not before there was a window."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ def at(offset: int) -> Position:
 def test_no_window_no_fuse() -> None:
     """The first records of a daemon may all be bad: there is no full window yet."""
     fuse = Fuse(0.5, 1000)
-    assert not any(fuse.blows(at(n), n + 1) for n in range(999))
-    assert fuse.blows(at(999), 1000)
+    assert not any(fuse.trips(at(n), n + 1) for n in range(999))
+    assert fuse.trips(at(999), 1000)
 
 
 def test_it_blows_past_its_limit() -> None:
     """At the limit it holds; one letter more is over it."""
     fuse = Fuse(0.5, 10)
-    assert [fuse.blows(at(n), 100 + n) for n in range(6)] == [False] * 5 + [True]
+    assert [fuse.trips(at(n), 100 + n) for n in range(6)] == [False] * 5 + [True]
 
 
 def test_what_is_old_does_not_count() -> None:
     """Only letters of the last ``limit_window_records`` records count."""
     fuse = Fuse(0.5, 10)
-    assert not any(fuse.blows(at(n), 100 + 2 * n) for n in range(1000))
-    assert not fuse.blows(at(1000), 10_000)
+    assert not any(fuse.trips(at(n), 100 + 2 * n) for n in range(1000))
+    assert not fuse.trips(at(1000), 10_000)
 
 
 def test_a_record_counts_once() -> None:
     """A record that several routes gave up is one of the window."""
     fuse = Fuse(0.5, 10)
-    assert not any(fuse.blows(at(n // 3), 100 + n // 3) for n in range(15))
-    assert fuse.blows(at(5), 105)
+    assert not any(fuse.trips(at(n // 3), 100 + n // 3) for n in range(15))
+    assert fuse.trips(at(5), 105)
 
 
 def test_a_record_whose_first_letter_is_long_ago() -> None:
     """Its second letter may come thousands of records later, as the only one of the window."""
     fuse = Fuse(0.5, 10)
-    fuse.blows(at(1), 10)
-    assert not fuse.blows(at(1), 5000)
+    fuse.trips(at(1), 10)
+    assert not fuse.trips(at(1), 5000)
 
 
 def test_a_limit_of_all() -> None:
-    """With a ratio of 1 it never blows."""
+    """With a ratio of 1 it never trips."""
     fuse = Fuse(1.0, 10)
-    assert not any(fuse.blows(at(n), n + 1) for n in range(1000))
+    assert not any(fuse.trips(at(n), n + 1) for n in range(1000))
 
 
 @given(
@@ -65,4 +65,4 @@ def test_it_counts_what_is_in_the_window(steps: list[tuple[int, int]], ratio: fl
         consumed += more
         last[offset] = consumed
         bad = sum(mark > consumed - window for mark in last.values())
-        assert fuse.blows(at(offset), consumed) == (consumed >= window and bad > ratio * window)
+        assert fuse.trips(at(offset), consumed) == (consumed >= window and bad > ratio * window)

@@ -45,7 +45,7 @@ async def test_a_connection_that_fell_silent_is_not_found_by_aiokafka(
         await asyncio.sleep(0.3)
         assert await run.stays(lambda: run.handled)
         assert (await run.get("/healthz"))[0] == 200
-        assert (await run.get("/readyz"))[1] == "no broker heard for 0.5 s\n"
+        assert (await run.get("/readyz"))[1] == "no broker answered for 0.5 s\n"
 
 
 async def test_a_topic_missing_while_the_client_is_replaced_ends_nothing() -> None:

@@ -161,14 +161,14 @@ async def test_pace_of_many_at_once() -> None:
     pace, began = RateLimit(100.0, asyncio.Event()), time.monotonic()
     await asyncio.gather(*(pace.wait(2) for _ in range(6)))
     assert time.monotonic() - began >= 0.1
-    assert pace.most == 100
+    assert pace.burst == 100
 
 
 async def test_a_stop_ends_all_waits() -> None:
     """At a stop those that wait are given back at once, to be run by the next redrive; and nobody begins to wait."""
     stopping = asyncio.Event()
     pace = RateLimit(0.001, stopping)
-    assert pace.most == 1
+    assert pace.burst == 1
     await pace.wait(1)
     waiting = [asyncio.ensure_future(pace.wait(1)) for _ in range(3)]
     await asyncio.sleep(0)
