@@ -11,10 +11,11 @@ import pytest_asyncio
 
 from consumer.kafka.local.cluster import LocalKafka
 from tests.cluster import Cluster
+from tests.shared_kafka import shared_kafka
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def bootstrap_servers() -> AsyncIterator[str]:
+async def bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """KAFKA_BOOTSTRAP_SERVERS when set; testcontainers when TEST_KAFKA=docker; else a local Kafka. Never a skip."""
     given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if given:
@@ -24,6 +25,9 @@ async def bootstrap_servers() -> AsyncIterator[str]:
 
         with KafkaContainer("apache/kafka:4.1.1").with_kraft() as container:
             yield container.get_bootstrap_server()
+    elif "PYTEST_XDIST_WORKER" in os.environ:
+        with shared_kafka(tmp_path_factory.getbasetemp().parent) as servers:
+            yield servers
     else:
         async with LocalKafka() as kafka:
             yield kafka.bootstrap_servers
