@@ -37,7 +37,7 @@ class Run:
             "topics": [broker.topic],
             "session_timeout_seconds": 1.5,
             "heartbeat_interval_seconds": 0.1,
-            "rebalance_timeout_seconds": 1.0,
+            "rebalance_timeout_seconds": 0.6,
             "request_timeout_seconds": 9.0,
             "fetch_path": changes.pop("path", "auto"),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ EDGES = {
 PURE = {"values", "settings", "dead_letters", "partition"}
 
 
+@cache
 def imports_of(module: str) -> set[str]:
     """Return the modules that a module imports; ``from package import name`` counts as the module ``package.name``."""
     found = set()

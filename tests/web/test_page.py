@@ -17,7 +17,7 @@ from tests.cluster import Cluster, a_route, a_session, eventually
 from tests.statuses import AT, a_failure, a_halt, a_hold, a_partition, a_status, a_troubled_status, some_history
 from tests.web.conftest import Served
 
-pytestmark = pytest.mark.asyncio(loop_scope="package")
+pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.xdist_group("chromium")]
 
 MANY = a_status(
     partitions=[a_partition(number, lag_records=3 * number, state="reading") for number in range(256)],

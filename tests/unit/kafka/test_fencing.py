@@ -64,9 +64,10 @@ async def test_a_fenced_commit_is_not_repeated() -> None:
 
 async def test_a_member_that_is_cut_off_from_its_group_starts_nothing() -> None:
     """F4: after a session without a heartbeat its partitions may be another's; it waits, and then joins anew."""
-    async with FakeBroker() as broker, a_run_on(broker, watchdog={"stalled_seconds": 4.0}) as run:
+    slow_watchdog = {"watchdog": {"stalled_seconds": 4.0}, "kafka": {"session_timeout_seconds": 0.8}}
+    async with FakeBroker() as broker, a_run_on(broker, **slow_watchdog) as run:
         broker.errors |= {HEARTBEAT: 15, OFFSET_COMMIT: 15}  # the coordinator is not available, says the broker
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(1.2)
         handled = run.handled
         assert await run.stays(lambda: run.handled, 0.5)
         broker.errors.clear()
@@ -78,7 +79,7 @@ async def test_a_member_that_is_cut_off_from_its_group_starts_nothing() -> None:
 async def test_a_member_that_stays_cut_off_from_its_group_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """F4: brokers answer and the group does not, for longer than a rebalance may take: replaced."""
     monkeypatch.setattr(parts_module, "REQUEST_MARGIN_SECONDS", 60.0)  # or the commits are found first
-    async with FakeBroker() as broker, a_run_on(broker) as run:
+    async with FakeBroker() as broker, a_run_on(broker, kafka={"session_timeout_seconds": 0.6}) as run:
         broker.errors |= {HEARTBEAT: 15, OFFSET_COMMIT: 15}
         await run.rebuilt()
         broker.errors.clear()
