@@ -4,7 +4,19 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help demo test chaos soak bench bench-quick lint types lock clean
+# Compiled Python is kept in .venv, also where the environment wants none beside the sources: each of the many processes
+# that the tests start would otherwise compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
+
+# Most tests wait: two processes for each of two cores keep them busy. Tests with brokers have two processes in all.
+UNIT := tests/unit --numprocesses 4 --dist worksteal
+KAFKA := tests/kafka --numprocesses 2 --dist worksteal
+CHAOS := tests/chaos tests/web --numprocesses 2 --dist loadgroup
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+PARTS := $(MAKE) --no-print-directory --keep-going
+
+.PHONY: help demo check fmt test unit kafka-tests chaos-tests chaos soak bench bench-quick lint types lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -13,8 +25,29 @@ help: ## list the targets
 demo: .venv/demo ## run a real Kafka and the daemon, and check that no event is lost (ARGS="--events 1000000")
 	@$(BIN)/session-consumer demo $(ARGS)
 
-test: .venv/test ## run all tests, on a real Kafka (ARGS="-k watermark")
+check: .venv/test ## check format, lint, types and run all tests that need no Kafka, in under a minute
+\t@begun=$$(date +%s); $(PARTS) $(SYNC) --jobs=3 unit types lint; ended=$$?; \\
+\techo "make check: $$(($$(date +%s) - begun)) s"; exit $$ended
+
+fmt: .venv/test ## format all code, and fix what ruff can fix
+\t@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+test: .venv/test ## run all tests, on a real Kafka; with ARGS one pytest with them (ARGS="-k watermark")
+ifeq ($(strip $(ARGS)),)
+\t@begun=$$(date +%s); $(PARTS) --jobs=1 unit kafka-tests chaos-tests; ended=$$?; \\
+\techo "make test: $$(($$(date +%s) - begun)) s"; exit $$ended
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
+
+unit: .venv/test ## the tests that need no Kafka
+	@$(BIN)/python -m pytest -q $(UNIT)
+
+kafka-tests: .venv/test
+	@$(BIN)/python -m pytest -q $(KAFKA)
+
+chaos-tests: .venv/test
+	@$(BIN)/python -m pytest -q $(CHAOS)
 
 chaos: .venv/test ## inject faults of brokers, network and workers, and check every call and commit (MINUTES=10 SEED=7)
 	@$(BIN)/python -m tests.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -31,12 +31,16 @@ BANNER = re.compile(r"\s*#\s*(-{2,}|={2,}|─{2,}|#{2,})")
 COMPLEXITY = re.compile(r"C901|PLR091[1235]")
 
 
-class Source(NamedTuple):
+@dataclass
+class Source:
     """One Python file."""
 
     path: Path
     text: str
-    tree: ast.Module
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
 
     def at(self, node: ast.AST) -> str:
         return f"{self.path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
@@ -45,7 +49,7 @@ class Source(NamedTuple):
     def lines(self) -> list[str]:
         return self.text.splitlines()
 
-    @property
+    @cached_property
     def functions(self) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
         """All functions, methods and closures."""
         return [node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -58,8 +62,7 @@ class Source(NamedTuple):
 @cache
 def sources(folder: str = "consumer") -> list[Source]:
     """Read all Python files of a folder and of those below it."""
-    texts = [(path, path.read_text(encoding="utf-8")) for path in sorted((ROOT / folder).rglob("*.py"))]
-    return [Source(path, text, ast.parse(text)) for path, text in texts]
+    return [Source(path, path.read_text(encoding="utf-8")) for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg]:
