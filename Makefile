@@ -26,16 +26,16 @@ demo: .venv/demo ## run a real Kafka and the daemon, and check that no event is 
 	@$(BIN)/session-consumer demo $(ARGS)
 
 check: .venv/test ## check format, lint, types and run all tests that need no Kafka, in under a minute
-\t@begun=$$(date +%s); $(PARTS) $(SYNC) --jobs=3 unit types lint; ended=$$?; \\
-\techo "make check: $$(($$(date +%s) - begun)) s"; exit $$ended
+	@begun=$$(date +%s); $(PARTS) $(SYNC) --jobs=3 unit types lint; ended=$$?; \
+	echo "make check: $$(($$(date +%s) - begun)) s"; exit $$ended
 
 fmt: .venv/test ## format all code, and fix what ruff can fix
-\t@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 test: .venv/test ## run all tests, on a real Kafka; with ARGS one pytest with them (ARGS="-k watermark")
 ifeq ($(strip $(ARGS)),)
-\t@begun=$$(date +%s); $(PARTS) --jobs=1 unit kafka-tests chaos-tests; ended=$$?; \\
-\techo "make test: $$(($$(date +%s) - begun)) s"; exit $$ended
+	@begun=$$(date +%s); $(PARTS) --jobs=1 unit kafka-tests chaos-tests; ended=$$?; \
+	echo "make test: $$(($$(date +%s) - begun)) s"; exit $$ended
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif

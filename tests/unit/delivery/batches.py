@@ -34,7 +34,7 @@ def a_batch_route(
 
 
 class Batches:
-    """A batch handler that notes the offsets of each call; while shut, its calls wait."""
+    """A batch handler that notes the offsets of each call; its calls wait while it is shut."""
 
     def __init__(self, done: set[int] | None = None, *, shut: bool = False, failing: int | None = None) -> None:
         self.calls: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""An engine on a source in memory, as all its unit tests make it."""
+"""An engine on a source in memory, as the unit tests make it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUICK = RetrySettings(attempts=3, initial_seconds=0.001, maximum_seconds=0.01)
 
 
 class Bench(msgspec.Struct):
-    """An engine and what surrounds it."""
+    """An engine, its source and its counters."""
 
     engine: Engine
     source: MemorySource
@@ -69,7 +69,7 @@ async def an_engine_on(
     choose: Choose | None = None,
     **delivery: Any,
 ) -> AsyncIterator[Bench]:
-    """Run an engine on a source, whose events are the values as they are; it is stopped at the end of the block."""
+    """Run an engine on a source until the end of the block; its events are the values unchanged."""
     lifecycle = FakeLifecycle()
     counters = Counters(["t"], [route.name for route in routes])
     pipeline = Pipeline(decoder or Decoder(lambda value: value, lambda value: value, 1_000_000), routes, choose)

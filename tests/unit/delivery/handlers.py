@@ -1,4 +1,4 @@
-"""Handlers of the delivery tests: they wait, fail or note as a test asks."""
+"""Handlers for the delivery tests: they wait, fail or note calls as a test asks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OVERLAPPING = ("key", "unordered")
 
 
 class Gate:
-    """A handler whose calls wait until they are let through; it notes which began, run and ended."""
+    """A handler whose calls wait until they are released; it notes which calls began, run and ended."""
 
     def __init__(self, *passing: int) -> None:
         self.begun: list[int] = []
@@ -54,7 +54,7 @@ Script = dict[int, list[BaseException | None]]
 
 
 class Letters:
-    """Takes dead letters, unless told what to raise."""
+    """A dead-letter writer that accepts letters, or raises what a test asks for."""
 
     def __init__(self, done: set[int] | None = None, answers: list[Exception | None] | None = None) -> None:
         self.done = done if done is not None else set()
@@ -79,7 +79,7 @@ class Letters:
 
 
 class Scripted:
-    """A handler that raises by script, and notes its calls and what came to its end."""
+    """A handler that raises by script, and notes its calls and the records that it handled."""
 
     def __init__(self, script: Script, done: set[int] | None = None) -> None:
         self.script = {offset: list(answers) for offset, answers in script.items()}

@@ -1,4 +1,4 @@
-"""A partition as a broker keeps it, which is read again from what was committed."""
+"""One partition as a broker keeps it: it can be read again from the committed offset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def keyed(keys: Iterable[bytes | None], value: bytes = b"x", first: int = 0) -> 
 
 
 class LogSource(MemorySource):
-    """One partition as a broker keeps it: read again from what was committed; it notes commits that run ahead."""
+    """A partition that is read again from the committed offset; it notes commits that run ahead."""
 
     def __init__(
         self, records: Iterable[RawRecord], chunk_records: int = 1000, *, gate: Gate | None = None, serving: bool = True

@@ -1,4 +1,4 @@
-"""The handlers and dead letters of a random schedule, and the judge of both."""
+"""The handlers and the dead-letter writer of a random schedule; they check every call and letter."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_FUSE = DeadLetterSettings(limit_ratio=2.0)
 
 
 class Observer:
-    """Every handler of a schedule, where its letters go, and the judge of both."""
+    """Every handler of a schedule and its dead-letter writer; notes each broken rule in ``wrong``."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -196,7 +196,7 @@ class Observer:
         return script.pop(0) if len(script) > 1 else script[0]
 
     def _answer(self, number: int, route: int, answer: str, with_it: list[int] | None = None) -> None:
-        """Raise what the script says; ``with_it`` are the records of its batch."""
+        """Raise what the script says; ``with_it`` holds the records of the batch."""
         together = {(each, route) for each in with_it or [number]}
         self.paused -= together
         if not answer:
@@ -248,7 +248,7 @@ class Observer:
         return any(record.offset == number and record.value is None for record in self.work.records)
 
     def _is_resolved(self, number: int, routes: list[int] | None = None) -> bool:
-        """Whether a record has its outcomes on routes without batches, or on some."""
+        """Tell whether a record has its outcomes on all routes without batches, or on the given routes."""
         of_interest = self.singles if routes is None else routes
         needed = [route for route in self._needed(number) if route in of_interest or (route == -1 and routes is None)]
         return all((number, route) in self.resolved for route in needed)

@@ -19,7 +19,7 @@ SINGLE, BATCHED = ("plain", "wrapped", "at_once", "later"), ("batch", "batch_lat
 
 
 class Work(SimpleNamespace):
-    """A drawn schedule."""
+    """One drawn schedule."""
 
     records: list[RawRecord]
     bad: dict[int, str]
@@ -104,7 +104,7 @@ class Faulty:
 
 
 class FaultySource(LogSource):
-    """A log in which some records cannot be read; the rest of a chunk that is broken there is salvaged."""
+    """A partition in which some records cannot be read; the rest of a broken chunk is salvaged."""
 
     def __init__(self, work: Work) -> None:
         super().__init__(work.records, work.cut)

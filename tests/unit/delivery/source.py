@@ -1,4 +1,4 @@
-"""A source in memory for the engine's tests: it does what a real broker will not do on demand."""
+"""A source in memory for the tests of the engine; it can fail in ways that a real broker cannot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY = TopicPartition("t", 0)
 
 
 class RawRecord(NamedTuple):
-    """What the client hands over for one record."""
+    """One record as the Kafka client delivers it."""
 
     offset: int
     value: bytes | None
@@ -33,7 +33,7 @@ def a_chunk(first: int, count: int, next_offset: int | None = None) -> Chunk:
 
 
 class MemorySource:
-    """Gives out the chunks it was given, and takes commits with the answers it was told to give."""
+    """A source that delivers the chunks it was given and answers commits as a test asks."""
 
     def __init__(self) -> None:
         self.chunks: dict[TopicPartition, list[Chunk]] = {}

@@ -1,4 +1,4 @@
-"""Batches: how they are cut, that one call runs at a time, in offset order, and that the watermark waits for them."""
+"""Batches: how they are cut, one call at a time, in offset order; the watermark waits for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.delivery.waiting import rounds, until
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_batch_is_called_when_it_is_full(kind: str) -> None:
-    """The handler gets ``max_records`` at a time, in offset order, and is not called for less before its time."""
+    """The handler gets ``max_records`` at a time in offset order; a smaller batch waits for its time."""
     source = LogSource(some(10), chunk_records=3)
     batches = Batches(source.done)
     async with an_engine_on(source, batches.route(kind)) as bench:
@@ -33,7 +33,7 @@ async def test_a_batch_is_called_when_it_is_full(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_batch_is_called_when_its_time_has_come(kind: str) -> None:
-    """``max_seconds`` after its first record a batch is called with what there is."""
+    """A batch is called ``max_seconds`` after its first record, full or not."""
     source = LogSource(some(3))
     batches = Batches(source.done)
     async with an_engine_on(source, batches.route(kind, max_records=100, max_seconds=0.01)) as bench:
@@ -44,8 +44,8 @@ async def test_a_batch_is_called_when_its_time_has_come(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_revoke_calls_the_batch_in_the_making(kind: str) -> None:
-    """On revoke nothing waits for a batch to fill up: it is called at once, and committed."""
+async def test_a_revoke_calls_an_unfinished_batch(kind: str) -> None:
+    """A revoke calls an unfinished batch at once, and commits it."""
     source = LogSource(some(6))
     batches = Batches(source.done)
     async with an_engine_on(source, batches.route(kind), commit_interval_seconds=HOUR) as bench:
@@ -57,8 +57,8 @@ async def test_a_revoke_calls_the_batch_in_the_making(kind: str) -> None:
     assert not source.ahead
 
 
-async def test_a_stop_calls_what_was_made_behind_a_call() -> None:
-    """On stop the call under way ends first, then the batch made meanwhile is called: one at a time to the last."""
+async def test_a_stop_calls_the_batch_behind_a_running_call() -> None:
+    """A stop waits for the running call, then calls the batch collected behind it."""
     source = LogSource(some(6))
     batches = Batches(source.done, shut=True)
     async with an_engine_on(source, batches.route()) as bench:
@@ -74,7 +74,7 @@ async def test_a_stop_calls_what_was_made_behind_a_call() -> None:
     assert batches.most_running == 1
 
 
-async def test_a_batch_without_records_beside() -> None:
+async def test_a_batch_handler_with_one_parameter() -> None:
     """A handler with one parameter gets the list of events alone."""
     seen: list[list[bytes]] = []
 
@@ -89,7 +89,7 @@ async def test_a_batch_without_records_beside() -> None:
 
 
 async def test_threaded_batches_run_outside_the_loop() -> None:
-    """A threaded batch handler is called in another thread; its records count as handled when it has returned."""
+    """A threaded batch handler runs in another thread; its records count as handled when it returns."""
     threads: set[int] = set()
 
     def handle(_events: list[bytes]) -> None:
@@ -105,7 +105,7 @@ async def test_threaded_batches_run_outside_the_loop() -> None:
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
 async def test_a_full_batch_behind_a_call_stops_intake(ordering: str) -> None:
-    """While a call runs the next batch fills; then intake waits, whatever the ordering, and nothing is lost."""
+    """While a call runs the next batch fills; then intake stops in every ordering, and nothing is lost."""
     source = LogSource(some(40), chunk_records=7)
     batches = Batches(source.done, shut=True)
     async with an_engine_on(source, batches.route(), ordering=ordering) as bench:
@@ -124,7 +124,7 @@ async def test_a_full_batch_behind_a_call_stops_intake(ordering: str) -> None:
 
 
 async def test_a_batch_whose_time_comes_during_a_call_is_called_after_it() -> None:
-    """Its time over while another call runs, a batch is called as soon as that one ends, full or not."""
+    """A batch whose time comes while another call runs is called when that call ends, full or not."""
     source = LogSource(some(6))
     batches = Batches(source.done, shut=True)
     async with an_engine_on(source, batches.route(max_seconds=0.005)) as bench:
@@ -138,7 +138,7 @@ async def test_a_batch_whose_time_comes_during_a_call_is_called_after_it() -> No
 
 @pytest.mark.parametrize("limit", [{"max_in_flight_records": 5}, {"max_in_flight_bytes": 50}])
 async def test_a_batch_larger_than_room_does_not_stall(limit: dict[str, Any]) -> None:
-    """A batch that cannot fill because room is used up is called as it is, not after its hour."""
+    """A batch that cannot fill because the room is used up is called as it is, before its time."""
     source = LogSource(keyed([b"k"] * 20, value=b"v" * 9))
     batches = Batches(source.done)
     async with an_engine_on(source, batches.route(max_records=10), **limit) as bench:
@@ -148,7 +148,7 @@ async def test_a_batch_larger_than_room_does_not_stall(limit: dict[str, Any]) ->
 
 
 async def test_the_watermark_waits_for_the_batch() -> None:
-    """A record in a batch is not done before the batch is, though its other routes are."""
+    """A record in a batch is not done before the batch is, even when its other routes are."""
     seen: list[int] = []
     source = LogSource(some(6))
     batches = Batches(source.done, shut=True)
@@ -168,7 +168,7 @@ async def test_the_watermark_waits_for_the_batch() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_failed_batch_without_dead_letters_halts(kind: str) -> None:
-    """Nothing of a batch is committed when one of its records can have no outcome, and the halt names that record."""
+    """If one record of a batch can have no outcome, nothing of the batch is committed; the halt names that record."""
     source = LogSource(some(20))
     batches = Batches(source.done, failing=6)
     async with an_engine_on(source, batches.route(kind)) as bench:
@@ -186,7 +186,7 @@ async def test_a_failed_batch_without_dead_letters_halts(kind: str) -> None:
 
 
 async def test_a_full_batch_behind_one_that_fails_is_not_called() -> None:
-    """What waited behind a failed call stays undone and uncommitted, and the stop does not wait for it."""
+    """A batch behind a failed call stays undone and uncommitted, and a stop does not wait for it."""
     source = LogSource(some(20))
     batches = Batches(source.done, shut=True, failing=1)
     async with an_engine_on(source, batches.route()) as bench:
@@ -198,7 +198,7 @@ async def test_a_full_batch_behind_one_that_fails_is_not_called() -> None:
 
 
 async def test_batch_routes_of_different_sizes() -> None:
-    """Each route is cut on its own; the commit lies where all are done."""
+    """Each route cuts its batches by its own size; the commit lies where all routes are done."""
     source = LogSource(some(15))
     small, large = Batches(), Batches(source.done)
     routes = [small.route("sync", "r0", max_records=2), large.route("async", "r1", max_records=5)]
@@ -215,7 +215,7 @@ async def test_batch_routes_of_different_sizes() -> None:
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("ordering", ["key", "unordered"])
 async def test_batches_keep_offset_order_beside_calls_that_overlap(ordering: str, batch_first: bool) -> None:
-    """Though calls of another route end out of order, a batch is in offset order, within its size, and never passed."""
+    """A batch stays in offset order and within its size while calls of another route end out of order."""
     gate = Gate(2, 3, 4, 5, 6, 7)
     source = LogSource(keyed([b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"]))
     batches = Batches(source.done, shut=True)
@@ -254,8 +254,8 @@ async def test_a_record_behind_a_busy_key_reaches_the_batch_in_its_place() -> No
     assert source.ahead == []
 
 
-async def test_a_record_that_reaches_its_batch_during_the_drain_is_handled_in_it() -> None:
-    """A call under way ends after the close and hands its record to a batch: it is called before the revoke returns."""
+async def test_a_record_that_reaches_its_batch_during_the_drain_is_handled() -> None:
+    """A call that ends during the drain hands its record to a batch, which is called before the revoke returns."""
     gate = Gate()
     source = LogSource(some(3))
     batches = Batches(source.done)
@@ -276,8 +276,8 @@ async def test_a_record_that_reaches_its_batch_during_the_drain_is_handled_in_it
         assert batches.calls == [[0]]
 
 
-async def test_a_call_that_outlives_its_epoch_brings_no_other_after_it() -> None:
-    """A batch call that would not end ends in the next epoch: the batch behind it comes once, in that one."""
+async def test_a_batch_call_that_outlives_its_epoch_starts_no_other() -> None:
+    """A batch call may end in the next epoch; the batch behind it is then called once, in that epoch."""
     release, stubborn = asyncio.Event(), asyncio.Event()
     calls: list[str] = []
 

@@ -34,7 +34,7 @@ def test_batches_take_every_record_once(
     room_and_cut: tuple[int, int],
     revokes: list[int],
 ) -> None:
-    """Whatever the sizes, whenever it is revoked: each route gets each record once, in order, none committed ahead."""
+    """With any sizes and revokes, each route gets each record once and in order; no commit runs ahead."""
 
     room, cut = room_and_cut
 

@@ -1,4 +1,4 @@
-"""The committer: one commit at a time, after every flush, bounded, and none behind the end of an epoch."""
+"""The committer: one commit at a time, after every flush, within a time limit, and none after the epoch's end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Flush = Callable[[], Awaitable[None]]
 
 
 class Bench(msgspec.Struct):
-    """A committer and what surrounds it."""
+    """A committer, its partitions and its counters."""
 
     committer: Committer
     source: MemorySource
@@ -59,7 +59,7 @@ async def no_flush() -> None:
 
 
 async def test_what_is_done_is_committed_in_one_request() -> None:
-    """One commit holds every partition that went on since the last, and none that did not."""
+    """One commit request holds every partition that advanced since the last one, and no other."""
     first, second, still = (
         a_partition(3),
         a_partition(5, TopicPartition("t", 1)),
@@ -74,7 +74,7 @@ async def test_what_is_done_is_committed_in_one_request() -> None:
 
 
 async def test_nothing_new_means_no_flush_and_no_commit() -> None:
-    """Without progress nothing is flushed and nothing is sent; nor before a partition knows where it starts."""
+    """Without progress nothing is flushed and nothing is sent, nor before a partition's start is known."""
     flushed: list[int] = []
 
     async def flush() -> None:
@@ -87,7 +87,7 @@ async def test_nothing_new_means_no_flush_and_no_commit() -> None:
 
 
 async def test_all_flushes_come_before_the_commit() -> None:
-    """One flush that fails leaves all of it uncommitted, whatever the others did; the next commit tries again."""
+    """If one flush fails nothing is committed, whatever the others did; the next commit tries again."""
     told: list[str] = []
     failing = [True]
 
@@ -109,7 +109,7 @@ async def test_all_flushes_come_before_the_commit() -> None:
 
 
 async def test_a_flush_that_lets_a_cancellation_escape_counts_as_failed() -> None:
-    """Not even a CancelledError of a flush's own ends its commit in silence: it failed, and is counted."""
+    """A flush that lets a CancelledError escape fails the commit, which is counted."""
 
     async def escapes() -> None:
         raise asyncio.CancelledError
@@ -122,7 +122,7 @@ async def test_a_flush_that_lets_a_cancellation_escape_counts_as_failed() -> Non
 
 
 async def begin_hanging(bench: Bench, partition: Partition) -> asyncio.Event:
-    """Begin a commit whose answer does not come before the event that is returned is set."""
+    """Begin a commit that is answered once the returned event is set."""
     bench.source.hold_commits = held = asyncio.Event()
     await bench.committer.commit([partition], 0.0)
     await until(lambda: bench.source.commits_under_way)
@@ -130,7 +130,7 @@ async def begin_hanging(bench: Bench, partition: Partition) -> asyncio.Event:
 
 
 async def test_a_second_commit_waits_for_the_first() -> None:
-    """While one is under way nobody else's is sent; the waiting one is given up when its seconds are over."""
+    """While one commit is under way no other is sent; the waiting one gives up at its time limit."""
     partition = a_partition(3)
     async with a_committer() as bench:
         bench.source.hold_commits = asyncio.Event()
@@ -143,7 +143,7 @@ async def test_a_second_commit_waits_for_the_first() -> None:
 
 
 async def test_a_commit_that_waited_beside_another_is_not_skipped() -> None:
-    """Two wait for a slow commit, the interval's and a revoke's: what each asked for is committed on return."""
+    """Two callers wait for a slow commit; each returns after what it asked for is committed."""
     partition = a_partition(3)
     async with a_committer() as bench:
         first, second = await begin_hanging(bench, partition), asyncio.Event()
@@ -166,7 +166,7 @@ async def test_a_commit_that_waited_beside_another_is_not_skipped() -> None:
 
 
 async def test_end_leaves_nothing_under_way() -> None:
-    """A commit that hangs is cancelled at the end of its epoch and counts as failed; the next epoch commits freely."""
+    """A hanging commit is cancelled at the end of its epoch and counts as failed; the next epoch can commit."""
     partition, following = a_partition(3), a_partition(7)
     async with a_committer() as bench:
         held = await begin_hanging(bench, partition)
@@ -177,8 +177,8 @@ async def test_end_leaves_nothing_under_way() -> None:
     assert (bench.source.commits, partition.committed) == ([{KEY: 7}], 0)
 
 
-async def test_a_commit_that_waits_is_not_sent_behind_the_end() -> None:
-    """Whoever waits for a commit that the epoch's end gives up does not send the old epoch's offsets then."""
+async def test_a_waiting_commit_is_not_sent_after_the_epoch() -> None:
+    """A caller that waits behind a cancelled commit does not send the old epoch's offsets."""
     partition = a_partition(3)
     async with a_committer() as bench:
         held = await begin_hanging(bench, partition)
@@ -193,7 +193,7 @@ async def test_a_commit_that_waits_is_not_sent_behind_the_end() -> None:
 
 
 async def test_a_flush_that_outlives_the_end_commits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flush that will not be cancelled returns in the next epoch: the offsets noted before it are void."""
+    """A flush that cannot be cancelled returns in the next epoch; the offsets noted before it are dropped."""
     monkeypatch.setattr("consumer.delivery.committer.CANCEL_SECONDS", 0.01)
     flushing, go = asyncio.Event(), asyncio.Event()
 
@@ -216,7 +216,7 @@ async def test_a_flush_that_outlives_the_end_commits_nothing(monkeypatch: pytest
 
 
 async def test_end_without_a_commit_is_harmless() -> None:
-    """Ending before the first commit, twice, or after one that is over, does nothing."""
+    """Ending an epoch before its first commit, twice, or after its last one does nothing."""
     async with a_committer() as bench:
         await bench.committer.end()
         await bench.committer.commit([a_partition(3)], LONG)
@@ -226,7 +226,7 @@ async def test_end_without_a_commit_is_harmless() -> None:
 
 
 class Keeps:
-    """A handler that keeps what it gets until it is flushed."""
+    """A handler that keeps events until it is flushed."""
 
     def __init__(self) -> None:
         self.kept = 0
@@ -245,7 +245,7 @@ def a_flushed_route(handler: Keeps, flush_seconds: float) -> Route:
 
 
 async def test_flush_seconds_pace_flushes_and_commits() -> None:
-    """With a longer ``flush_seconds`` the commit interval does not flush; a revoke does, once, and commits."""
+    """With a longer ``flush_seconds`` the commit interval does not flush; a revoke flushes once and commits."""
     slow, fast = Keeps(), Keeps()
     other = MemorySource()
     # The second engine is the clock: while it commits five times, each some intervals apart, the first does not once.
@@ -266,7 +266,7 @@ async def test_flush_seconds_pace_flushes_and_commits() -> None:
 
 
 async def test_a_revoke_is_bounded_by_its_commit_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Brokers that do not answer a commit do not keep the revoke: the commit is given up and does not come later."""
+    """A commit that brokers do not answer is given up within its budget, and is not sent later."""
     monkeypatch.setattr("consumer.delivery.engine.COMMIT_BUDGET_SECONDS", 0.02)
     source = MemorySource()
     source.hold_commits = asyncio.Event()
@@ -288,7 +288,7 @@ async def test_a_commit_that_hangs_over_a_revoke_is_the_last_of_its_epoch(
     lost: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The interval's commit hangs, the next waits for it, then comes a revoke: neither is sent in the next epoch."""
+    """If a revoke comes while one commit hangs and the next waits, neither is sent in the next epoch."""
     monkeypatch.setattr("consumer.delivery.engine.COMMIT_BUDGET_SECONDS", 0.02)
     source = MemorySource()
     source.hold_commits = asyncio.Event()
@@ -319,7 +319,7 @@ def committed_times(source: MemorySource, times: int) -> bool:
 
 
 class Answering(MemorySource):
-    """Takes commits and holds each until it is answered."""
+    """A source that holds each commit until a test answers it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -336,7 +336,7 @@ class Answering(MemorySource):
 @given(st.lists(st.sampled_from(["advance", "commit", "wait", "ok", "failed", "fenced", "end"]), max_size=40))
 @settings(max_examples=200, deadline=None)
 def test_commits_keep_their_promises_in_any_order(steps: list[str]) -> None:
-    """However requests, answers and ends of epochs follow each other: one at a time, never above done nor falling."""
+    """In any order of requests, answers and epochs: one commit at a time, never above done, never falling."""
 
     async def scenario() -> None:
         source, counters = Answering(), Counters(["t"], [])

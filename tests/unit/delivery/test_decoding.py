@@ -1,4 +1,4 @@
-"""Decoding: what is not an event becomes an error that says how large it was, and nothing of what it held."""
+"""Decoding: a value that is not an event becomes an error that holds its size and none of its content."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def refusal(value: bytes, max_record_bytes: int = LIMIT) -> DecodeError:
 
 @pytest.mark.parametrize("value", VALID, ids=range(len(VALID)))
 def test_an_event_passes_unchanged(value: bytes) -> None:
-    """What the reader makes of a value is what the decoder returns."""
+    """The decoder returns what the reader makes of a value."""
     assert a_decoder(LIMIT).decode(value) == session_reader()(value)
 
 
 @pytest.mark.parametrize("sample", INVALID, ids=[sample["why"] for sample in INVALID])
-def test_what_is_no_event_has_one_reason(sample: dict[str, str]) -> None:
-    """Every value that is not an event, whatever is wrong with it, is undecodable, and its size is said."""
+def test_a_value_that_is_not_an_event_is_undecodable(sample: dict[str, str]) -> None:
+    """Every value that is not an event is undecodable, and the error holds its size."""
     value = sample["value"].encode("utf-8", "surrogatepass")
     error = refusal(value)
     assert error.reason == "undecodable"
@@ -50,12 +50,12 @@ def test_what_is_no_event_has_one_reason(sample: dict[str, str]) -> None:
 
 
 def test_deep_nesting_is_undecodable() -> None:
-    """A document too deep for the reader is undecodable as any other, and not a crash."""
+    """A document too deep for the reader is undecodable like any other, and does not crash the process."""
     assert refusal(b'{"timestamp":' + b"[" * 100_000).reason == "undecodable"
 
 
 def test_too_large_is_found_before_reading() -> None:
-    """A value over the limit never reaches the reader, however well it would decode; one at the limit does."""
+    """A value over the limit never reaches the reader; one at the limit does."""
     read: list[bytes] = []
     decode = Decoder(read.append, read.append, max_record_bytes=10).decode
     decode(b"x" * 10)
@@ -68,7 +68,7 @@ def test_too_large_is_found_before_reading() -> None:
 
 @pytest.mark.parametrize("error", [ValueError(MARK), RecursionError(MARK), KeyError(MARK), MemoryError(MARK)])
 def test_whatever_a_reader_raises_is_undecodable(error: Exception) -> None:
-    """Any exception of a reader becomes the one that the engine knows; of the first only its class is said."""
+    """Any exception of a reader becomes a DecodeError that names only the exception's class."""
 
     def read(_: bytes) -> Any:
         raise error
@@ -77,10 +77,10 @@ def test_whatever_a_reader_raises_is_undecodable(error: Exception) -> None:
         Decoder(read, read, LIMIT).decode(b"x")
     assert refused.value.reason == "undecodable"
     assert type(error).__name__ in str(refused.value)
-    assert MARK not in everything_said(refused.value)
+    assert MARK not in everything_shown(refused.value)
 
 
-def everything_said(error: DecodeError) -> str:
+def everything_shown(error: DecodeError) -> str:
     """Return all that a log or a traceback would show of an error."""
     return f"{error} {error!r} {error.reason} {''.join(traceback.format_exception(error))}"
 
@@ -101,8 +101,8 @@ wrong_values = (
 
 
 @given(wrong_values, st.sampled_from([5, LIMIT]))
-def test_nothing_of_a_value_is_said(value: bytes, max_record_bytes: int) -> None:
-    """Neither the message nor the traceback of a refused value shows any of it: it may hold personal data."""
+def test_an_error_shows_nothing_of_its_value(value: bytes, max_record_bytes: int) -> None:
+    """Neither message nor traceback shows any of a refused value, which may hold personal data."""
     error = refusal(value, max_record_bytes)
     assert error.reason == ("too_large" if len(value) > max_record_bytes else "undecodable")
-    assert MARK not in everything_said(error)
+    assert MARK not in everything_shown(error)

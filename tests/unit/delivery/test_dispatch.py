@@ -15,8 +15,8 @@ from tests.unit.delivery.source import KEY
 from tests.unit.delivery.waiting import until
 
 
-async def test_overlapping_calls_have_tasks_of_their_own() -> None:
-    """Two calls under way never share a current task: what cancels by task (timeouts, groups) hits its own call."""
+async def test_overlapping_calls_have_their_own_tasks() -> None:
+    """Two running calls never share a current task, so that timeouts and task groups cancel only their own call."""
     tasks: dict[int, asyncio.Task[Any] | None] = {}
     gate = Gate()
 
@@ -36,7 +36,7 @@ async def test_overlapping_calls_have_tasks_of_their_own() -> None:
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
 async def test_timeouts_and_task_groups_work_inside_handlers(ordering: str) -> None:
-    """asyncio.timeout and TaskGroup cancel what is inside them and leave the call, and the calls beside it, alone."""
+    """asyncio.timeout and TaskGroup cancel what is inside them, and neither the call nor other calls."""
     never = asyncio.Event()
     timed_out, grouped = [], []
 

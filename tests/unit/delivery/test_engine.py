@@ -1,4 +1,4 @@
-"""The engine on a source in memory: races and failures that a real broker will not produce on demand."""
+"""The engine on a source in memory: races and failures that a real broker does not produce on demand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def handled(bench: Bench, route: str = "r0") -> int:
 
 
 async def test_records_are_handled_in_order_and_committed() -> None:
-    """Each record is handled once, in offset order, and the commit says where to go on, past gaps."""
+    """Each record is handled once, in offset order; the commit is the next offset to read, past gaps."""
     seen: list[int] = []
     async with an_engine(lambda _event, record: seen.append(record.offset)) as bench:
         bench.engine.assign([KEY])
@@ -47,7 +47,7 @@ async def test_records_are_handled_in_order_and_committed() -> None:
 
 
 async def test_a_plain_function_may_return_a_coroutine() -> None:
-    """What a lambda or a wrapper returns is awaited: a coroutine left alone would be a silent loss."""
+    """A coroutine that a lambda or a wrapper returns is awaited; otherwise its record would be lost silently."""
     seen: list[bytes] = []
 
     async def slowly(event: bytes) -> None:
@@ -66,7 +66,7 @@ async def test_a_plain_function_may_return_a_coroutine() -> None:
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, KeyboardInterrupt, ValueError, RecursionError])
 async def test_whatever_a_handler_raises_halts(error: type[BaseException]) -> None:
-    """Not even a cancellation that escapes a handler ends its worker in silence: the partition halts and says so."""
+    """Any exception of a handler halts the partition, a cancellation included; the worker never ends silently."""
 
     async def fails(_event: bytes) -> None:
         raise error
@@ -83,7 +83,7 @@ async def test_whatever_a_handler_raises_halts(error: type[BaseException]) -> No
 
 
 async def test_several_routes_in_order() -> None:
-    """Every route gets the record in turn; when one fails, those before it ran and nothing is committed."""
+    """Routes get a record in order; when one fails, those before it have run and nothing is committed."""
     seen: list[str] = []
 
     def second(_event: bytes) -> None:
@@ -99,7 +99,7 @@ async def test_several_routes_in_order() -> None:
 
 
 async def test_a_revoke_waits_for_the_call_and_commits_it() -> None:
-    """On revoke the call under way ends, nothing behind it starts, and exactly it is committed."""
+    """On revoke the running call ends, nothing behind it starts, and that call is committed."""
     begun, go = asyncio.Event(), asyncio.Event()
     seen: list[int] = []
 
@@ -121,7 +121,7 @@ async def test_a_revoke_waits_for_the_call_and_commits_it() -> None:
 
 
 async def test_lost_partitions_are_not_committed() -> None:
-    """Without a generation nothing is committed: the partitions are another's already."""
+    """A lost partition is not committed, because another member owns it."""
     async with an_engine(lambda _: None, commit_interval_seconds=60.0) as bench:
         bench.engine.assign([KEY])
         bench.source.give(a_chunk(0, 3))
@@ -131,7 +131,7 @@ async def test_lost_partitions_are_not_committed() -> None:
 
 
 async def test_old_work_never_meets_new_work() -> None:
-    """A call that outlived its epoch still holds its partition: the next epoch's records wait until it has ended."""
+    """A call that outlived its epoch still holds its partition; the next epoch's records wait for its end."""
     calls: list[str] = []
     stubborn, release = asyncio.Event(), asyncio.Event()
 
@@ -158,7 +158,7 @@ async def test_old_work_never_meets_new_work() -> None:
 
 
 async def test_one_commit_at_a_time() -> None:
-    """While a commit's answer is out no other is sent, and the next says all that was done meanwhile."""
+    """While a commit is unanswered no other is sent; the next one holds all that was done since."""
     async with an_engine(lambda _: None) as bench:
         bench.source.hold_commits = asyncio.Event()
         bench.engine.assign([KEY])
@@ -175,7 +175,7 @@ async def test_one_commit_at_a_time() -> None:
 
 @pytest.mark.parametrize("answer", ["failed", "fenced"])
 async def test_a_commit_that_fails_is_sent_again(answer: Any) -> None:
-    """An offset counts as committed only when the group said so."""
+    """An offset counts as committed only when the group confirmed it."""
     async with an_engine(lambda _: None) as bench:
         bench.source.answers = [answer]
         bench.engine.assign([KEY])
@@ -187,7 +187,7 @@ async def test_a_commit_that_fails_is_sent_again(answer: Any) -> None:
 
 
 async def test_flush_before_commit_sees_all_that_is_committed() -> None:
-    """What a commit says was noted before the flush: records handled while a flush runs wait for the next one."""
+    """The offsets of a commit are noted before its flush; records handled during the flush wait for the next commit."""
     flushing, go = asyncio.Event(), asyncio.Event()
 
     class Keeps:
@@ -217,7 +217,7 @@ async def test_flush_before_commit_sees_all_that_is_committed() -> None:
 
 
 async def test_inline_work_lets_others_run() -> None:
-    """A thousand busy inline calls do not keep the event loop for themselves: others run in between."""
+    """A thousand busy inline calls share the event loop with other tasks."""
     turns: list[int] = []
 
     def busy(_event: bytes) -> None:
@@ -233,7 +233,7 @@ async def test_inline_work_lets_others_run() -> None:
 
 
 async def test_partitions_do_not_wait_for_each_other() -> None:
-    """A call that hangs in one partition keeps no other from going on."""
+    """A call that hangs in one partition does not delay another partition."""
     other = TopicPartition("t", 1)
     never = asyncio.Event()
 
@@ -253,8 +253,8 @@ async def settled(awaitable: Awaitable[Any]) -> None:
     await asyncio.wait([asyncio.ensure_future(awaitable)], timeout=5)
 
 
-async def test_stop_is_harmless_twice_and_before_anything() -> None:
-    """Stopping without a partition, and stopping again, does nothing and returns."""
+async def test_stopping_twice_or_without_partitions_does_nothing() -> None:
+    """Stopping without a partition, or twice, returns at once."""
     async with an_engine(lambda _: None) as bench:
         await settled(bench.engine.stop())
         await settled(bench.engine.stop())
@@ -263,8 +263,8 @@ async def test_stop_is_harmless_twice_and_before_anything() -> None:
 
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered", "batch"])
-async def test_a_log_that_became_shorter_is_begun_anew(ordering: str) -> None:
-    """Set back below what was done, the partition commits where it goes on, and what it does there; nothing fails."""
+async def test_a_partition_set_back_below_its_commit_goes_on(ordering: str) -> None:
+    """A partition that is set back below its commit handles and commits from its new position; nothing fails."""
     seen: list[bytes] = []
 
     async def handle(event: bytes) -> None:

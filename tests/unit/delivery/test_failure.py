@@ -1,4 +1,4 @@
-"""What a handler raises is an instruction: retried, held, rejected, paused; in every ordering, alone and in batches."""
+"""What a handler raises is an instruction: retry, hold, reject or pause, in every ordering and in batches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def errors(bench: Bench, route: str = "r0") -> dict[str, int]:
 @pytest.mark.parametrize("ordering", ORDERINGS)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_call_that_fails_is_called_again(kind: str, ordering: str) -> None:
-    """What fails twice and then works is handled once, and all is committed."""
+    """A record that fails twice and then succeeds is handled once, and all is committed."""
     source = LogSource(keyed([b"a", b"b", b"a", b"c", b"a"]))
     handler = Scripted({1: [ValueError(), OSError(), None], 2: [KeyError(), None]}, source.done)
     async with an_engine_on(source, a_route(handler.kind(kind)), retry=QUICK, ordering=ordering) as bench:
@@ -52,8 +52,8 @@ async def test_a_call_that_fails_is_called_again(kind: str, ordering: str) -> No
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_never_works_becomes_a_dead_letter(kind: str, ordering: str) -> None:
-    """After so many attempts, or at once when rejected, a letter is written and only then the watermark moves."""
+async def test_a_record_that_always_fails_becomes_a_dead_letter(kind: str, ordering: str) -> None:
+    """After its attempts, or at once when rejected, a record becomes a dead letter; then the watermark moves."""
     source = LogSource(keyed([b"a", b"b", b"a", b"c"]))
     handler = Scripted({1: [ValueError()], 2: [Reject("private")]}, source.done)
     letters = Letters(source.done)
@@ -75,7 +75,7 @@ async def test_what_never_works_becomes_a_dead_letter(kind: str, ordering: str) 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("error", [Retry(after=0.001), Pause(after=0.001), ConnectionResetError()])
 async def test_instructions_without_a_limit(error: Exception, kind: str, ordering: str) -> None:
-    """Retry, Pause and a lost connection count no attempt: the record is called until it gets through."""
+    """Retry, Pause and a lost connection count no attempt: the record is called until it succeeds."""
     source = LogSource(keyed([b"a", b"b", b"a", b"c"]))
     handler = Scripted({1: [error] * 10 + [None]}, source.done)
     async with an_engine_on(
@@ -91,7 +91,7 @@ async def test_instructions_without_a_limit(error: Exception, kind: str, orderin
 @pytest.mark.parametrize("ordering", ORDERINGS)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_pause_starts_nothing_until_the_same_record_gets_through(kind: str, ordering: str) -> None:
-    """While what the handler needs is down, no other record of the partition is begun."""
+    """While a record pauses its partition, no other record of the partition starts."""
     source = LogSource(keyed([b"%d" % number for number in range(20)]))
     down = True
 
@@ -127,7 +127,7 @@ async def test_a_pause_starts_nothing_until_the_same_record_gets_through(kind: s
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
 async def test_what_cannot_be_decoded_becomes_a_dead_letter(ordering: str) -> None:
-    """Its bytes are kept as they are, under the route none; the others go on, also behind a busy key."""
+    """Undecodable bytes become a dead letter of the route ``none``, unchanged; other records go on."""
 
     def decode(value: bytes) -> bytes:
         if value == b"bad":
@@ -157,8 +157,8 @@ async def test_what_cannot_be_decoded_becomes_a_dead_letter(ordering: str) -> No
         )
 
 
-async def test_letters_that_are_not_taken() -> None:
-    """A delay holds the partition and the letter is written again; a refusal halts it there."""
+async def test_a_letter_that_is_delayed_or_refused() -> None:
+    """A delayed letter holds its partition and is written again; a refused letter halts it."""
     source = LogSource(keyed([b"a"] * 4))
     handler = Scripted({1: [Reject()], 2: [Reject()]}, source.done)
     letters = Letters(
@@ -175,7 +175,7 @@ async def test_letters_that_are_not_taken() -> None:
 
 
 async def test_the_fuse_halts_all() -> None:
-    """When most of a full window fails, nothing more becomes a dead letter and every partition halts."""
+    """When most of a full window fails no more dead letters are written, and every partition halts."""
     source = LogSource(keyed([b"a"] * 100))
     handler = Scripted({offset: [Reject()] for offset in range(20, 100)}, source.done)
     letters = Letters(source.done)
@@ -189,7 +189,7 @@ async def test_the_fuse_halts_all() -> None:
 
 
 async def test_several_routes_only_the_one_that_failed_is_called_again() -> None:
-    """Routes run in file order; each is retried alone, its letter names it, and those behind it get the record too."""
+    """Routes run in file order; each is retried alone, its letter names it, and later routes get the record too."""
     source = LogSource(keyed([b"a"] * 3))
     first, second, third = Scripted({}), Scripted({1: [ValueError()]}), Scripted({1: [ValueError(), None]}, source.done)
     letters = Letters(source.done)
@@ -206,7 +206,7 @@ async def test_several_routes_only_the_one_that_failed_is_called_again() -> None
 @pytest.mark.parametrize("with_records", [True, False])
 @pytest.mark.parametrize("asynchronous", [True, False])
 async def test_batches(asynchronous: bool, with_records: bool) -> None:
-    """Indexes are dead-lettered and the rest called again; after its attempts a batch's records are called singly."""
+    """Rejected indexes become dead letters and the rest is called again; in the end each record is called alone."""
     calls: list[list[bytes]] = []
     records = [record._replace(value=b"%d" % record.offset) for record in keyed([b"a"] * 12)]
     source = LogSource(records)
@@ -255,7 +255,7 @@ async def test_batches(asynchronous: bool, with_records: bool) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("error", [Retry(after=100), Pause(after=100), ConnectionError()])
 async def test_waits_are_given_up_at_a_stop(error: Exception, kind: str, ordering: str) -> None:
-    """A stop does not wait for what waits: it stays uncommitted, and is counted."""
+    """A stop does not wait for pending retries: their records stay uncommitted and are counted as abandoned."""
     source = LogSource(keyed([b"a", b"b", b"c"]))
     handler = Scripted({1: [error]}, source.done)
     slow = QUICK.__class__(initial_seconds=100, maximum_seconds=100)
@@ -270,7 +270,7 @@ async def test_waits_are_given_up_at_a_stop(error: Exception, kind: str, orderin
 
 
 async def test_a_batch_whose_time_comes_during_a_pause_is_called_after_it() -> None:
-    """While what another route needs is down, no batch is called either; it is when the pause is over."""
+    """While a route pauses the partition no batch is called; it is called when the pause ends."""
     source = LogSource(keyed([b"a"] * 2))
     batches: list[list[bytes]] = []
     down = True

@@ -1,4 +1,4 @@
-"""Failures at their edges: odd exceptions, scarce places, calls that outlive their epoch, letters that vanish."""
+"""Rare failures: odd exceptions, no free places, calls that outlive their epoch, letters that are cancelled."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ ODD: dict[str, Callable[[], BaseException]] = {
 @pytest.mark.parametrize("kind", ["plain", "at_once", "later", "routes", "batch", "batch_later"])
 @pytest.mark.parametrize("odd", ODD)
 async def test_whatever_is_raised_fails_one_record(odd: str, kind: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Only its record becomes a dead letter; the daemon, the partition and those behind it go on."""
+    """Whatever is raised, only its record becomes a dead letter; all other records are handled."""
     source = LogSource(keyed([b"a"] * 4))
     letters = Letters(source.done)
 
@@ -128,8 +128,8 @@ A_MOMENT: Any = Decimal("0.01")
 
 
 @pytest.mark.parametrize("instruction", [Later, Down, lambda: Retry(after=A_MOMENT), lambda: Retry(after=10**400)])
-async def test_instructions_of_a_users_own(instruction: Callable[[], BaseException]) -> None:
-    """A subclass without its base's constructor, or a number of another type, is understood, or an ordinary error."""
+async def test_instructions_that_a_user_subclassed(instruction: Callable[[], BaseException]) -> None:
+    """A subclass without its base's constructor, or with another type of time, is followed or is an error."""
     source = LogSource(keyed([b"a"] * 3))
     calls: list[int] = []
 
@@ -156,7 +156,7 @@ async def test_instructions_of_a_users_own(instruction: Callable[[], BaseExcepti
     ],
 )
 async def test_odd_indexes(rejection: Callable[[], BaseException], letters_of: list[int]) -> None:
-    """Whatever equals an index of the batch is one; all else is not, and fails nothing."""
+    """Values equal to an index of the batch reject that record; all other values are ignored."""
     source = LogSource(keyed([b"a"] * 4))
     letters = Letters(source.done)
     calls = 0
@@ -176,8 +176,8 @@ async def test_odd_indexes(rejection: Callable[[], BaseException], letters_of: l
     assert not source.ahead
 
 
-async def test_one_exception_raised_for_ever_keeps_no_memory() -> None:
-    """Python adds a traceback to an exception each time that it is raised; what is retried for ever must not grow."""
+async def test_one_exception_raised_again_and_again_does_not_grow() -> None:
+    """One exception object that is raised again and again keeps a short traceback."""
     source = LogSource(keyed([b"a"]))
     down = ConnectionError()
     calls = 0
@@ -201,7 +201,7 @@ async def test_one_exception_raised_for_ever_keeps_no_memory() -> None:
 @pytest.mark.parametrize("kind", ["plain", "async"])
 @pytest.mark.parametrize("ordering", ORDERINGS)
 async def test_a_call_that_cancels_its_task_on_its_way_out(ordering: str, kind: str, raises: bool) -> None:
-    """Its cancellation comes to us later; the partition's work does not end in silence."""
+    """A call that cancels its task as it ends does not end the partition's work."""
     source = LogSource(keyed([b"a", b"b", b"c"]), chunk_records=1)
 
     def handle(_event: bytes, record: Record) -> None:
@@ -226,14 +226,14 @@ async def test_a_call_that_cancels_its_task_on_its_way_out(ordering: str, kind: 
 
 
 def test_a_second_letter_long_after_the_first() -> None:
-    """A record may come to a letter on its second route when the first is out of the window: it counts, once."""
+    """A record whose second letter comes after the first has left the window counts once."""
     fuse = Fuse(0.5, 10)
     record = Position("t", 0, 0)
     assert [fuse.trips(record, consumed) for consumed in (5, 6, 40, 41)] == [False] * 4
 
 
-async def test_a_pause_gets_through_though_a_key_waits_for_it() -> None:
-    """A runner that waits for a pause to end, with a queue behind its key, leaves its place to who pauses."""
+async def test_a_pause_ends_though_a_key_waits_for_it() -> None:
+    """A runner that waits for a pause gives its place to the record that pauses."""
     source = LogSource(keyed([b"b", b"b", b"a"]))
     go = asyncio.Event()
     handler = Scripted({2: [Pause(after=0.001)] * 3 + [None]}, source.done)
@@ -251,8 +251,8 @@ async def test_a_pause_gets_through_though_a_key_waits_for_it() -> None:
     assert sorted(handler.handled) == [0, 1, 2]
 
 
-async def test_a_pause_gets_through_though_a_letter_is_delayed() -> None:
-    """A letter that is tried again waits for nobody's pause: it would keep the place that the pause needs to end."""
+async def test_a_pause_ends_though_a_letter_is_delayed() -> None:
+    """A delayed letter does not wait for a pause, because it holds the place that the pause needs to end."""
     source = LogSource(keyed([b"a", b"b"]))
     handler = Scripted({0: [Reject()], 1: [Pause(after=0.02)] * 3 + [None]}, source.done)
     letters = Letters(source.done, [LetterDelayedError("away")] * 3)
@@ -264,7 +264,7 @@ async def test_a_pause_gets_through_though_a_letter_is_delayed() -> None:
 
 
 async def test_letters_on_their_way_are_bounded_by_concurrency() -> None:
-    """Rejected by a plain function, records whose letters hang take places like calls that wait."""
+    """Records whose letters hang use places like waiting calls, also when a plain function rejected them."""
     source = LogSource(keyed([b"a"] * 50))
     letters = Letters(source.done)
     letters.gate.clear()
@@ -282,7 +282,7 @@ async def test_letters_on_their_way_are_bounded_by_concurrency() -> None:
 
 @pytest.mark.parametrize("kind", ["async", "batch"])
 async def test_a_call_that_the_drain_cancels_is_no_dead_letter(kind: str) -> None:
-    """A client library may turn a cancellation into an error of its own: the record is left undone, not buried."""
+    """A call that turns its cancellation into another error leaves its record undone, and no letter is written."""
     source = LogSource(keyed([b"a"] * 2))
     begun = asyncio.Event()
 
@@ -310,8 +310,8 @@ async def test_a_call_that_the_drain_cancels_is_no_dead_letter(kind: str) -> Non
 
 
 @pytest.mark.parametrize("rejects", [False, True])
-async def test_a_call_that_outlives_its_epoch_brings_neither_a_letter_nor_another_route(rejects: bool) -> None:
-    """Ended at last, in the next epoch, it is nobody's: its record was given to the next owner."""
+async def test_a_call_that_outlives_its_epoch_writes_no_letter(rejects: bool) -> None:
+    """A call that ends in the next epoch starts no other route and writes no letter: the next owner has its record."""
     source = LogSource(keyed([b"a"]))
     release = asyncio.Event()
     second: list[bytes] = []
@@ -338,7 +338,7 @@ async def test_a_call_that_outlives_its_epoch_brings_neither_a_letter_nor_anothe
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
 async def test_a_letter_whose_write_is_cancelled_is_written_again(ordering: str) -> None:
-    """A client that is closed under a write cancels it: that ends neither the work of the partition nor the letter."""
+    """A client that is closed during a write cancels it; the partition goes on and the letter is written again."""
     source = LogSource(keyed([b"a"] * 3))
     handler = Scripted({1: [Reject()]}, source.done)
 
@@ -363,7 +363,7 @@ async def test_a_letter_whose_write_is_cancelled_is_written_again(ordering: str)
 async def test_a_letter_that_hangs_is_given_up_at_a_stop(
     kind: str, ordering: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not waited for once it is slow; its record stays undone, and no hold is left."""
+    """A stop does not wait for a slow letter: its record stays undone, and no hold is left."""
     monkeypatch.setattr("consumer.delivery.failure.SLOW_LETTER_SECONDS", 0.01)
     source = LogSource(keyed([b"a", b"b", b"c"]))
     handler = Scripted({1: [Reject()]}, source.done)

@@ -1,4 +1,4 @@
-"""Failures on random schedules: whatever fails, waits or is revoked, nothing is lost, passed or out of order."""
+"""Failures on random schedules: no record is lost, skipped or handled out of order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROUNDS = 5_000
 
 
 class TickingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock moves a little in each round: waits are long for those who wait, and cost no time."""
+    """An event loop whose clock advances a little each round, so that long waits take no real time."""
 
     now = 0.0
 
@@ -59,7 +59,7 @@ def decode(work: Work) -> Callable[[bytes], bytes]:
 
 
 def run(scenario: Callable[[], Any], *, eager: bool) -> None:
-    """Run on a ticking clock; the loop may be given back after each record, and a letter is soon a slow one."""
+    """Run on a ticking clock, where handlers yield often and a letter soon counts as slow."""
     with ExitStack() as stack, asyncio.Runner(loop_factory=TickingLoop) as runner:
         stack.enter_context(patch("consumer.delivery.failure.SLOW_LETTER_SECONDS", 0.02))
         if eager:
@@ -83,8 +83,8 @@ def an_engine_for(observer: Observer, work: Work) -> Any:
 
 @given(schedules())
 @settings(max_examples=250, deadline=None)
-def test_every_record_comes_to_one_outcome_a_route(work: Work) -> None:
-    """Failing, held, rejected, unreadable and revoked in the middle: one outcome an epoch, in order, none passed."""
+def test_every_record_gets_one_outcome_per_route(work: Work) -> None:
+    """Through failures, holds and revokes each record gets one outcome per route and epoch, in order."""
 
     async def scenario() -> None:
         observer = Observer(work)
@@ -111,7 +111,7 @@ def test_every_record_comes_to_one_outcome_a_route(work: Work) -> None:
 @given(schedules(refused=True))
 @settings(max_examples=150, deadline=None)
 def test_a_refused_letter_is_never_passed(work: Work) -> None:
-    """Where a letter is refused the partition halts: what was started ends, nothing is begun, nothing is passed."""
+    """A refused letter halts its partition: running calls end, no other starts, and the record is not committed."""
 
     async def scenario() -> None:
         observer = Observer(work)

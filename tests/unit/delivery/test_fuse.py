@@ -1,4 +1,4 @@
-"""The fuse trips when most of a window of records become dead letters, and not before there was a window."""
+"""The fuse trips when too large a part of a full window of records became dead letters."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def at(offset: int) -> Position:
 
 
 def test_no_window_no_fuse() -> None:
-    """The first records of a daemon may all be bad: there is no full window yet."""
+    """The fuse cannot trip before its window is full."""
     fuse = Fuse(0.5, 1000)
     assert not any(fuse.trips(at(n), n + 1) for n in range(999))
     assert fuse.trips(at(999), 1000)
 
 
 def test_it_blows_past_its_limit() -> None:
-    """At the limit it holds; one letter more is over it."""
+    """The fuse holds at its limit and trips with one letter more."""
     fuse = Fuse(0.5, 10)
     assert [fuse.trips(at(n), 100 + n) for n in range(6)] == [False] * 5 + [True]
 
@@ -34,21 +34,21 @@ def test_what_is_old_does_not_count() -> None:
 
 
 def test_a_record_counts_once() -> None:
-    """A record that several routes gave up is one of the window."""
+    """A record that several routes dead-lettered counts once."""
     fuse = Fuse(0.5, 10)
     assert not any(fuse.trips(at(n // 3), 100 + n // 3) for n in range(15))
     assert fuse.trips(at(5), 105)
 
 
 def test_a_record_whose_first_letter_is_long_ago() -> None:
-    """Its second letter may come thousands of records later, as the only one of the window."""
+    """A record counts in the window of its last letter, however long ago its first letter was."""
     fuse = Fuse(0.5, 10)
     fuse.trips(at(1), 10)
     assert not fuse.trips(at(1), 5000)
 
 
 def test_a_limit_of_all() -> None:
-    """With a ratio of 1 it never trips."""
+    """With a ratio of 1 the fuse never trips."""
     fuse = Fuse(1.0, 10)
     assert not any(fuse.trips(at(n), n + 1) for n in range(1000))
 
@@ -59,7 +59,7 @@ def test_a_limit_of_all() -> None:
     window=st.integers(1, 12),
 )
 def test_it_counts_what_is_in_the_window(steps: list[tuple[int, int]], ratio: float, window: int) -> None:
-    """It says what a count over all letters so far says: each record with its last letter."""
+    """The fuse agrees with a count over all letters so far, with each record at its last letter."""
     fuse, consumed, last = Fuse(ratio, window), 1, dict[int, int]()
     for offset, more in steps:
         consumed += more

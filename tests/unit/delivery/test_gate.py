@@ -1,4 +1,4 @@
-"""Room: how much of a partition is taken in before what is done makes room again."""
+"""Room: how much of a partition is taken in before finished records make room again."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.unit.delivery.source import KEY, MemorySource
 from tests.unit.delivery.waiting import rounds, until
 
 
-async def test_a_slow_key_holds_back_nobody_while_there_is_room() -> None:
-    """Behind a hanging call its own key waits; everything else goes on, over chunks, until room is used up."""
+async def test_a_slow_key_delays_no_other_while_there_is_room() -> None:
+    """Behind a hanging call only its own key waits; other records go on, across chunks, until the room is used up."""
     keys = [b"slow" if number % 10 == 0 else b"%d" % number for number in range(400)]
     gate = Gate()
     source = LogSource(keyed(keys), chunk_records=7, gate=gate)
@@ -39,7 +39,7 @@ async def test_a_slow_key_holds_back_nobody_while_there_is_room() -> None:
 )
 @pytest.mark.parametrize("ordering", OVERLAPPING)
 async def test_intake_stops_without_room_and_resumes(ordering: str, limits: dict[str, Any], most: int) -> None:
-    """What is in flight, in records and in bytes, bounds what is taken in; what is done makes room again."""
+    """Records and bytes in flight bound the intake; finished records make room again."""
     gate = Gate()
     source = LogSource(keyed([b"a"] * 20, value=b"v" * 99), gate=gate)
     async with an_engine_on(source, a_route(gate), ordering=ordering, concurrency=8, **limits) as bench:
@@ -56,7 +56,7 @@ async def test_intake_stops_without_room_and_resumes(ordering: str, limits: dict
 
 
 async def test_one_full_partition_leaves_the_others_their_room() -> None:
-    """Room is counted by partition: one that has none takes nothing from another."""
+    """Room is counted per partition: a full one takes nothing from another."""
     other = TopicPartition("t", 1)
     gate, source = Gate(), MemorySource()
 

@@ -1,4 +1,4 @@
-"""Lanes: which calls may overlap, what is committed, and what a failure, a revoke and a stop leave."""
+"""Lanes: which calls may overlap, what is committed, and what failures, revokes and stops leave."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.delivery.waiting import rounds, until
 
 
 async def test_keys_overlap_up_to_concurrency() -> None:
-    """Different keys are handled at once, as many as ``concurrency`` and never one more."""
+    """Different keys are handled at once, up to ``concurrency`` calls."""
     gate = Gate()
     source = LogSource(keyed(b"%d" % number for number in range(9)), gate=gate)
     async with an_engine_on(source, a_route(gate), ordering="key", concurrency=3) as bench:
@@ -42,7 +42,7 @@ async def test_keys_overlap_up_to_concurrency() -> None:
 
 
 async def test_a_plain_function_that_returns_coroutines_overlaps_too() -> None:
-    """A wrapper or a lambda around an async function is held to ``concurrency`` like the function itself."""
+    """``concurrency`` also bounds a wrapper or a lambda around an async function."""
     gate = Gate()
     source = LogSource(keyed(b"%d" % number for number in range(6)), gate=gate)
 
@@ -60,7 +60,7 @@ async def test_a_plain_function_that_returns_coroutines_overlaps_too() -> None:
 
 
 async def test_a_key_is_handled_one_record_at_a_time() -> None:
-    """The records of a key wait for each other, in order, while those of other keys pass."""
+    """Records of one key wait for each other in order; records of other keys do not."""
     gate = Gate(1, 4)
     source = LogSource(keyed([b"a", b"b", b"a", b"a", b"c"]), gate=gate)
     async with an_engine_on(source, a_route(gate), ordering="key", concurrency=8) as bench:
@@ -75,7 +75,7 @@ async def test_a_key_is_handled_one_record_at_a_time() -> None:
 
 
 async def test_keyless_records_share_a_lane_and_an_empty_key_has_its_own() -> None:
-    """A missing key is one lane of the partition; an empty key is not a missing one."""
+    """Records without a key share one lane per partition; an empty key is a key."""
     gate = Gate()
     source = LogSource(keyed([None, None, b"", b"", b"a"]), gate=gate)
     async with an_engine_on(source, a_route(gate), ordering="key", concurrency=8) as bench:
@@ -88,7 +88,7 @@ async def test_keyless_records_share_a_lane_and_an_empty_key_has_its_own() -> No
 
 
 async def test_unordered_records_of_one_key_overlap() -> None:
-    """Without an order the key does not matter: only ``concurrency`` bounds what runs at once."""
+    """With ``unordered`` the key does not matter: only ``concurrency`` bounds the calls."""
     gate = Gate()
     source = LogSource(keyed([b"a"] * 6), gate=gate)
     async with an_engine_on(source, a_route(gate), ordering="unordered", concurrency=4) as bench:
@@ -101,7 +101,7 @@ async def test_unordered_records_of_one_key_overlap() -> None:
 
 
 async def test_a_partition_in_order_is_handled_one_record_at_a_time() -> None:
-    """With ordering ``partition`` neither keys nor ``concurrency`` let two calls overlap."""
+    """With ordering ``partition`` two calls never overlap, whatever the keys and ``concurrency``."""
     gate = Gate()
     source = LogSource(keyed([b"a", b"b", b"c"]), gate=gate)
     async with an_engine_on(source, a_route(gate), ordering="partition", concurrency=64) as bench:
@@ -115,7 +115,7 @@ async def test_a_partition_in_order_is_handled_one_record_at_a_time() -> None:
 
 
 async def test_lanes_are_dropped_with_their_last_record() -> None:
-    """A key is remembered only while one of its records is in work: a hundred keys leave nothing behind."""
+    """A key is kept only while one of its records is in flight: a hundred keys leave nothing behind."""
     gate = Gate()
     source = LogSource(keyed(b"%d" % (number % 100) for number in range(500)), gate=gate)
     async with an_engine_on(source, a_route(gate), ordering="key", concurrency=8) as bench:
@@ -130,8 +130,8 @@ async def test_lanes_are_dropped_with_their_last_record() -> None:
 
 
 @pytest.mark.parametrize("ordering", OVERLAPPING)
-async def test_the_first_that_is_not_done_is_what_is_committed(ordering: str) -> None:
-    """Calls end out of order; the commit stays at the first record whose call has not ended."""
+async def test_the_commit_is_the_first_offset_that_is_not_done(ordering: str) -> None:
+    """When calls end out of order, the commit stays at the first record that is not done."""
     gate = Gate()
     source = LogSource(keyed(b"%d" % number for number in range(5)), gate=gate)
     async with an_engine_on(source, a_route(gate), ordering=ordering, concurrency=8) as bench:
@@ -147,7 +147,7 @@ async def test_the_first_that_is_not_done_is_what_is_committed(ordering: str) ->
 
 @pytest.mark.parametrize("suspends", [False, True])
 async def test_a_failure_in_one_lane_halts_the_partition(suspends: bool) -> None:
-    """The failed record's queue never starts, calls under way end, and nothing is committed past the failed record."""
+    """After a failure running calls end, nothing queued starts, and nothing past the failed record is committed."""
     go, gate = asyncio.Event(), Gate()
 
     async def handle(event: bytes, record: Record) -> None:
@@ -178,7 +178,7 @@ async def test_a_failure_in_one_lane_halts_the_partition(suspends: bool) -> None
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
 async def test_a_call_that_cancels_its_own_task_halts(ordering: str) -> None:
-    """A handler that has its own task cancelled ends its call, never its partition's work in silence."""
+    """A handler that cancels its own task halts its partition; the worker does not end silently."""
 
     async def handle(_event: bytes, record: Record) -> None:
         if record.offset == 1:
@@ -194,7 +194,7 @@ async def test_a_call_that_cancels_its_own_task_halts(ordering: str) -> None:
 
 
 async def test_a_revoke_repeats_nothing_that_was_handled() -> None:
-    """What queued behind a busy key was taken in before later records were done: the drain finishes it too."""
+    """A drain finishes records queued behind a busy key, because later records are already done."""
     gate = Gate(2)
     source = LogSource(keyed([b"a", b"a", b"b"]), gate=gate)
     async with an_engine_on(source, a_route(gate), ordering="key") as bench:
@@ -213,7 +213,7 @@ async def test_a_revoke_repeats_nothing_that_was_handled() -> None:
 
 @pytest.mark.parametrize("ordering", OVERLAPPING)
 async def test_a_drain_starts_nothing_that_was_not_taken_in(ordering: str) -> None:
-    """Calls under way end and are committed; records still in the chunk are left to the next owner."""
+    """In a drain running calls end and are committed; records still in the chunk are left to the next owner."""
     gate = Gate()
     source = LogSource(keyed(b"%d" % number for number in range(9)), gate=gate)
     async with an_engine_on(source, a_route(gate), ordering=ordering, concurrency=3) as bench:
@@ -227,7 +227,7 @@ async def test_a_drain_starts_nothing_that_was_not_taken_in(ordering: str) -> No
 
 
 async def test_calls_that_will_not_end_are_cancelled_and_not_committed() -> None:
-    """When the drain's time is up, calls are cancelled and counted; the commit stops at the first of them."""
+    """At the drain's time limit calls are cancelled and counted; the commit stops at the first of them."""
     gate = Gate(0, 2)
     source = LogSource(keyed(b"%d" % number for number in range(3)), gate=gate)
     async with an_engine_on(source, a_route(gate), ordering="key", drain_seconds=0.02) as bench:
@@ -239,7 +239,7 @@ async def test_calls_that_will_not_end_are_cancelled_and_not_committed() -> None
 
 
 async def test_a_call_that_outlives_its_epoch_starts_nothing() -> None:
-    """A call that would not end ends after the revoke: what queued behind its key is left to the next owner."""
+    """A call that ends after the revoke starts nothing: records queued behind its key are left to the next owner."""
     begun: list[int] = []
     release = asyncio.Event()
 
@@ -265,7 +265,7 @@ async def test_a_call_that_outlives_its_epoch_starts_nothing() -> None:
 @pytest.mark.parametrize("kind", ["plain", "async", "routes", "batches"])
 @pytest.mark.parametrize("ordering", ["partition", "key"])
 async def test_a_match_that_raises_halts_at_its_record(ordering: str, kind: str) -> None:
-    """An error of ours between decoding and handling is no outcome: nothing is committed past its record."""
+    """An internal error between decoding and handling halts the partition at its record."""
     handled: list[bytes] = []
 
     async def waits(event: bytes) -> None:
@@ -295,7 +295,7 @@ async def test_a_match_that_raises_halts_at_its_record(ordering: str, kind: str)
 
 
 async def test_a_crash_starts_nothing_more() -> None:
-    """When the task group is torn down under calls that wait, they end with it, and no call takes their place."""
+    """When the task group is cancelled the waiting calls end, and no call takes their place."""
     gate = Gate()
     source = LogSource(keyed(b"%d" % number for number in range(9)), gate=gate)
     with pytest.raises(ExceptionGroup) as raised:  # noqa: PT012 - what is inside is what crashes

@@ -18,7 +18,7 @@ from tests.unit.delivery.waiting import rounds, until
 
 
 class Work(SimpleNamespace):
-    """A drawn schedule: records with gaps, how often each call gives the loop back, how they are cut and bounded."""
+    """A drawn schedule: records with gaps, how often each call yields, chunk sizes and limits."""
 
     records: list[RawRecord]
     yields: dict[int, int]
@@ -55,7 +55,7 @@ def schedules(draw: st.DrawFn) -> Work:
 
 
 class Worker:
-    """Handles a schedule's records and notes what overlaps and what is out of order.
+    """A handler that checks a schedule's calls for overlaps and order.
 
     Its kinds take the different ways through the lanes: an async function; a plain one that returns a coroutine when it
     has to wait; an async one between two plain routes.
@@ -144,7 +144,7 @@ def delivery_of(work: Work) -> dict[str, Any]:
 @given(schedules())
 @settings(max_examples=150, deadline=None)
 def test_every_record_once_in_order_and_never_ahead(work: Work) -> None:
-    """Whatever suspends whenever: each record is handled once, each lane in order, each commit behind what is done."""
+    """Whenever calls suspend: each record is handled once, each lane in order, and no commit runs ahead."""
 
     async def scenario() -> None:
         source = LogSource(work.records, work.cut)
@@ -166,7 +166,7 @@ def test_every_record_once_in_order_and_never_ahead(work: Work) -> None:
 @given(schedules(), st.lists(st.integers(0, 60), max_size=3))
 @settings(max_examples=150, deadline=None)
 def test_revokes_in_the_middle_lose_and_repeat_nothing(work: Work, revokes: list[int]) -> None:
-    """Revoked at any round of the loop and assigned again, a partition goes on where it was: each record once."""
+    """A partition that is revoked at any moment and assigned again handles each record once."""
 
     async def scenario() -> None:
         source = LogSource(work.records, work.cut)
@@ -194,7 +194,7 @@ def test_revokes_in_the_middle_lose_and_repeat_nothing(work: Work, revokes: list
 @given(schedules(), st.integers(0, 39))
 @settings(max_examples=150, deadline=None)
 def test_a_failure_is_never_passed(work: Work, index: int) -> None:
-    """Whichever record fails: the partition halts, started calls end, and no commit lies above the failed record."""
+    """Whichever record fails: the partition halts, running calls end, and no commit lies above that record."""
 
     async def scenario() -> None:
         failing = work.records[index % len(work.records)].offset

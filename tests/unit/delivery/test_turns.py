@@ -17,7 +17,7 @@ from tests.unit.delivery.waiting import until
 
 
 class Clock:
-    """A clock that only work moves."""
+    """A clock that only a handler's work advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -28,7 +28,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Have all that shares the event loop look at a clock of the test's."""
+    """Replace the clock of everything that shares the event loop."""
     clock = Clock()
     for module in ("lanes", "fast_loop", "turns"):
         monkeypatch.setattr(
@@ -41,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("ordering", ["partition", "key"])
 async def test_busy_partitions_take_turns(clock: Clock, ordering: str, is_async: bool, after_idling: bool) -> None:
-    """Fifty partitions of inline work keep the loop for one slice and one call at a time: between two, all others run.
+    """Fifty partitions of inline work keep the loop for one slice and one call, then all other tasks run.
 
     The clock is moved by the handler alone, 4 ms a call; what is measured is how far it moves in one round of the loop.
     """

@@ -1,4 +1,4 @@
-"""Waiting for something that the event loop brings about."""
+"""Waiting for a condition that the event loop brings about."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 async def until(holds: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Let the event loop run until something holds; fail when it does not within ``seconds``.
+    """Run the event loop until a condition holds; fail when it does not within ``seconds``.
 
-    The first rounds follow one another at once; then it naps between two, so that a wait costs no processor.
+    The first 500 rounds follow one another at once; later rounds wait 1 ms, so that a wait costs no processor time.
     """
     deadline = time.monotonic() + seconds
     rounds_left = 500
@@ -22,6 +22,6 @@ async def until(holds: Callable[[], Any], seconds: float = 10.0) -> None:
 
 
 async def rounds(count: int = 100) -> None:
-    """Let the event loop go round: whatever could begin without waiting for anything has begun afterwards."""
+    """Run the event loop for some rounds; whatever can begin without waiting has begun afterwards."""
     for _ in range(count):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""How old the oldest record is that is not committed."""
+"""Lag in seconds: the age of the oldest record that is not committed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEY = TopicPartition("t", 0)
 
 
 def a_partition(committed: int, end: int, *noted: tuple[int, float], seen: float = 0.0) -> Partition:
-    """A partition whose end was learnt at ``seen``, with offsets noted at times in seconds."""
+    """Make a partition whose end was measured at ``seen``, with offsets noted at times in seconds."""
     partition = Partition(KEY, 1)
     partition.start(committed)
     partition.lag.ends_at(end, committed, 0.0, seen)
@@ -23,12 +23,12 @@ def a_partition(committed: int, end: int, *noted: tuple[int, float], seen: float
 
 
 def test_caught_up_is_no_lag() -> None:
-    """Where all is committed there is no age, however old the last record is."""
+    """When all is committed the lag is 0, however old the last record is."""
     assert a_partition(5, 5, (4, 10.0)).lag_seconds(1000.0) == 0.0
 
 
 def test_the_oldest_uncommitted_record_counts() -> None:
-    """The age is that of the record at the committed offset, not of what was done long ago, nor of the newest."""
+    """The lag is the age of the record at the committed offset, not of an older or a newer one."""
     partition = a_partition(5, 9, (4, 10.0), (5, 60.0), (6, 70.0), (8, 95.0))
     assert partition.lag_seconds(100.0) == 40.0
     partition.commit(6)
@@ -36,12 +36,12 @@ def test_the_oldest_uncommitted_record_counts() -> None:
 
 
 def test_a_record_between_two_notes_is_as_old_as_the_next() -> None:
-    """Not each record is noted: the next one stands for it."""
+    """Not every record is noted; the next noted record stands for it."""
     assert a_partition(5, 9, (3, 10.0), (7, 80.0)).lag_seconds(100.0) == 20.0
 
 
 def test_nothing_fetched_yet_counts_from_when_it_was_seen() -> None:
-    """A partition whose records nobody has fetched is behind since that was first seen."""
+    """Lag of a partition that was not fetched yet counts from when its records were first seen."""
     partition = Partition(KEY, 1)
     partition.lag.ends_at(9, partition.known_committed, 0.0, 50.0)
     assert partition.lag_seconds(60.0) is None  # nobody knows yet what is committed
@@ -52,14 +52,14 @@ def test_nothing_fetched_yet_counts_from_when_it_was_seen() -> None:
 
 
 def test_the_first_record_after_long_silence_is_not_old() -> None:
-    """A record that just came and is not noted yet does not inherit the age of the one before it."""
+    """A new record that is not noted yet does not inherit the age of the record before it."""
     partition = a_partition(5, 5, (4, 10.0))
     partition.lag.ends_at(6, 5, 0.0, 990.0)
     assert partition.lag_seconds(1000.0) == 10.0
 
 
 def test_the_clock_of_a_producer_may_be_ahead() -> None:
-    """A record from the future has no age below 0; one without a timestamp tells nothing."""
+    """A record from the future has no negative age; one without a timestamp has none."""
     assert a_partition(5, 9, (5, 200.0)).lag_seconds(100.0) == 0.0
     partition = a_partition(5, 9, seen=90.0)
     partition.lag.ages.note(5, -1, 0.0)
@@ -67,7 +67,7 @@ def test_the_clock_of_a_producer_may_be_ahead() -> None:
 
 
 def test_what_was_delivered_counts_though_the_end_is_older() -> None:
-    """Records that came after the end was learnt are lag until they are committed."""
+    """Records that came after the last measurement of the end are lag until they are committed."""
     partition = a_partition(5, 5)
     partition.watermark.position = 8
     assert (partition.lag_records, partition.position_lag_records) == (3, 0)
@@ -75,7 +75,7 @@ def test_what_was_delivered_counts_though_the_end_is_older() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 40)), min_size=1))
 def test_what_is_known_of_an_offset_brackets_it(steps: list[tuple[int, int]]) -> None:
-    """Whatever was noted and forgotten, what is told of the committed offset lies just below and above it."""
+    """The notes around the committed offset are the nearest below and above it, whatever was dropped."""
     ages, committed = Ages(), 0
     noted: list[int] = []
     for offset, ahead in steps:
@@ -91,7 +91,7 @@ def test_what_is_known_of_an_offset_brackets_it(steps: list[tuple[int, int]]) ->
 
 
 def test_without_commits_memory_is_bounded() -> None:
-    """What is noted grows coarser, not longer, when nothing is committed for hours."""
+    """Without commits the notes become coarser, not longer."""
     ages, now = Ages(), 0.0
     for offset in range(50_000):
         if now >= ages.next_at:
@@ -105,7 +105,7 @@ def test_without_commits_memory_is_bounded() -> None:
 
 
 def test_a_partition_that_keeps_up_without_timestamps_is_not_behind() -> None:
-    """Where each look finds the last second's records uncommitted, lag is since the look that saw the first of them."""
+    """Without timestamps, lag counts from the measurement that first saw the uncommitted records."""
     partition = a_partition(0, 0)
     for look in range(1200):
         partition.commit((look + 1) * 3000 - 1000)

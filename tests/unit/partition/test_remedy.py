@@ -1,4 +1,4 @@
-"""Every halt says how it ends: what to mend, and the command that moves on, as a shell takes it."""
+"""Every halt explains how to end it: what to repair, and a command that a shell accepts."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ KAFKA = Kafka(bootstrap_servers=["a:9092", "b:9092"], group_id="mine")
         (HaltReason.NO_OFFSET, "kafka.offset_reset", "--to-earliest"),
     ],
 )
-def test_a_way_out(reason: HaltReason, mend: str, where: str) -> None:
-    """It names the setting to change, and a command past what halted it; to the beginning where no offset is known."""
+def test_a_remedy_names_a_setting_and_a_command(reason: HaltReason, mend: str, where: str) -> None:
+    """A remedy names the setting to change and a command past the halt, or to the start without a known offset."""
     said = remedy(KAFKA, KEY, reason, -1 if reason is HaltReason.NO_OFFSET else 12)
     assert mend in said
     assert said.endswith(f"stop all members and run: {COMMAND} {where} --execute")
 
 
 def test_a_blown_fuse_has_no_command() -> None:
-    """To move past one record would not help when most are bad."""
+    """A blown fuse has no command, because moving past one record does not help."""
     said = remedy(KAFKA, KEY, HaltReason.FUSE, 12)
     assert "kafka-consumer-groups" not in said
     assert said.endswith("then restart")
 
 
 @pytest.mark.parametrize("reason", HaltReason)
-def test_no_reason_is_forgotten(reason: HaltReason) -> None:
-    """Every reason has its sentence."""
+def test_every_halt_reason_has_a_remedy(reason: HaltReason) -> None:
+    """Every halt reason has a sentence."""
     assert remedy(KAFKA, KEY, reason, 0)
 
 
 def test_a_name_is_quoted() -> None:
-    """A group's name may hold anything; the command can be pasted as it is."""
+    """A group's name may hold any character; the command is quoted for the shell."""
     kafka = Kafka(bootstrap_servers=["a:9092"], group_id="my group; rm -rf 'x'")
     words = shlex.split(remedy(kafka, KEY, HaltReason.CORRUPT_BATCH, 5).partition("run: ")[2])
     assert words[words.index("--group") + 1] == "my group; rm -rf 'x'"

@@ -1,4 +1,4 @@
-"""One partition's state: what is in flight, what may be committed."""
+"""One partition's state: what is in flight and what may be committed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.unit.delivery.source import KEY, RawRecord
 
 
 def test_a_new_partition_knows_nothing() -> None:
-    """Until the client knows where it starts there is no position, and nothing to commit."""
+    """A new partition has no position and nothing to commit until the client knows its start."""
     partition = Partition(KEY, epoch=1)
     assert (partition.position, partition.done, partition.committed, partition.ended) == (None, -1, -1, False)
 
 
 def test_start_is_committed_by_others() -> None:
-    """What lies below the start was done before: it is not committed again."""
+    """Records below the start were done by others and are not committed again."""
     partition = Partition(KEY, epoch=1)
     partition.start(7)
     assert (partition.position, partition.done, partition.committed) == (7, 7, 7)
@@ -35,14 +35,14 @@ def test_ended() -> None:
 
 
 def test_size_is_key_and_value() -> None:
-    """A record's size is that of key and value; what is missing has none."""
+    """A record's size is that of its key and value; a missing one counts 0."""
     assert size_of(RawRecord(0, b"value", b"key")) == 8
     assert size_of(RawRecord(0, None)) == 0
 
 
 @given(st.lists(st.binary(max_size=9), max_size=30), st.randoms())
 def test_held_records_are_counted(values: list[bytes], random: object) -> None:
-    """Whatever is held is in flight, in records and in bytes, and keeps the watermark until it is released."""
+    """Held records count as in flight, in records and bytes, and keep the watermark until they are released."""
     partition = Partition(KEY, epoch=1)
     partition.start(0)
     watermark = partition.watermark

@@ -1,4 +1,4 @@
-"""The watermark against a set: what may be committed is exactly what a plain model says."""
+"""The watermark beside a plain model with a set: both allow the same commits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from consumer.partition.watermark import Watermark
 
 
 class WatermarkMachine(RuleBasedStateMachine):
-    """Deliver with gaps, finish out of order, hold twice, revoke, begin a new epoch, commit."""
+    """Deliver with gaps, finish out of order, hold twice, revoke, begin an epoch, commit."""
 
     in_flight: Bundle[tuple[int, int]] = Bundle("in_flight")
 
@@ -31,7 +31,7 @@ class WatermarkMachine(RuleBasedStateMachine):
 
     @rule(target=in_flight, gap=st.integers(0, 5))
     def deliver(self, gap: int) -> tuple[int, int]:
-        """A record arrives, perhaps behind a gap, and is held."""
+        """Deliver and hold a record, perhaps after a gap."""
         offset = self.position + gap
         self.watermark.hold(offset)
         self.watermark.advance(offset + 1)
@@ -42,20 +42,20 @@ class WatermarkMachine(RuleBasedStateMachine):
 
     @rule(gap=st.integers(0, 5))
     def deliver_and_finish_at_once(self, gap: int) -> None:
-        """A record that is done before anybody looks is never held."""
+        """Deliver a record that is done at once and is never held."""
         self.position += gap + 1
         self.delivered.add(self.position - 1)
         self.watermark.advance(self.position)
 
     @rule(gap=st.integers(1, 9))
     def pass_markers(self, gap: int) -> None:
-        """The position moves without a record: markers, aborted transactions, compacted ranges."""
+        """Move the position without a record: markers, aborted transactions, compacted ranges."""
         self.position += gap
         self.watermark.advance(self.position)
 
     @rule(record=consumes(in_flight))
     def finish(self, record: tuple[int, int]) -> None:
-        """A record is done, in any order; one of an old epoch changes nothing."""
+        """Finish a record, in any order; one of an old epoch changes nothing."""
         epoch, offset = record
         if epoch == self.epoch:
             self.watermark.release(offset)
@@ -63,7 +63,7 @@ class WatermarkMachine(RuleBasedStateMachine):
 
     @rule(record=in_flight)
     def hold_again_and_release(self, record: tuple[int, int]) -> None:
-        """A second hold on a record keeps it and gives it back."""
+        """Hold a record a second time, and release that hold."""
         epoch, offset = record
         if epoch == self.epoch and offset in self.unfinished:
             self.watermark.hold(offset)
@@ -71,13 +71,13 @@ class WatermarkMachine(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
-        """A commit never falls within an epoch."""
+        """Commit; a commit never falls within an epoch."""
         assert self.watermark.done >= self.committed
         self.committed = self.watermark.done
 
     @rule()
     def revoke_and_begin_again(self) -> None:
-        """The next epoch starts where the last commit was; what was in flight is delivered again."""
+        """Begin the next epoch at the last commit; what was in flight is delivered again."""
         self.epoch += 1
         self.watermark = Watermark(self.committed)
         self.position = self.committed
@@ -87,13 +87,13 @@ class WatermarkMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.position > self.start)
     @rule(back=st.integers(1, 5))
     def never_backwards(self, back: int) -> None:
-        """A position that falls would handle records twice and is refused."""
+        """A position that falls is refused, because records would be handled twice."""
         with pytest.raises(ValueError, match="below"):
             self.watermark.advance(self.position - back)
 
     @invariant()
     def agrees_with_the_set(self) -> None:
-        """Done is the first unfinished record, or the position when there is none; all below it is finished."""
+        """``done`` is the first unfinished record, or the position without one; all records below it are finished."""
         expected = min(self.unfinished, default=self.position)
         assert self.watermark.done == expected
         assert len(self.watermark) == len(self.unfinished)
@@ -105,7 +105,7 @@ TestWatermark = WatermarkMachine.TestCase
 
 
 def test_a_hold_below_done_is_refused() -> None:
-    """What may be committed already cannot become unfinished."""
+    """A record below ``done`` may be committed already and cannot be held."""
     watermark = Watermark(10)
     with pytest.raises(ValueError, match="committed"):
         watermark.hold(9)
