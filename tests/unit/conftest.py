@@ -15,7 +15,7 @@ from consumer.process import supervisor as supervisor_module
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything that takes seconds in production takes a tenth of them."""
+    """Shorten the daemon's constant waits to about a tenth."""
     monkeypatch.setattr(supervisor_module, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(engine_module, "MEASURE_SECONDS", 0.2)
     monkeypatch.setattr(engine_module, "COMMIT_BUDGET_SECONDS", 0.3)
@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def uncured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have nothing looked for and nothing replaced: what is left is aiokafka alone."""
+    """Switch off the daemon's cures, so that only aiokafka's own behaviour is left."""
 
     async def go_on(_clients: reconnect_module.Reconnect, _lost: Exception) -> None:
         await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Whatever comes over the wire or stands in the settings: nothing escapes as an unexpected exception."""
+"""Any bytes from Kafka and any settings: no unexpected exception."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def spoiled(draw: st.DrawFn, document: bytes) -> bytes:  # noqa: PLR0911 - one r
 
 @st.composite
 def values(draw: st.DrawFn) -> bytes | None:
-    """Values of records: events, nearly events, any bytes, and none."""
+    """Draw values of records: events, nearly events, any bytes, and none."""
     kind = draw(st.integers(0, 9))
     if kind == 0:
         return None
@@ -93,7 +93,7 @@ RECORDS = st.lists(
 @given(values())
 @settings(max_examples=300, deadline=None)
 def test_a_value_is_an_event_or_a_decode_error(value: bytes | None) -> None:
-    """Decoding raises DecodeError or nothing, and says nothing of the value."""
+    """Decoding gives an event or raises DecodeError, which shows nothing of the value."""
     if value is None:
         return
     spellings = TwoSpellings(Session)
@@ -108,7 +108,7 @@ def test_a_value_is_an_event_or_a_decode_error(value: bytes | None) -> None:
 @given(RECORDS, st.sampled_from(["partition", "key", "unordered"]))
 @settings(max_examples=60, deadline=None)
 def test_every_record_has_one_outcome(records: list[RawRecord], ordering: str) -> None:
-    """Whatever the records are, each is handled, skipped or dead-lettered once, all is committed, and nothing fails."""
+    """Any record is handled, skipped or dead-lettered once; all is committed, and nothing fails."""
     placed = [record._replace(offset=offset * 2) for offset, record in enumerate(records)]
     handled: list[int] = []
 
@@ -143,10 +143,8 @@ def test_every_record_has_one_outcome(records: list[RawRecord], ordering: str) -
 
 @given(RECORDS, st.sampled_from(["connect", "spring"]), st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_a_letter_says_where_it_came_from_whatever_it_carries(
-    records: list[RawRecord], dialect: Any, of_letters: bool
-) -> None:
-    """Any record becomes a letter, its own headers come back, and reading any headers raises nothing."""
+def test_a_letter_gives_back_its_record_and_origin(records: list[RawRecord], dialect: Any, of_letters: bool) -> None:
+    """Any record becomes a letter that gives back its headers and origin; reading any headers raises nothing."""
     writer = Writer(DeadLetterSettings(headers=dialect), "group", of_letters)
     for record in records:
         read_context(record.headers)
@@ -167,7 +165,7 @@ NAMES = st.sampled_from(
 @given(st.lists(st.tuples(NAMES, st.text(max_size=20)), max_size=4))
 @settings(max_examples=200, deadline=None)
 def test_settings_are_settings_or_a_settings_error(overrides: list[tuple[str, str]]) -> None:
-    """Any ``--set`` and any variable is taken or refused with a SettingsError."""
+    """Any ``--set`` and any variable gives settings or a SettingsError."""
     words = [f"{name}={text}" for name, text in overrides]
     environment = {f"SESSION_CONSUMER_{name.upper().replace('.', '__')}": text for name, text in overrides}
     for given_environment, given_words in (({}, words), (environment, [])):

@@ -1,4 +1,4 @@
-"""The direction of imports, and where foreign libraries may be used."""
+"""The direction of imports, and where third-party libraries may be used."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def folder_of(module: str) -> str | None:
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_each_folder_imports_downwards_only(module: str) -> None:
-    """A module imports its own folder and those below it; a module that is in no listed folder fails."""
+    """A module imports only its own folder and folders below it; a module in no listed folder fails."""
     own = folder_of(module)
     if own is None:
         assert not any(name.split(".")[0] == "consumer" for name in imports_of(module)), "schemas/ stands alone"
@@ -94,7 +94,7 @@ def test_no_import_cycle() -> None:
 
 
 def test_few_modules_outside_folders() -> None:
-    """The top of consumer/ shows its folders, not a list of files."""
+    """At most eight modules lie outside the folders of consumer/."""
     flat = {path.stem for path in (ROOT / "consumer").glob("*.py")}
     assert flat <= set(FLAT)
     assert len(flat) <= 8
@@ -102,7 +102,7 @@ def test_few_modules_outside_folders() -> None:
 
 @pytest.mark.parametrize(("library", "package"), EDGES.items())
 def test_a_library_is_used_in_one_package(library: str, package: str) -> None:
-    """Each foreign edge library is imported in exactly one package."""
+    """Each edge library is imported in exactly one package."""
     users = {name for name in MODULES if any(each.split(".")[0] == library for each in imports_of(name))}
     assert users
     assert all(user.startswith(package) for user in users)
@@ -110,13 +110,13 @@ def test_a_library_is_used_in_one_package(library: str, package: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if folder_of(name) in PURE))
 def test_values_and_state_are_pure(module: str) -> None:
-    """Values, settings, dead letters and a partition's state know no clock, no client, no server."""
+    """Values, settings, dead letters and partition state import no clock, client or server."""
     roots = {each.split(".")[0] for each in imports_of(module)}
     assert roots.isdisjoint({"aiokafka", "prometheus_client", "aiohttp", "asyncio", "time", "structlog", "click"})
 
 
 def code_lines(source: str) -> int:
-    """Count the lines that hold code: no blank ones, comments or docstrings."""
+    """Count the lines of code, without blank lines, comments and docstrings."""
     texts = [
         range(node.lineno, (node.end_lineno or node.lineno) + 1)
         for node in ast.walk(ast.parse(source))
@@ -128,6 +128,6 @@ def code_lines(source: str) -> int:
 
 
 def test_the_core_is_small() -> None:
-    """The way of a record, from bytes to commit, fits an afternoon."""
+    """The code from bytes to commit stays within its bounds."""
     core = [name for name in MODULES if folder_of(name) in {"delivery", "partition"}]
     assert 500 < sum(code_lines(MODULES[name].read_text()) for name in core) < 2150

@@ -1,4 +1,4 @@
-"""Log lines: one event a line, no payload unless it is asked for, and little from libraries."""
+"""Log lines: one event per line, no payload unless allowed, and little from libraries."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ QUIET = ["aiokafka", "aiokafka.conn", "aiohttp", "asyncio"]
 
 
 class Lines(io.StringIO):
-    """What was written to the log."""
+    """The lines that were logged."""
 
     def take(self) -> list[str]:
-        """Return the lines since the last call, split as a terminal or a collector would."""
+        """Return the lines since the last call, split as a terminal or a collector splits them."""
         text = self.getvalue()
         self.seek(0)
         self.truncate()
@@ -39,7 +39,7 @@ Configure = Callable[..., Lines]
 
 @pytest.fixture
 def configured() -> Iterator[Configure]:
-    """Configure logging to a text; what was configured before is put back when the test ends."""
+    """Configure logging into a text; restore the previous configuration when the test ends."""
     root = logging.getLogger()
     before = (root.handlers, root.level, {name: logging.getLogger(name).level for name in QUIET})
 
@@ -67,7 +67,7 @@ def test_a_line_is_json_off_a_terminal(configured: Configure) -> None:
 
 
 def test_a_line_is_for_people_on_a_terminal(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal a line is text with colours; ``log.format`` overrides what the stream is."""
+    """On a terminal a line is coloured text; ``log.format`` overrides that."""
     monkeypatch.setattr(Lines, "isatty", lambda _: True)
     lines = configured()
     structlog.get_logger("consumer.test").info("joined", partitions=3)
@@ -92,7 +92,7 @@ def test_a_payload_is_logged_only_when_allowed(configured: Configure, log_format
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
 def test_lines_below_the_level_are_dropped(configured: Configure, level: str) -> None:
-    """A line is written when its level is the configured one or above, ours and a library's alike."""
+    """Lines below the configured level are dropped, ours and a library's alike."""
     levels = ["debug", "info", "warning", "error"]
     lines = configured(level=level)
     for each in levels:
@@ -118,14 +118,14 @@ FORGED = [
 
 
 def forges(line: str) -> bool:
-    """Say whether a line holds a character that a terminal or a reader of lines would act on."""
+    """Tell whether a line holds a character that a terminal or a line reader would act on."""
     return not line.isprintable()
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
 @pytest.mark.parametrize("text", FORGED, ids=ascii)
 def test_no_text_forges_a_line(configured: Configure, log_format: Format, text: str) -> None:
-    """Neither an event's name nor a value of any shape makes a second line or moves a terminal's cursor."""
+    """No event name and no value makes a second line or moves a terminal's cursor."""
     lines = configured(format=log_format)
     log = structlog.get_logger("consumer.test")
     log.info(text)
@@ -144,7 +144,7 @@ def test_no_text_forges_a_line(configured: Configure, log_format: Format, text: 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(), st.text())
 def test_any_text_is_one_line(configured: Configure, log_format: Format, event: str, value: str) -> None:
-    """Whatever an event is named and whatever it carries, it is one printable line."""
+    """An event with any name and any values is one printable line."""
     lines = configured(format=log_format)
     structlog.get_logger("consumer.test").info(event, value=value)
     (line,) = lines.take()
@@ -152,8 +152,8 @@ def test_any_text_is_one_line(configured: Configure, log_format: Format, event: 
 
 
 @pytest.mark.parametrize("log_format", FORMATS)
-def test_an_exception_is_said_without_its_text(configured: Configure, log_format: Format) -> None:
-    """Of an exception a line says the class, never the text: libraries quote values in it."""
+def test_an_exception_is_logged_without_its_text(configured: Configure, log_format: Format) -> None:
+    """An exception is logged by its class, never by its text, which may quote values."""
     lines = configured(format=log_format)
 
     def fail() -> None:
@@ -173,7 +173,7 @@ def test_an_exception_is_said_without_its_text(configured: Configure, log_format
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
 @pytest.mark.parametrize("name", ["aiokafka", "aiokafka.conn", "aiokafka.consumer.group_coordinator", "aiohttp.access"])
 def test_libraries_are_quiet(configured: Configure, level: str, name: str) -> None:
-    """At DEBUG the client prints passwords and payloads: it never logs below WARNING, whatever our level is."""
+    """Kafka's client, which prints passwords and payloads at DEBUG, never logs below WARNING."""
     configured(level=level)
     assert logging.getLogger(name).getEffectiveLevel() >= logging.WARNING
     assert not logging.getLogger(name).isEnabledFor(logging.INFO)
@@ -181,15 +181,15 @@ def test_libraries_are_quiet(configured: Configure, level: str, name: str) -> No
 
 
 def say(name: str, message: str, at: float, *arguments: Any) -> None:
-    """Log a warning as if it were said ``at`` seconds."""
+    """Log a warning at a given time in seconds."""
     logger = logging.getLogger(name)
     record = logger.makeRecord(name, logging.WARNING, "f.py", 1, message, arguments, None)
     record.created = at
     logger.handle(record)
 
 
-def test_a_repeated_message_is_said_once(configured: Configure) -> None:
-    """The client says the same thing at most once in ten seconds, whatever it is about; others are not counted in."""
+def test_a_repeated_message_is_logged_once(configured: Configure) -> None:
+    """A message of the client is logged at most once in ten seconds; other messages do not count."""
     lines = configured()
     for half in range(50):
         say("aiokafka.client", "node %s is away", half / 2, half)
@@ -201,7 +201,7 @@ def test_a_repeated_message_is_said_once(configured: Configure) -> None:
 
 
 def test_many_messages_are_still_limited(configured: Configure) -> None:
-    """Thousands of different messages do not end the limit on one that repeats."""
+    """Thousands of different messages do not end the limit of a repeated one."""
     lines = configured()
     for number in range(3000):
         say("aiokafka.client", f"message {number}", 1.0)
@@ -210,15 +210,15 @@ def test_many_messages_are_still_limited(configured: Configure) -> None:
 
 
 @pytest.mark.parametrize("message", ["Group Coordinator Request failed: %s", "Unable connect to node %s"])
-def test_what_is_normal_is_not_said(configured: Configure, message: str) -> None:
-    """What the client says in every normal start or outage is left out: we say it ourselves, once."""
+def test_normal_client_messages_are_dropped(configured: Configure, message: str) -> None:
+    """Messages that the client logs in every normal start or outage are dropped; the daemon logs its own."""
     lines = configured()
     say("aiokafka.client", message, 1.0, "x")
     assert lines.take() == []
 
 
 def test_our_lines_are_never_limited(configured: Configure) -> None:
-    """Only the client's messages are limited; ours and other libraries' are all written."""
+    """Only the client's messages are limited, not ours or another library's."""
     lines = configured()
     for _ in range(3):
         say("aiohttp.server", "the same", 1.0)
@@ -226,8 +226,8 @@ def test_our_lines_are_never_limited(configured: Configure) -> None:
     assert len(lines.take()) == 6
 
 
-def test_configured_twice_says_once(configured: Configure) -> None:
-    """Configuring again replaces what was there: no line is written twice."""
+def test_configuring_twice_logs_once(configured: Configure) -> None:
+    """Configuring again replaces the earlier configuration: no line is written twice."""
     first, second = configured(), configured()
     structlog.get_logger("consumer.test").info("joined")
     assert first.take() == []
@@ -235,7 +235,7 @@ def test_configured_twice_says_once(configured: Configure) -> None:
 
 
 class Clock:
-    """A time that a test sets."""
+    """A clock that a test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -243,7 +243,7 @@ class Clock:
 
 
 class Said:
-    """A logger that notes what it is told."""
+    """A logger that keeps its lines."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, dict[str, Any]]] = []
@@ -255,8 +255,8 @@ class Said:
         self.lines.append(("warning", event, values))
 
 
-def test_a_storm_is_said_sparingly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one event of one route five lines in ten seconds; the first line after says how many were not."""
+def test_a_storm_is_logged_sparingly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event of a route is logged five times in ten seconds; the next line has the number of dropped ones."""
     clock, said = Clock(monkeypatch), Said()
     log = Sparingly(said)
     for offset in range(1000):
@@ -273,8 +273,8 @@ def test_a_storm_is_said_sparingly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.lines[6:] == [("info", "failed", {"route": "a"})]
 
 
-def test_others_are_not_kept_from_speaking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each event and each route has its own five lines; so have those without a route."""
+def test_each_event_and_route_has_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each event and each route has its own limit; so have events without a route."""
     Clock(monkeypatch)
     said = Said()
     log = Sparingly(said)
@@ -287,8 +287,8 @@ def test_others_are_not_kept_from_speaking(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @given(gaps=st.lists(st.floats(0, 12), max_size=60))
-def test_every_line_is_said_or_counted(gaps: list[float]) -> None:
-    """What was not said is counted by the next line that is, or is of the window that goes on."""
+def test_every_line_is_logged_or_counted(gaps: list[float]) -> None:
+    """Every dropped line is counted by the next logged one, or belongs to the current window."""
     with pytest.MonkeyPatch.context() as patched:
         clock, said = Clock(patched), Said()
         log = Sparingly(said)

@@ -29,7 +29,7 @@ A_RECORD = Record("t", 3, 7, 1, PHONE.encode(), VALUE, (("traceparent", PARENT.e
 
 
 class Spans:
-    """Traces handlers and keeps their spans."""
+    """A tracer of handlers that keeps its spans."""
 
     def __init__(self) -> None:
         self.kept = InMemorySpanExporter()
@@ -54,7 +54,7 @@ def spans() -> Spans:
 
 
 def test_a_plain_call(spans: Spans) -> None:
-    """A call is a consumer span under the conventional names, linked to the span that produced its record."""
+    """A call is a consumer span with conventional names, linked to the span that produced its record."""
     seen = []
 
     def handle(event: str) -> None:
@@ -81,7 +81,7 @@ def test_a_plain_call(spans: Spans) -> None:
 
 
 async def test_an_async_call(spans: Spans) -> None:
-    """The span lasts as long as the call, and what the call begins is within it, whatever else runs meanwhile."""
+    """A span lasts as long as its call and contains what the call starts, whatever else runs."""
     inside: dict[str, int] = {}
 
     async def handle(event: str, record: Record) -> None:
@@ -96,7 +96,7 @@ async def test_an_async_call(spans: Spans) -> None:
 
 
 def test_a_batch(spans: Spans) -> None:
-    """A batch is one span that is linked to all of its producers' spans."""
+    """A batch is one span that is linked to all its producers' spans."""
 
     def handle(events: list[str]) -> None:
         assert events == ["a", "b", "c"]
@@ -109,7 +109,7 @@ def test_a_batch(spans: Spans) -> None:
 
 
 async def test_a_function_that_returns_something_to_await(spans: Spans) -> None:
-    """A wrapper around a coroutine function is in its span to its end."""
+    """A wrapper around a coroutine function has one span, until the coroutine ends."""
 
     async def later() -> None:
         await asyncio.sleep(0)
@@ -123,8 +123,8 @@ async def test_a_function_that_returns_something_to_await(spans: Spans) -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_failure_says_its_class_only(spans: Spans, is_async: bool) -> None:
-    """A call that raises is an error; nothing of the exception's text, of key, value or headers is in the span."""
+async def test_a_failure_shows_its_class_only(spans: Spans, is_async: bool) -> None:
+    """A failed call's span is an error without the exception's text, key, value or headers."""
 
     def fail(_event: Any, _record: Record) -> None:
         raise ValueError(f"cannot call {PHONE}")
@@ -143,7 +143,7 @@ async def test_a_failure_says_its_class_only(spans: Spans, is_async: bool) -> No
 
 
 async def test_a_threaded_call_is_within_its_span(spans: Spans) -> None:
-    """What a blocking function traces belongs to its call."""
+    """Spans of a blocking function belong to its call."""
     seen = []
 
     def handle(_event: str) -> None:
@@ -154,8 +154,8 @@ async def test_a_threaded_call_is_within_its_span(spans: Spans) -> None:
     assert seen == [spans.one.context.span_id]
 
 
-def test_what_else_a_producer_says_of_its_trace_is_not_told(spans: Spans) -> None:
-    """``tracestate`` is free text: it may be anything, so it stays in the record."""
+def test_tracestate_is_not_exported(spans: Spans) -> None:
+    """A producer's ``tracestate`` is free text, so it is not exported."""
     headers = (("traceparent", PARENT.encode()), ("tracestate", b"caller=%b" % PHONE[1:].encode()))
     spans.of(lambda _event: None)("event", Record("t", 0, 1, 1, None, b"", headers))
     assert len(spans.one.links) == 1
@@ -164,14 +164,14 @@ def test_what_else_a_producer_says_of_its_trace_is_not_told(spans: Spans) -> Non
 
 @pytest.mark.parametrize("header", [b"", b"\xff\xfe", b"00-zz", PARENT.encode() + b"\n" + PHONE.encode()])
 def test_a_context_that_cannot_be_read_is_no_link(spans: Spans, header: bytes) -> None:
-    """Whatever a producer wrote there, the call goes on, without a link."""
+    """With an unreadable trace context the call runs without a link."""
     spans.of(lambda _event: None)("event", Record("t", 0, 1, 1, None, None, (("traceparent", header),)))
     assert not spans.one.links
     assert PHONE not in spans.one.to_json()
 
 
-def test_without_it_nothing_is_imported() -> None:
-    """The daemon and the command line know nothing of OpenTelemetry until it is asked for."""
+def test_without_tracing_opentelemetry_is_not_imported() -> None:
+    """The daemon and the command line import OpenTelemetry only when tracing is enabled."""
     program = (
         "import sys, consumer.cli.main, consumer.cli.run, consumer.process.parts;"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"

@@ -1,4 +1,4 @@
-"""Which letters there are and which are home, read from the letters and from what redrives committed."""
+"""Which dead letters exist and which were redriven, read from the letters and from redrives' commits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def a_letter(
     topic: str = "t",
     **fields: Any,
 ) -> Raw:
-    """Make a letter at offset ``place`` of the record at offset ``record``."""
+    """Make a letter at offset ``place`` of the dead-letter topic, for the record at offset ``record``."""
     cause = Cause(reason, route, 5, "builtins.ValueError", "")
     return Raw(place, write_context("connect", Position(topic, 0, record), 1000, "g", cause, redrives), **fields)
 
@@ -57,47 +57,47 @@ def to_run(inventory: Inventory) -> list[int]:
 
 
 def test_a_record_has_a_letter_for_each_route() -> None:
-    """Two routes gave it up: two letters, each with its own redrive."""
+    """A record that two routes gave up has two letters, each with its own redrive."""
     inventory = a_survey(a_letter(0, 7), a_letter(1, 7, route="b"))
     assert inventory.to_run == {Position(*DLQ, 0): "a", Position(*DLQ, 1): "b"}
 
 
 def test_doubles_count_once() -> None:
-    """The same letter, written twice around a kill, is run once, wherever the second one went."""
+    """A letter that was written twice around a kill is run once, wherever the second copy went."""
     inventory = a_survey(a_letter(0, 7), a_letter(1, 7), (OTHER, a_letter(5, 7)))
     assert (inventory.letters, to_run(inventory)) == (3, [0])
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_the_newest_letter_counts(order: tuple[int, ...]) -> None:
-    """The one with the most redrives, in whatever order partitions are read."""
+    """The letter with the most redrives stands for its record, in whatever order partitions are read."""
     letters = [(TopicPartition("t.dlq", n), a_letter(9 - n, 7, redrives=n)) for n in range(3)]
     inventory = a_survey(*(letters[n] for n in order))
     assert list(inventory.to_run) == [Position("t.dlq", 2, 7)]
 
 
-def test_what_is_no_letter() -> None:
-    """Records that do not say which record they were, and letters of other topics, are counted and left alone."""
+def test_records_that_are_not_letters() -> None:
+    """Records without an origin and letters of other topics are counted and never run."""
     inventory = a_survey(Raw(0, ()), a_letter(1, 7, topic="elsewhere"), a_letter(2, 7))
     assert (inventory.foreign, inventory.elsewhere, inventory.letters, to_run(inventory)) == (1, 1, 1, [2])
 
 
-def test_home_is_what_a_redrive_has_passed() -> None:
+def test_a_redrive_has_run_what_it_committed() -> None:
     """A group that committed 2 has run the letters at 0 and 1, of that partition only."""
     passed = [Passed(ALL, {DLQ: 2})]
     inventory = a_survey(*(a_letter(n, n) for n in range(4)), (OTHER, a_letter(0, 9)), passed=passed)
     assert list(inventory.to_run) == [Position(*DLQ, 2), Position(*DLQ, 3), Position(*OTHER, 0)]
 
 
-def test_a_redrive_that_did_not_mean_it() -> None:
-    """A letter that a group's filter did not let in is not home, however far that group came."""
+def test_a_redrive_counts_for_its_filter_only() -> None:
+    """A letter that a group's filter excludes was not redriven by it, however far that group came."""
     passed = [Passed(Filter(routes=["b"]), {DLQ: 100})]
     inventory = a_survey(a_letter(0, 1), a_letter(1, 2, route="b"), passed=passed)
     assert to_run(inventory) == [0]
 
 
-def test_home_by_any_of_the_groups() -> None:
-    """It is enough that one of them passed it, whatever the filters asked for now are."""
+def test_any_group_may_have_redriven_a_letter() -> None:
+    """A letter was redriven if any group passed it, whatever filters are asked for now."""
     passed = [Passed(Filter(routes=["b"]), {DLQ: 100}), Passed(Filter(reasons=["exhausted"]), {DLQ: 1})]
     inventory = a_survey(a_letter(0, 1), a_letter(1, 2, route="b"), a_letter(2, 3), passed=passed)
     assert to_run(inventory) == [2]
@@ -105,29 +105,29 @@ def test_home_by_any_of_the_groups() -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_double_of_a_letter_that_is_home(reverse: bool) -> None:
-    """If one of two is home both are, in whatever order they are read."""
+def test_a_double_of_a_letter_that_was_redriven(reverse: bool) -> None:
+    """If one copy of a letter was redriven the other counts as redriven, in whatever order they are read."""
     letters = [a_letter(0, 7), a_letter(9, 7)]
     inventory = a_survey(*(reversed(letters) if reverse else letters), passed=[Passed(ALL, {DLQ: 5})])
     assert to_run(inventory) == []
 
 
 def test_a_letter_that_failed_again_is_left() -> None:
-    """The first one is home, the new one is not: it stands for the record."""
+    """If a redrive failed, its new letter stands for the record and is left to be run."""
     inventory = a_survey(a_letter(0, 7), a_letter(9, 7, redrives=1), passed=[Passed(ALL, {DLQ: 5})])
     assert to_run(inventory) == [9]
     assert inventory.table() == [("t", "a", "exhausted", 1, 0)]
 
 
 def test_an_older_double_does_not_bring_it_back() -> None:
-    """The daemon, killed before its commit, writes the first letter once more, behind the one that failed again."""
+    """A copy of the first letter, written after the letter that failed again, does not count."""
     passed = [Passed(ALL, {DLQ: 3})]
     inventory = a_survey(a_letter(0, 7), a_letter(2, 7, redrives=1), a_letter(8, 7), passed=passed)
     assert to_run(inventory) == []
 
 
 def test_a_cap() -> None:
-    """What was redriven so often is left alone, and counted unless it is home; a higher cap means it."""
+    """Letters that reached the cap are not run, and are counted unless redriven; a higher cap runs them."""
     letters = [a_letter(n, n, redrives=n) for n in range(8)]
     inventory = a_survey(*letters)
     assert (to_run(inventory), inventory.capped) == ([0, 1, 2, 3, 4], 3)
@@ -152,7 +152,7 @@ def test_a_cap() -> None:
     ],
 )
 def test_what_a_filter_means(chosen: Filter, meant: list[int]) -> None:
-    """Each part narrows; from a time on, up to another; a missing key is no key, an empty one is one."""
+    """Every part of a filter must hold; ``since`` and ``until`` are times; an empty key is a key."""
     letters = (
         a_letter(0, 0, key=b"k", timestamp=999),
         a_letter(1, 1, key=None, timestamp=1000, route="b", reason="rejected"),
@@ -176,7 +176,7 @@ filters = st.builds(
 
 @given(first=filters, second=filters)
 def test_a_filter_is_kept_with_the_offsets(first: Filter, second: Filter) -> None:
-    """It is read back as it was written; each has a group of its own, and a group of another name is none of it."""
+    """A filter is read back from its group as it was written; each filter has its own group."""
     offsets = {DLQ: (5, first.as_text())}
     assert read_passed("g", first.group("g"), offsets) == Passed(first, {DLQ: 5})
     assert read_passed("another", first.group("g"), offsets) is None
@@ -185,20 +185,20 @@ def test_a_filter_is_kept_with_the_offsets(first: Filter, second: Filter) -> Non
 
 @pytest.mark.parametrize("metadata", ["", "{}x", "[]", '{"max_redrives":"x"}', "none"])
 def test_offsets_of_others(metadata: str) -> None:
-    """A group whose name begins as a redrive's, and that is none, says nothing of letters."""
+    """A group whose name only begins like a redrive's says nothing about letters."""
     assert read_passed("g", "g.redrive", {DLQ: (5, metadata)}) is None
     assert read_passed("g", "g.redrive-mine", {DLQ: (5, ALL.as_text())}) is None
     assert read_passed("g", "g.redrive", {}) is None
 
 
 def test_the_plain_group_has_a_plain_name() -> None:
-    """Without filters it can be typed."""
+    """The group of a redrive without filters has a name that can be typed."""
     assert ALL.group("g") == "g.redrive"
     assert Filter(routes=["a"]).group("g").startswith("g.redrive.")
 
 
 def test_no_key_is_stored() -> None:
-    """A key may be a phone number: what is stored with offsets is its digest."""
+    """A key may be a phone number, so only its digest is stored with the offsets."""
     assert "+4930123456" not in Filter(key_sha256=sha256(b"+4930123456")).as_text()
 
 
@@ -206,8 +206,8 @@ def test_no_key_is_stored() -> None:
     letters=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=25),
     commit=st.integers(0, 25),
 )
-def test_every_record_is_run_once_or_home(letters: list[tuple[int, int]], commit: int) -> None:
-    """Of all letters of a record one is run, of the newest kind, or its newest kind is home."""
+def test_every_record_is_run_once_or_was_redriven(letters: list[tuple[int, int]], commit: int) -> None:
+    """Of a record's letters one of the newest kind is run, or its newest kind was redriven."""
     made = [a_letter(place, record, redrives=redrives) for place, (record, redrives) in enumerate(letters)]
     inventory = a_survey(*made, passed=[Passed(ALL, {DLQ: commit})])
     for record in {record for record, _ in letters}:

@@ -1,4 +1,4 @@
-"""Dead letters as values: the record as it was, and behind its headers, in either dialect, why it is one."""
+"""Dead letters as values: the record unchanged and, in the headers of either dialect, the cause."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIALECTS: list[Dialect] = ["connect", "spring"]
 
 
 class Raw(NamedTuple):
-    """What the client hands over for one record."""
+    """One record as the Kafka client delivers it."""
 
     offset: int = 1234
     value: bytes | None = b"value"
@@ -43,7 +43,7 @@ def a_letter(
 
 
 def failed_again(letter: Letter, dialect: Dialect = "connect", cause: Cause = CAUSE) -> Letter:
-    """Make the letter of a letter that was run again."""
+    """Make the letter of a letter that failed again."""
     raw = Raw(77, letter.value, letter.key, letter.timestamp_ms, tuple(letter.headers))
     return Writer(DeadLetterSettings(headers=dialect), "group", of_letters=True).letter(DLQ, raw, cause)
 
@@ -59,7 +59,7 @@ def context(letter: Letter) -> Context:
 
 
 def test_the_connect_dialect() -> None:
-    """Kafka Connect's names, every value ASCII text; the record's own headers stand before the first of ours."""
+    """The Connect dialect has Kafka Connect's names and ASCII values, after the record's own headers."""
     assert a_letter() == Letter(
         "orders.dlq",
         b"key",
@@ -82,7 +82,7 @@ def test_the_connect_dialect() -> None:
 
 
 def test_the_spring_dialect() -> None:
-    """Spring's names; the partition is an int32, offset and timestamp are int64, big-endian."""
+    """The Spring dialect has Spring's names; the partition is an int32, offset and timestamp are big-endian int64."""
     assert a_letter(dialect="spring").headers == [
         ("trace", b"7"),
         ("session-consumer.reason", b"exhausted"),
@@ -110,7 +110,7 @@ def test_the_spring_dialect() -> None:
     ],
 )
 def test_every_reason_has_its_stage(reason: str, stage: bytes) -> None:
-    """Each of our reasons is told in Kafka Connect's words too."""
+    """Each reason has a stage in Kafka Connect's terms."""
     assert reason in REASONS
     headers = dict(a_letter(cause=CAUSE._replace(reason=reason)).headers)
     assert headers["__connect.errors.stage"] == stage
@@ -118,7 +118,7 @@ def test_every_reason_has_its_stage(reason: str, stage: bytes) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_what_is_not_ascii_is_escaped(dialect: Dialect) -> None:
-    """Class and message are ASCII text: anything else in them is escaped, and they are still read."""
+    """Class and message are ASCII: other characters are escaped, and can be read back."""
     letter = a_letter(
         cause=CAUSE._replace(error_class="módulo.Ungültig", message="in größe.py \N{PILE OF POO}"), dialect=dialect
     )
@@ -130,7 +130,7 @@ def test_what_is_not_ascii_is_escaped(dialect: Dialect) -> None:
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("raw", [Raw(key=None), Raw(value=None), Raw(key=None, value=None), Raw(key=b"", value=b"")])
 def test_key_and_value_stay_as_they_are(raw: Raw, dialect: Dialect) -> None:
-    """A missing key or value stays missing, and an empty one empty."""
+    """A missing key or value stays missing, and an empty one stays empty."""
     letter = a_letter(raw, dialect=dialect)
     assert (letter.key, letter.value) == (raw.key, raw.value)
 
@@ -148,8 +148,8 @@ def test_any_timestamp_is_kept(timestamp: int, dialect: Dialect) -> None:
 @pytest.mark.parametrize(
     ("topic", "target"), [("{topic}.dlq", "orders.dlq"), ("dead", "dead"), ("x.{topic}", "x.orders")]
 )
-def test_where_it_goes(topic: str, target: str) -> None:
-    """`{topic}` stands for the record's topic; also for the letter of a letter, which stays where letters are."""
+def test_the_topic_of_a_letter(topic: str, target: str) -> None:
+    """``{topic}`` is the record's topic; the letter of a letter stays in its dead-letter topic."""
     writer = Writer(DeadLetterSettings(topic=topic), "group")
     letter = writer.letter(KEY, Raw(), CAUSE)
     again = writer._replace(of_letters=True).letter(DLQ, Raw(headers=tuple(letter.headers)), CAUSE)
@@ -157,7 +157,7 @@ def test_where_it_goes(topic: str, target: str) -> None:
 
 
 def test_a_class_is_named_with_its_module() -> None:
-    """What other tools look for is the full name."""
+    """An exception is named by its module and class, as other tools expect."""
     assert class_name(DecodeError("undecodable", "")) == "consumer.errors.DecodeError"
     assert class_name(KeyError()) == "builtins.KeyError"
 
@@ -192,7 +192,7 @@ causes = st.builds(
 
 @given(raw=raws, cause=causes, dialects=st.lists(st.sampled_from(DIALECTS), min_size=1, max_size=4))
 def test_a_letter_is_read_as_it_was_written(raw: Raw, cause: Cause, dialects: list[Dialect]) -> None:
-    """Whatever its own headers are, ours among them, and however often it fails again: same record, same origin."""
+    """With any headers, and after any number of redrives, a letter gives back its record and origin."""
     letter = a_letter(raw, cause, dialects[0])
     for dialect in dialects[1:]:
         letter = failed_again(letter, dialect, cause)
@@ -211,13 +211,13 @@ def test_a_letter_is_read_as_it_was_written(raw: Raw, cause: Cause, dialects: li
 
 @given(headers=headers)
 def test_headers_of_any_kind_are_read(headers: list[tuple[str, bytes | None]]) -> None:
-    """Reading never raises, and parting the headers loses none."""
+    """Reading headers never raises, and splitting them loses none."""
     read_context(headers)
     assert sorted(map(repr, (each for part in split_headers(headers) for each in part))) == sorted(map(repr, headers))
 
 
 def test_the_letter_of_a_letter() -> None:
-    """It speaks of the same original record, with one redrive more and its own cause; the old block is gone."""
+    """The letter of a letter has the same origin, one redrive more, its own cause, and no headers of the old one."""
     cause = CAUSE._replace(reason="rejected", attempts=1)
     again = failed_again(failed_again(a_letter()), cause=cause)
     assert context(again) == context(a_letter())._replace(redrives=2, reason="rejected", attempts=1)
@@ -225,7 +225,7 @@ def test_the_letter_of_a_letter() -> None:
 
 
 def test_a_dead_letter_topic_that_is_consumed() -> None:
-    """To a daemon that consumes it like any topic, a letter is a record: what it says is among the record's headers."""
+    """A daemon that consumes a dead-letter topic sees letters as records whose headers hold the cause."""
     first = a_letter()
     second = a_letter(Raw(5, headers=tuple(first.headers)), key=DLQ)
     assert own(second) == first.headers
@@ -235,7 +235,7 @@ def test_a_dead_letter_topic_that_is_consumed() -> None:
 
 
 def test_an_escaped_header_key_stays_escaped() -> None:
-    """What names the escaped keys is the record's own header from then on, also when it fails again."""
+    """The header that names escaped keys becomes the record's own, also when the record fails again."""
     escaped = (("%FFkey", b"x"), ("session-consumer.escaped", b"%FFkey"))
     letter = failed_again(a_letter(Raw(headers=escaped)))
     assert own(letter) == list(escaped)
@@ -269,7 +269,7 @@ BY_SPRING: list[tuple[str, bytes | None]] = [
 
 @pytest.mark.parametrize("theirs", [BY_CONNECT, BY_SPRING])
 def test_letters_of_other_tools(theirs: list[tuple[str, bytes | None]]) -> None:
-    """Kafka Connect's and Spring's own letters say their record; it comes to no route, and they are known as theirs."""
+    """Letters of Kafka Connect and Spring name their record and no route, and are known as foreign."""
     error = "org.apache.kafka.connect.errors.DataException"
     assert read_context(theirs) == Context(Position(*KEY, 1234), "", "none", 0, 0, error, "", is_ours=False)
     assert split_headers(theirs)[0] == [("mine", b"1")]
@@ -278,7 +278,7 @@ def test_letters_of_other_tools(theirs: list[tuple[str, bytes | None]]) -> None:
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("theirs", [BY_CONNECT, BY_SPRING])
 def test_a_letter_of_other_tools_that_fails_again(theirs: list[tuple[str, bytes | None]], dialect: Dialect) -> None:
-    """It becomes a letter of ours, of the same record, and nothing of theirs is left in it."""
+    """A foreign letter that fails again becomes our letter of the same record, without foreign headers."""
     again = failed_again(Letter("orders.dlq", b"key", b"value", theirs, 5), dialect)
     assert own(again) == [("mine", b"1")]
     assert context(again) == context(a_letter())._replace(redrives=1)
@@ -307,12 +307,12 @@ def test_a_letter_of_other_tools_that_fails_again(theirs: list[tuple[str, bytes 
     ],
 )
 def test_a_malformed_letter(name: str, value: bytes | None) -> None:
-    """Headers that name no record that Kafka could have make it no letter; they never raise."""
+    """Headers that name an impossible record make no letter, and raise nothing."""
     letter = a_letter(dialect="spring" if name.startswith("kafka_dlt-") else "connect")
     assert read_context([(each, value if each == name else said) for each, said in letter.headers]) is None
 
 
 def test_no_letter() -> None:
-    """A record without headers, or with others, says nothing."""
+    """A record without headers, or with other headers, is not a letter."""
     assert read_context([]) is None
     assert read_context([("trace", b"7"), ("session-consumer.reason", b"exhausted")]) is None

@@ -1,4 +1,4 @@
-"""The alerts: each fires when it should, and only then, and leads a person to what to do."""
+"""The alerts: each fires in its scenarios and in no other, and links to its runbook."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ each_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda rule: rule["ale
 
 
 def scenario_of(alert: str) -> Path:
-    """SessionConsumerNoPartitions has tests/prometheus/no_partitions.yml."""
+    """Return the scenario file of an alert: SessionConsumerNoPartitions has ``no_partitions.yml``."""
     words = re.findall("[A-Z][a-z]+", alert.removeprefix("SessionConsumer"))
     return ROOT / "tests/prometheus" / f"{'_'.join(words).lower()}.yml"
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem)
 def test_an_alert_fires_when_it_should_and_only_then(scenario: Path) -> None:
-    """Every scenario ends as it says: which alerts have fired by when, and with which words."""
+    """Every scenario ends as stated: which alerts fired, when, and with which texts."""
     code, said = promtool("test", "rules", str(scenario))
     assert code == 0, said
 
@@ -41,26 +41,26 @@ def test_an_alert_has_scenarios(alert: dict[str, Any]) -> None:
 
 
 def test_every_scenario_is_of_an_alert() -> None:
-    """No scenario is left of an alert that is no more."""
+    """Every scenario file belongs to an alert."""
     assert sorted(scenario_of(alert["alert"]) for alert in ALERTS) == SCENARIOS
 
 
 def test_promtool_finds_no_fault() -> None:
-    """Prometheus takes the configuration, and the rules that it names."""
+    """promtool accepts the configuration and the rules that it names."""
     code, said = promtool("check", "config", str(CONFIG))
     assert code == 0, said
     assert f"{len(rules())} rules found" in said
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
-def test_a_rule_asks_for_what_there_is(rule: dict[str, Any]) -> None:
-    """Every series and label in a rule is one that the daemon exports, Prometheus adds, or another rule records."""
+def test_a_rule_reads_series_that_exist(rule: dict[str, Any]) -> None:
+    """Every series and label in a rule is exported, added by Prometheus, or recorded by another rule."""
     assert list(series_of(rule["expr"]))
     assert list(unknown(rule["expr"], known_series(rules()))) == []
 
 
 def test_what_is_recorded_is_used() -> None:
-    """Every recorded series is asked for by an alert."""
+    """Every recorded series is used by an alert."""
     asked = {name for alert in ALERTS for name, _ in series_of(alert["expr"])}
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     assert recorded
@@ -78,7 +78,7 @@ def test_an_alert_leads_to_its_runbook(alert: dict[str, Any]) -> None:
 
 @each_alert
 def test_words_name_labels_that_the_alert_has(alert: dict[str, Any]) -> None:
-    """Every label in an alert's words is one that its series keep."""
+    """Every label in an alert's texts is one that its expression keeps."""
     said = " ".join(alert["annotations"].values())
     labels = re.findall(r"\$labels\.(\w+)", said)
     kept = set(re.findall(r"\w+", " ".join(re.findall(r"\bby \(([^)]*)\)", alert["expr"])))) or {

@@ -1,4 +1,4 @@
-"""The dashboard: what it asks for exists, parses, and leaves nothing out."""
+"""The dashboard: its expressions parse and name existing series, and every metric is shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ each_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["t
 
 
 def expressions() -> Iterator[str]:
-    """Every expression that Grafana sends."""
+    """Return every expression that Grafana sends."""
     yield from (target["expr"] for panel in PANELS for target in panel["targets"])
     for variable in DASHBOARD["templating"]["list"]:
         if variable["type"] == "query":
@@ -31,21 +31,21 @@ def expressions() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("expression", sorted(set(expressions())))
-def test_it_asks_for_what_there_is(expression: str) -> None:
-    """Every series and label in an expression is one that the daemon exports, or that the rules make."""
+def test_it_reads_series_that_exist(expression: str) -> None:
+    """Every series and label in an expression is exported by the daemon or made by the rules."""
     assert list(series_of(expression))
     assert list(unknown(expression, known_series(rules()))) == []
 
 
 def test_it_shows_every_metric() -> None:
-    """Every metric that is exported is shown, or it is said here why not."""
+    """Every exported metric is shown, or listed here with the reason why not."""
     asked = {name for expression in expressions() for name, _ in series_of(expression)}
     shown = {metric.name for metric in METRICS if any(name.startswith(PREFIX + metric.name) for name in asked)}
     assert {metric.name for metric in METRICS} - shown == set(NOT_SHOWN)
 
 
 def test_prometheus_can_read_it(tmp_path: Path) -> None:
-    """Prometheus parses every expression, with all that may be chosen filled in."""
+    """Prometheus parses every expression with its variables filled in."""
     found = [{"record": f"asked:{number}", "expr": filled_in(each)} for number, each in enumerate(expressions())]
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": found}]}), encoding="utf-8")
@@ -55,8 +55,8 @@ def test_prometheus_can_read_it(tmp_path: Path) -> None:
 
 
 @each_panel
-def test_it_obeys_what_is_chosen(panel: dict[str, Any]) -> None:
-    """Every series of the daemon is of the jobs, daemons and, where it has one, the topics that are chosen."""
+def test_it_filters_by_its_variables(panel: dict[str, Any]) -> None:
+    """Every series is filtered by the chosen jobs, instances and, where it has one, topics."""
     for target in panel["targets"]:
         for name, labels in series_of(target["expr"]):
             if name.startswith(PREFIX):
@@ -65,7 +65,7 @@ def test_it_obeys_what_is_chosen(panel: dict[str, Any]) -> None:
 
 @each_panel
 def test_a_panel_is_complete(panel: dict[str, Any]) -> None:
-    """Every panel has a title, a meaning, a unit and the chosen data source."""
+    """Every panel has a title, a description, a unit and the chosen data source."""
     assert panel["title"]
     assert panel["description"].endswith(".")
     assert panel["fieldConfig"]["defaults"]["unit"]
@@ -73,7 +73,7 @@ def test_a_panel_is_complete(panel: dict[str, Any]) -> None:
     assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
 
 
-def test_panels_lie_beside_each_other() -> None:
+def test_panels_do_not_overlap() -> None:
     """No two panels share an id or a place, and none is wider than the page."""
     everything = DASHBOARD["panels"]
     assert len({panel["id"] for panel in everything}) == len(everything)
@@ -85,7 +85,7 @@ def test_panels_lie_beside_each_other() -> None:
 
 
 def test_its_rows_are_questions() -> None:
-    """It answers in order: is it alive, how far behind, where does the time go."""
+    """The rows answer in order: whether it is alive, how far behind it is, and where its time goes."""
     assert [row["title"] for row in ROWS][:3] == [
         "Is it alive and consuming?",
         "How far behind is it?",

@@ -1,4 +1,4 @@
-"""What is shipped for running it: files that name each other, settings, metrics and images agree."""
+"""The Docker files: services, settings, metrics, mounts and images fit together."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def inside(name: str, path: str) -> Path:
 
 
 def instructions(word: str) -> list[str]:
-    """Return the arguments of every such instruction of the Dockerfile, in order."""
+    """Return the arguments of one kind of instruction in the Dockerfile, in order."""
     lines = [line.partition(" ") for line in DOCKERFILE]
     return [rest.strip() for first, _, rest in lines if first == word]
 
 
 def environment(name: str) -> dict[str, str]:
-    """Return what of a service's environment is a setting of ours."""
+    """Return the settings in a service's environment."""
     every: dict[str, str] = SERVICES[name].get("environment", {})
     return {key: text for key, text in every.items() if key.startswith(ENVIRONMENT_PREFIX)}
 
@@ -110,14 +110,14 @@ def test_a_service_cannot_gain_privileges(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["consumer", "demo"])
 def test_the_environment_holds_settings_that_exist(name: str) -> None:
-    """The environment of our own containers holds valid settings, and the brokers' address inside the network."""
+    """The environment of our containers holds valid settings, and the brokers' internal address."""
     settings = load_settings(None, environment(name)).settings
     advertised = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")
     assert [f"INSIDE://{server}" for server in settings.kafka.bootstrap_servers] == advertised[:1]
 
 
 def test_the_daemon_listens_beyond_its_container() -> None:
-    """The daemon's published port is the one that it listens on, on every address of the container."""
+    """The daemon listens on its published port, on every address of the container."""
     http = daemon_settings().http
     assert http.host == "0.0.0.0"
     assert SERVICES["consumer"]["ports"] == [f"127.0.0.1:{http.port}:{http.port}"]
@@ -125,7 +125,7 @@ def test_the_daemon_listens_beyond_its_container() -> None:
 
 
 def test_the_daemon_may_finish_its_drain() -> None:
-    """Docker kills the daemon only when a stop has taken longer than it ever may."""
+    """Docker kills the daemon only after the longest possible stop."""
     patience = int(SERVICES["consumer"]["stop_grace_period"].removesuffix("s"))
     assert patience >= daemon_settings().delivery.drain_seconds + 10
 
@@ -140,14 +140,14 @@ def test_the_daemon_writes_only_where_a_volume_is() -> None:
 
 
 def test_the_topics_that_are_consumed_are_created() -> None:
-    """The one-shot service creates the topic that the daemon consumes, and the one for its dead letters."""
+    """The one-shot service creates the consumed topic and its dead-letter topic."""
     settings = daemon_settings()
     topics = " ".join([*settings.kafka.topics, *dead_letter_topics(settings)])
     assert f"for topic in {topics}; do" in SERVICES["topics"]["command"][0]
 
 
 def test_prometheus_scrapes_the_daemon() -> None:
-    """Prometheus asks the daemon's service at the port that it listens on, with its own configuration mounted."""
+    """Prometheus scrapes the daemon's service at its port, with the mounted configuration."""
     flags = dict(flag.split("=", 1) for flag in SERVICES["prometheus"]["command"])
     config = yaml.safe_load(inside("prometheus", flags["--config.file"]).read_text(encoding="utf-8"))
     (job,) = config["scrape_configs"]
@@ -155,7 +155,7 @@ def test_prometheus_scrapes_the_daemon() -> None:
 
 
 def test_prometheus_finds_its_rules() -> None:
-    """The rules that the configuration names, relative to itself, are mounted where it looks for them."""
+    """The rules that the configuration names are mounted where Prometheus looks for them."""
     (rules,) = read_yaml("deploy/prometheus/prometheus.yml")["rule_files"]
     folder, pattern = f"/etc/prometheus/{rules}".rsplit("/", 1)
     assert list(inside("prometheus", folder).glob(pattern))
@@ -182,7 +182,7 @@ def test_the_example_settings_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 async def test_the_example_handler_keeps_what_it_flushed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The example's own handler goes on from the counts that it flushed, and from no others."""
+    """The example's handler continues from the counts that it flushed, and from no others."""
     monkeypatch.setattr(sys, "path", sys.path[:])
     extend_path([str(ROOT / "examples/handlers")], sys.path)
     file = tmp_path / "data/agents.json"
@@ -197,7 +197,7 @@ async def test_the_example_handler_keeps_what_it_flushed(monkeypatch: pytest.Mon
 
 
 def test_the_example_leaves_out_test_and_legacy_sessions() -> None:
-    """Every route of the example excludes test and legacy sessions, as no route does by itself."""
+    """Every route of the example excludes test and legacy sessions; no route does so by default."""
     routes = load_settings(ROOT / "examples/settings.toml", {}).settings.routes
     assert routes
     for route in routes:
@@ -220,7 +220,7 @@ def test_the_image_pins_its_base() -> None:
 
 
 def test_what_the_image_copies_exists() -> None:
-    """Whatever the Dockerfile copies is in this repository and is not ignored by the build."""
+    """Everything that the Dockerfile copies is in this repository and not ignored by the build."""
     sent = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     copies = [each.split() for each in instructions("COPY") if not each.startswith("--from=")]
     for source in (source for *sources, _ in copies for source in sources):

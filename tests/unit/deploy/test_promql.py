@@ -1,4 +1,4 @@
-"""What reads expressions for the tests of alerts and dashboard finds what is in them."""
+"""The small PromQL reader of the tests of alerts and dashboard."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ EXPRESSIONS = {
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_series_and_matchers(expression: str) -> None:
-    """Series are told from functions, operators, labels, durations and strings."""
+    """Series are told apart from functions, operators, labels, durations and strings."""
     assert list(series_of(expression)) == EXPRESSIONS[expression]
 
 
 def test_groupings() -> None:
-    """Labels of groupings, joins and what they carry over are found."""
+    """Labels in groupings and joins are found."""
     assert grouped_by("sum by (a) (x) / on (b, c) group_left (d) y") == set("abcd")
 
 
@@ -29,6 +29,6 @@ def test_groupings() -> None:
     ("expression", "said"),
     [("x", []), ("y", ["y"]), ('x{b="1"}', ["x by ['b']"]), ("sum by (a, c) (x)", ["c"])],
 )
-def test_what_there_is_not(expression: str, said: list[str]) -> None:
-    """A series, a matcher and a grouping that nobody exports are named."""
+def test_unknown_names_are_found(expression: str, said: list[str]) -> None:
+    """Series, matchers and groupings that nobody exports are named."""
     assert list(unknown(expression, {"x": {"a"}})) == said

@@ -22,20 +22,20 @@ def some(count: int, seed: int = 0) -> list[Session]:
 
 
 def read(file: Path) -> list[Session]:
-    """Read a file as its users do; its last line has an end."""
+    """Read a file of events; its last line must be complete."""
     *lines, rest = file.read_bytes().split(b"\n")
     assert rest == b""
     return list(map(session_reader(), lines))
 
 
 def read_all(path: Path) -> list[Session]:
-    """Read the files that were begun one after the other, the current one last."""
+    """Read all files of a handler in the order in which they were begun."""
     old = sorted(each for each in path.parent.iterdir() if each != path)
     return [event for file in [*old, path] for event in read(file)]
 
 
 class Disk:
-    """A disk that is full after so many bytes, and whose next syncs fail when told so."""
+    """A disk that is full after a number of bytes, and whose next syncs can fail."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.room: int | None = None

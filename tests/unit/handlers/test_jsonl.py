@@ -1,4 +1,4 @@
-"""The JSON Lines file: whole lines, each once, and one writer."""
+"""The JSON Lines file: complete lines, each once, and one writer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.handlers.files import Disk, read, some
 
 
 async def test_lines_are_written_at_flush(path: Path) -> None:
-    """What was handled is in memory until flush, and in the file, equal to what was consumed, after it."""
+    """Events stay in memory until flush; after it the file holds them unchanged."""
     events = some(20)
     async with JsonLines(path) as write:
         for event in events:
@@ -33,7 +33,7 @@ async def test_lines_are_written_at_flush(path: Path) -> None:
 
 
 async def test_flush_syncs_what_it_wrote(path: Path, disk: Disk) -> None:
-    """A flush returns after the file was synced, and syncs nothing when nothing was written."""
+    """A flush returns after the sync, and syncs nothing when nothing was written."""
     async with JsonLines(path) as write:
         await write.flush()
         assert disk.synced == []
@@ -44,7 +44,7 @@ async def test_flush_syncs_what_it_wrote(path: Path, disk: Disk) -> None:
 
 
 async def test_a_full_buffer_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past its limit the buffer is written without a flush, so that memory stays bounded; still each line once."""
+    """A full buffer is written without a flush, so that memory stays bounded; each line is written once."""
     monkeypatch.setattr(jsonl, "BUFFER_BYTES", 500)
     events = some(20)
     async with JsonLines(path) as write:
@@ -58,7 +58,7 @@ async def test_a_full_buffer_is_written(path: Path, monkeypatch: pytest.MonkeyPa
 
 
 async def test_closing_flushes(path: Path, disk: Disk) -> None:
-    """What is in memory when the handler is left is written and synced; leaving twice does no harm."""
+    """Leaving the handler writes and syncs what is in memory; leaving twice is harmless."""
     events = some(3)
     write = JsonLines(path)
     async with write:
@@ -70,7 +70,7 @@ async def test_closing_flushes(path: Path, disk: Disk) -> None:
 
 
 async def test_an_existing_file_is_appended_to(path: Path) -> None:
-    """A file that is there is gone on with."""
+    """An existing file is appended to."""
     events = some(4)
     for half in (events[:2], events[2:]):
         async with JsonLines(path) as write:
@@ -82,7 +82,7 @@ async def test_an_existing_file_is_appended_to(path: Path) -> None:
 @pytest.mark.parametrize("length", [1, 65535, 65536, 65537, 200_000])
 @pytest.mark.parametrize("whole", [0, 1, 3])
 async def test_half_a_line_is_cut_off(path: Path, length: int, whole: int) -> None:
-    """Half a line left by a kill is cut off when the file is opened, however long; whole lines stay."""
+    """A half line left by a kill is cut off when the file is opened, however long; complete lines stay."""
     events = some(whole + 1)
     path.parent.mkdir()
     path.write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in events[:whole]) + b"x" * length)
@@ -94,7 +94,7 @@ async def test_half_a_line_is_cut_off(path: Path, length: int, whole: int) -> No
 
 @given(st.text(), st.text())
 def test_any_text_is_one_line(source: str, name: str) -> None:
-    """Whatever an event's texts hold, it is one line, and the line is that event."""
+    """An event with any text is one line, and the line decodes to that event."""
     event = Session(timestamp=some(1)[0].timestamp, source=source, agent_name=name)
     write = JsonLines(Path("unopened.jsonl"))
     write(event)
@@ -114,7 +114,7 @@ async def test_a_line_separator_in_a_field_is_no_end_of_line(path: Path) -> None
 
 
 async def test_one_file_has_one_writer(path: Path) -> None:
-    """A second handler on the same file is refused by the file's name, and the first is not disturbed."""
+    """A second handler on the same file is refused with the file's name; the first goes on."""
     async with JsonLines(path) as write:
         write(some(1)[0])
         with pytest.raises(SettingsError) as refused:
@@ -136,7 +136,7 @@ async def test_one_file_has_one_process(path: Path) -> None:
 
 
 async def test_a_rotated_file_has_one_writer(path: Path) -> None:
-    """After a rotation the new file is as closed to others as the first was."""
+    """After a rotation a second handler on the new file is refused too."""
     async with JsonLines(path, max_bytes=1) as write:
         for event in some(2):
             write(event)
@@ -146,7 +146,7 @@ async def test_a_rotated_file_has_one_writer(path: Path) -> None:
 
 
 async def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
-    """A path that is a folder, or below a file, is refused by name at start."""
+    """A path that is a folder, or below a file, is refused with its name at start."""
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "events.jsonl"):
         with pytest.raises(SettingsError) as refused:
@@ -155,7 +155,7 @@ async def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_it_is_a_handler() -> None:
-    """It loads as any person's handler does: its options are read, it is flushed, entered and left."""
+    """JsonLines loads like any handler: it has options, a flush and a context."""
     options = {"path": "a.jsonl", "max_bytes": 5}
     handler = load_handler(RouteSettings("r", "consumer.handlers.jsonl:JsonLines", {}, options), "routes[0]", {})
     assert (handler.is_async, handler.wants_record) == (False, False)

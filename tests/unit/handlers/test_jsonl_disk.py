@@ -17,7 +17,7 @@ from tests.unit.handlers.files import Disk, Write, read, read_all, some
 
 @pytest.mark.parametrize("room", [0, 1, 300, 700])
 async def test_a_full_disk_leaves_no_half_line(path: Path, disk: Disk, room: int) -> None:
-    """When the disk is full nothing is written in part and nothing is lost; with room again all goes on."""
+    """On a full disk no line is written in part and none is lost; with room again all are written."""
     events = some(6)
     async with JsonLines(path) as write:
         write(events[0])
@@ -36,7 +36,7 @@ async def test_a_full_disk_leaves_no_half_line(path: Path, disk: Disk, room: int
 
 
 async def test_a_full_disk_and_a_full_buffer(path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With both full the call fails and its event is not kept: called again, it is in the file once."""
+    """With a full disk and a full buffer the call fails and its event is not kept; a second call writes it once."""
     monkeypatch.setattr(jsonl, "BUFFER_BYTES", 1)
     events = some(2)
     async with JsonLines(path) as write:
@@ -49,7 +49,7 @@ async def test_a_full_disk_and_a_full_buffer(path: Path, disk: Disk, monkeypatch
     assert read(path) == events
 
 
-async def test_short_writes_are_gone_on_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_short_writes_are_continued(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that takes only a part is followed by one for the rest."""
     real: Write = os.write
     monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:7]))
@@ -60,7 +60,7 @@ async def test_short_writes_are_gone_on_with(path: Path, monkeypatch: pytest.Mon
 
 
 async def test_a_failed_sync_stays_failed(path: Path, disk: Disk) -> None:
-    """After one failed sync no flush of that file succeeds: the kernel may have dropped what it could not write."""
+    """After one failed sync every flush of that file fails, because the kernel may have dropped its data."""
     write = await JsonLines(path).__aenter__()
     write(some(1)[0])
     disk.failing_syncs = 1
@@ -75,7 +75,7 @@ async def test_a_failed_sync_stays_failed(path: Path, disk: Disk) -> None:
 
 
 async def test_a_failed_sync_stays_failed_after_rotation(path: Path, disk: Disk) -> None:
-    """A file whose sync failed is not forgiven when a new one is begun: its lines may be lost."""
+    """A failed sync stays failed after a rotation, because lines of the old file may be lost."""
     write = await JsonLines(path, max_bytes=1).__aenter__()
     write(some(1)[0])
     disk.failing_syncs = 1
@@ -90,7 +90,7 @@ async def test_a_failed_sync_stays_failed_after_rotation(path: Path, disk: Disk)
 
 
 async def test_a_flush_that_is_cancelled_can_be_done_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit that is given up cancels its flush, and its sync goes on alone: the next flushes work all the same."""
+    """A commit that is given up cancels its flush while its sync goes on; later flushes succeed."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(max_workers=1))  # so that a call waits for those before it
     begun, go_on = asyncio.Event(), threading.Event()

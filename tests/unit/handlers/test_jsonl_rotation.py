@@ -20,7 +20,7 @@ from tests.unit.handlers.files import Disk, read, read_all, some
 async def test_rotation_keeps_every_line_once(
     tmp_path_factory: pytest.TempPathFactory, limit: int, flushes: list[bool]
 ) -> None:
-    """However large files may grow and whenever they are flushed, all files together hold each line once, in order."""
+    """With any size limit and any flushes, all files together hold each line once, in order."""
     path = tmp_path_factory.mktemp("rotation") / "events.jsonl"
     events = some(len(flushes))
     async with JsonLines(path, max_bytes=limit) as write:
@@ -34,7 +34,7 @@ async def test_rotation_keeps_every_line_once(
 
 
 async def test_a_file_past_its_limit_is_renamed(path: Path, disk: Disk) -> None:
-    """A file that has grown past ``max_bytes`` gets its time in its name, and is synced before it is let go."""
+    """A file past ``max_bytes`` is synced, and renamed with the time in its name."""
     async with JsonLines(path, max_bytes=10) as write:
         for event in some(3):
             write(event)
@@ -46,7 +46,7 @@ async def test_a_file_past_its_limit_is_renamed(path: Path, disk: Disk) -> None:
 
 
 async def test_no_two_files_get_one_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that was set back or stands still makes no file replace an earlier one."""
+    """A clock that was set back, or stands still, never makes a file replace an earlier one."""
 
     class Stopped(datetime):
         @classmethod
@@ -63,7 +63,7 @@ async def test_no_two_files_get_one_name(path: Path, monkeypatch: pytest.MonkeyP
 
 
 async def test_a_rotation_that_fails_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When no new file can be begun, the old one stays in place and its lines wait; later it works again."""
+    """If no new file can be opened the old one stays and its lines wait; a later rotation succeeds."""
     events = some(3)
     real = os.open
 

@@ -1,4 +1,4 @@
-"""The status page as a document that was read strictly, and statuses to render."""
+"""The status page parsed strictly, and statuses to render."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CELLS = ("th", "td")
 
 
 class Document(HTMLParser):
-    """Reads a document strictly: every element closed in order, every id once."""
+    """A strict parser: every element is closed in order, and every id is unique."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

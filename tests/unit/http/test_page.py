@@ -1,4 +1,4 @@
-"""The status page as text: well formed, escaped, and with nothing from elsewhere."""
+"""The status page as text: well formed, escaped, and without external resources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.http.document import EMPTY, MANY, Document, each_status
 
 @each_status
 def test_it_is_well_formed(page: Page, status: Status) -> None:
-    """Every element is closed in its turn, no id is there twice, and the rows of a table are of one length."""
+    """Every element is closed, every id is unique, and all rows of a table have the same length."""
     document = Document(page.render(status))
     assert len(set(document.ids)) == len(document.ids)
     assert set(document.rows) <= {2, 8}
@@ -28,7 +28,7 @@ def test_it_is_well_formed(page: Page, status: Status) -> None:
 
 @each_status
 def test_nothing_from_outside(page: Page, status: Status) -> None:
-    """No address leads elsewhere, and no element carries style or script of its own: the policy forbids both."""
+    """No address leads elsewhere, and no element has inline style or script: the policy forbids both."""
     for tag, name, value in Document(page.render(status)).attributes:
         assert name != "style"
         assert not name.startswith("on")
@@ -40,7 +40,7 @@ def test_nothing_from_outside(page: Page, status: Status) -> None:
 
 
 def test_the_policy_fits(page: Page) -> None:
-    """The hashes of the policy are those of the one style and the one script; anything else is forbidden."""
+    """The policy allows the hashes of the one style and the one script, and nothing else."""
     text = page.render(a_status())
     for tag in ("style", "script"):
         (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
@@ -52,12 +52,12 @@ def test_the_policy_fits(page: Page) -> None:
 
 @each_status
 def test_it_is_small(page: Page, status: Status) -> None:
-    """Even 256 partitions that are all in trouble make a page of a few hundred kilobytes, without its compression."""
+    """A page of 256 partitions in trouble is a few hundred kilobytes before compression."""
     assert len(page.render(status)) < 400_000
 
 
 def test_what_is_refreshed_is_always_there(page: Page) -> None:
-    """The script replaces the same sections, whatever there is to show."""
+    """The sections that the script replaces are on every page."""
 
     def live(status: Status) -> list[str]:
         return re.findall(r'<\w+ id="([\w-]+)"[^>]* data-live', page.render(status))
@@ -70,7 +70,7 @@ EVIL = "<script>alert(1)</script>\"'&amp;<b>{{7*7}}</b>-->]]>"
 
 
 def poisoned(value: Any, name: str = "") -> Any:
-    """Replace every text in a status by one that would break out of wherever it stands."""
+    """Replace every text in a status by one that would break out of its element or attribute."""
     if isinstance(value, str):
         return EVIL if name not in ("state", "kind") else value
     if isinstance(value, list):
@@ -84,7 +84,7 @@ def poisoned(value: Any, name: str = "") -> Any:
 
 
 def test_everything_is_escaped(page: Page) -> None:
-    """Whatever a topic, a route, a group or a sentence holds is text: no element, attribute or script."""
+    """Topics, routes, groups and sentences appear as text, never as an element, attribute or script."""
     status = poisoned(a_troubled_status())
     clean, text = Document(page.render(a_troubled_status())), page.render(status)
     document = Document(text)
@@ -95,7 +95,7 @@ def test_everything_is_escaped(page: Page) -> None:
 
 
 def test_only_our_own_files_are_not_escaped() -> None:
-    """The template lets two things through as they are: the style and the script that lie beside it."""
+    """The template leaves two things unescaped: its own style and its own script."""
     template = (Path(consumer.http.__file__).parent / "page.html").read_text()
     assert re.findall(r"\{\{ (\w+)\|safe \}\}", template) == ["style", "script"]
     assert template.count("|safe") == 2

@@ -1,4 +1,4 @@
-"""The HTTP port as a client sees it: what is answered, with which headers, and what is not."""
+"""The HTTP port as a client sees it: answers, headers and refusals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.statuses import a_troubled_status
 
 
 class Client:
-    """A server on a free port, and requests to it."""
+    """A server on a free port, and a client for it."""
 
     def __init__(self, server: HttpServer, session: aiohttp.ClientSession) -> None:
         self.server = server
@@ -39,7 +39,7 @@ async def client() -> AsyncIterator[Client]:
 
 
 async def test_the_page(client: Client) -> None:
-    """The page is HTML that nobody keeps, frames, guesses the type of, or adds a script to."""
+    """The page is HTML with headers against caching, framing, sniffing and foreign scripts."""
     status, text, answer = await client.ask("/")
     assert (status, answer.content_type, answer.charset) == (200, "text/html", "utf-8")
     assert text.startswith("<!doctype html>")
@@ -53,7 +53,7 @@ async def test_the_page(client: Client) -> None:
 
 
 async def test_the_same_as_data(client: Client) -> None:
-    """``/status.json`` holds what the page shows."""
+    """``/status.json`` holds the data that the page shows."""
     status, text, answer = await client.ask("/status.json")
     assert (status, answer.content_type, answer.headers["Cache-Control"]) == (200, "application/json", "no-store")
     found = json.loads(text)
@@ -65,7 +65,7 @@ async def test_the_same_as_data(client: Client) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/status.json", "/metrics", "/healthz", "/readyz"])
 async def test_head(client: Client, path: str) -> None:
-    """HEAD says what GET would, without a body; any other method is refused."""
+    """HEAD answers like GET, without a body; any other method is refused."""
     asked, headed = await client.ask(path), await client.ask(path, "HEAD")
     assert headed[0] == asked[0]
     assert headed[1] == ""
@@ -76,14 +76,14 @@ async def test_head(client: Client, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/favicon.ico", "/status", "/page.css", "/<script>", "/../etc/passwd", "/%00"])
 async def test_an_unknown_path(client: Client, path: str) -> None:
-    """What is not there is a plain 404 that repeats nothing of what was asked."""
+    """An unknown path is a plain 404 that repeats nothing of the request."""
     status, text, answer = await client.ask(path)
     assert (status, answer.content_type) == (404, "text/plain")
     assert "script" not in text
 
 
 async def test_a_port_that_is_taken(client: Client) -> None:
-    """A port that another uses is named, with the way out."""
+    """A port in use is named, with the setting to change."""
     with pytest.raises(ConsumerError, match=rf"http\.port: cannot listen on 127\.0\.0\.1:{client.server.port}"):
         async with a_server(client.server.port):
             pass

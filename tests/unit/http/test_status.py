@@ -1,4 +1,4 @@
-"""What ``/status.json`` says: plain data from the daemon's own objects, and nothing of what records hold."""
+"""``/status.json``: plain data from the daemon's objects, and no content of records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WALL = 1_793_000_000.0
 
 
 class Scene:
-    """A daemon's objects, as a test sets them, and their reader."""
+    """A daemon's objects, as a test sets them, and the reader of its status."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings(routes=[RouteSettings("voice", "calls:talk")])
@@ -49,7 +49,7 @@ class Scene:
         )
 
     def owns(self, number: int = 0, start: int = 100, end: int | None = None) -> Partition:
-        """Own a partition, begun at ``start``; its end is known when it is given."""
+        """Assign a partition that begins at ``start``; its end is measured when given."""
         partition = Partition(TopicPartition("session-events", number), 1)
         partition.start(start)
         if end is not None:
@@ -58,12 +58,12 @@ class Scene:
         return partition
 
     def read(self) -> Status:
-        """Read it, as it arrives at who asked for JSON."""
+        """Read the status as a client of ``/status.json`` gets it."""
         return msgspec.json.decode(msgspec.json.encode(self.reader.read()), type=Status)
 
 
 def test_a_partition() -> None:
-    """A partition says its offsets, its lag, what is in flight, and how old the end is that the lag is counted to."""
+    """A partition has its offsets, its lag, what is in flight, and the age of its end offset."""
     scene = Scene()
     partition = scene.owns(3, start=100, end=160)
     partition.watermark.advance(120)
@@ -77,7 +77,7 @@ def test_a_partition() -> None:
 
 
 def test_an_unknown_start() -> None:
-    """What is not known yet is null: a partition that has just been assigned has no lag."""
+    """Unknown values are null: a partition that was just assigned has no lag."""
     scene = Scene()
     scene.observed.partitions.append(Partition(TopicPartition("session-events", 0), 1))
     (found,) = scene.read().partitions
@@ -105,7 +105,7 @@ def held(kind: str) -> Callable[[Partition], None]:
     ],
 )
 def test_the_state_of_a_partition(happens: tuple[Callable[[Partition], None], ...], state: str) -> None:
-    """Of all that is true of a partition its state is what a person has to know first."""
+    """Of several true states a partition shows the most important one."""
     scene = Scene()
     partition = scene.owns(end=100)
     for each in happens:
@@ -114,7 +114,7 @@ def test_the_state_of_a_partition(happens: tuple[Callable[[Partition], None], ..
 
 
 def test_partitions_are_in_order() -> None:
-    """Partitions stand in the order of their numbers, however they were assigned."""
+    """Partitions are sorted by number, however they were assigned."""
     scene = Scene()
     for number in (10, 2, 1):
         scene.owns(number)
@@ -123,7 +123,7 @@ def test_partitions_are_in_order() -> None:
 
 @pytest.mark.parametrize("reason", HaltReason)
 def test_a_halt_and_its_end(reason: HaltReason) -> None:
-    """A halt says why, where, what to mend, and apart from that the command that moves past it, if one would help."""
+    """A halt has its reason, place and remedy and, if one helps, the command that moves past it."""
     scene = Scene()
     partition = scene.owns(2)
     said = remedy(scene.settings.kafka, partition.key, reason, 101)
@@ -137,7 +137,7 @@ def test_a_halt_and_its_end(reason: HaltReason) -> None:
 
 
 def test_holds_are_put_together() -> None:
-    """Thousands of records that wait for the same thing are one line: how many, the lowest, since when."""
+    """Thousands of records that wait for the same thing are one entry: their number, the lowest, and since when."""
     scene = Scene()
     partition = scene.owns(1)
     for offset in range(100, 1100):
@@ -152,7 +152,7 @@ def test_holds_are_put_together() -> None:
 
 @pytest.mark.parametrize("kind", [*HOLD_ENDS, "error", "timeout", "reject"])
 def test_what_is_a_hold(kind: str) -> None:
-    """The page shows as holds what the metric ``holding`` counts: waits that have no limit."""
+    """The page shows as holds what the metric ``holding`` counts: waits without a limit."""
     partition = Partition(TopicPartition("t", 0), 1)
     hold = Hold(kind, "voice", 1, WALL)
     partition.holds.add(hold)
@@ -160,7 +160,7 @@ def test_what_is_a_hold(kind: str) -> None:
 
 
 def test_routes_and_outcomes() -> None:
-    """Each route has its counts; what came to no route stands under ``none``."""
+    """Each route has its counts; records of no route are counted under ``none``."""
     scene = Scene()
     counts = scene.counters.routes["voice"]
     counts.handled, counts.dead_lettered, counts.retries, counts.waiting = 7, 1, 4, 2
@@ -173,7 +173,7 @@ def test_routes_and_outcomes() -> None:
 
 
 def test_without_routes_everything_is_logged() -> None:
-    """A daemon without routes has the route that logs everything."""
+    """A daemon without routes shows the route that logs everything."""
     scene = Scene(Settings())
     assert [route.name for route in scene.read().routes] == ["none"]
     scene.counters.routes["log"] = scene.counters.no_route
@@ -181,7 +181,7 @@ def test_without_routes_everything_is_logged() -> None:
 
 
 def test_no_value_of_an_option_or_match() -> None:
-    """Of options and matches only the names are told, and of secrets only that they are set."""
+    """Options and matches show only their names, and secrets only whether they are set."""
     security = Security("SASL_SSL", username=f"{PHONE}-user", password=f"{PHONE}-password")
     options = {"url": f"https://{PHONE}@crm.example", "nested": {"token": PHONE}}
     route = RouteSettings("crm", "crm:Upsert", match={"source": PHONE}, options=options)
@@ -195,7 +195,7 @@ def test_no_value_of_an_option_or_match() -> None:
 
 
 def test_every_setting_is_there() -> None:
-    """All settings but those of routes stand there with their values; a secret that is not set is empty."""
+    """All settings but those of routes are there with their values; a secret that is not set is empty."""
     found = plain_settings(Settings())
     assert found["kafka.bootstrap_servers"] == ["localhost:9092"]
     assert found["delivery.max_in_flight_bytes"] == 8_388_608
@@ -204,7 +204,7 @@ def test_every_setting_is_there() -> None:
 
 
 def test_state_and_since() -> None:
-    """It says what the daemon does, and since when, as it was first seen."""
+    """The status has the daemon's state and the time when it was first seen."""
     scene = Scene()
     scene.observed.state = "starting"
     scene.now += 5
@@ -219,7 +219,7 @@ def test_state_and_since() -> None:
 
 
 def test_a_stall() -> None:
-    """A stall comes before any other state, with its reason, and since the time at which things stopped moving."""
+    """A stall comes before any other state, with its reason and the time at which progress stopped."""
     scene = Scene()
     scene.now += 100
     scene.observed.stall = Stall("loop", "", scene.now - 60)
@@ -233,7 +233,7 @@ def test_a_stall() -> None:
 
 
 def test_versions_and_totals() -> None:
-    """It says which versions run, and what happened so far in the words of the metrics."""
+    """The status has the versions in use, and totals under the metrics' names."""
     scene = Scene()
     scene.counters.commits["ok"] = 4
     scene.counters.records_consumed["session-events"] = 12
@@ -244,7 +244,7 @@ def test_versions_and_totals() -> None:
 
 
 def test_rates_are_differences() -> None:
-    """A sample is what came since the one before, a second; lag is that of all partitions."""
+    """A sample is the change per second since the one before; lag is the sum over all partitions."""
     scene = Scene()
     scene.owns(0, start=0, end=30)
     scene.owns(1, start=0, end=12)
@@ -265,7 +265,7 @@ def test_rates_are_differences() -> None:
 
 
 def test_history_is_bounded() -> None:
-    """It keeps five minutes; the rate that is said is the mean of ten samples."""
+    """Five minutes of samples are kept; the shown rate is the mean of ten samples."""
     history = History()
     for second in range(SAMPLES * 3):
         history.note(WALL + second, second, second * (100 if second < 890 else 0), 0, None)
@@ -280,7 +280,7 @@ def note(failures: RecentFailures, at: float, kind: str = "error", error: str = 
 
 
 def test_a_storm_is_one_failure() -> None:
-    """Failures of one sort are one entry: how often, since when, and where it was last."""
+    """Failures of one kind are one entry: how often, since when, and where last."""
     failures = RecentFailures()
     note(failures, 1, error="ValueError (b.py:2)")
     for at in range(2, 1002):
@@ -291,7 +291,7 @@ def test_a_storm_is_one_failure() -> None:
 
 
 def test_failures_are_bounded() -> None:
-    """Only the last sorts are kept: whichever happened least recently goes first."""
+    """Only the latest kinds of failure are kept; the one that happened least recently is dropped first."""
     failures = RecentFailures()
     for line in range(KEPT):
         note(failures, line, error=f"KeyError (a.py:{line})")
@@ -303,8 +303,8 @@ def test_failures_are_bounded() -> None:
     assert "KeyError (a.py:1)" not in errors
 
 
-def test_no_event_is_one_sort() -> None:
-    """Records that are no events are one sort a topic and reason, though each says another size."""
+def test_undecodable_records_are_one_kind() -> None:
+    """Undecodable records are one kind per topic and reason, whatever their sizes."""
     failures = RecentFailures()
     for size in range(50):
         failures.note(size, "none", "undecodable", f"its value of {size} bytes is not an event", Position("t", 0, size))
@@ -313,7 +313,7 @@ def test_no_event_is_one_sort() -> None:
 
 
 async def test_failures_of_an_engine() -> None:
-    """A call that is made again and a dead letter are noted with class and place, and nothing of what was raised."""
+    """Retried calls and dead letters are noted with class and place, without the exception's text."""
     source, letters = LogSource(keyed([b"a", b"a"])), Letters()
     calls: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The status page's first words: how it goes, and what to do about halts and holds."""
+"""The verdict at the top of the status page, and its advice about halts and holds."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ from tests.unit.http.document import EMPTY, words
     ],
 )
 def test_the_verdict(page: Page, status: Status, word: str, tone: str, sentence: str) -> None:
-    """One word and one sentence say how it goes, the worst first; the title says it too."""
+    """One word and one sentence state the worst condition; the title repeats it."""
     verdict = judge(status)
     assert (verdict.word, verdict.tone) == (word, tone)
     assert sentence in verdict.sentence
@@ -67,7 +67,7 @@ def test_the_verdict(page: Page, status: Status, word: str, tone: str, sentence:
 
 @pytest.mark.parametrize("reason", HaltReason)
 def test_a_halt_stands_with_its_command(page: Page, reason: HaltReason) -> None:
-    """A halt says what to mend, and the command by itself, so that it can be taken as it is."""
+    """A halt shows what to repair, and the command alone, so that it can be copied."""
     halt = a_halt(1, reason)
     text = page.render(a_status(halts=[halt]))
     assert f"<b>To go on:</b> {halt.mend}." in text
@@ -77,7 +77,7 @@ def test_a_halt_stands_with_its_command(page: Page, reason: HaltReason) -> None:
 
 
 def test_halts_for_one_reason_stand_together(page: Page) -> None:
-    """Of many partitions that halted for one reason three are shown, the others on demand; all have their command."""
+    """Of many partitions halted for one reason three are shown and the others folded; all have their command."""
     text = page.render(a_status(halts=[a_halt(number) for number in range(20)]))
     assert text.count('<h2><span class="word">Halted</span>') == 1
     assert text.count('<code class="command">') == 20
@@ -86,7 +86,7 @@ def test_halts_for_one_reason_stand_together(page: Page) -> None:
 
 @pytest.mark.parametrize("kind", ["retry", "pause", "dead_letter", "group"])
 def test_a_hold_says_what_ends_it(page: Page, kind: str) -> None:
-    """A hold says its route, for how long, where, and what ends it."""
+    """A hold shows its route, its duration, its place, and what ends it."""
     text = words(page, a_status(holds=[a_hold(number, kind) for number in range(14)]))
     assert f"Holding {kind} route crm 14 partitions, for 1 min 35 s" in text
     assert a_hold(0, kind).ends[1:] in text

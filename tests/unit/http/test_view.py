@@ -23,22 +23,22 @@ def test_partitions(page: Page) -> None:
     assert "Partitions 2 owned" in text
 
 
-def test_an_old_end_is_said(page: Page) -> None:
-    """A lag that is older than a few measurements says how old it is."""
+def test_an_old_end_offset_shows_its_age(page: Page) -> None:
+    """A lag that is older than a few measurements shows its age."""
     assert "9 22 s ago" in words(
         page, a_status(partitions=[a_partition(1, lag_records=9, end_offset_age_seconds=22.0)])
     )
 
 
 def test_routes_and_outcomes(page: Page) -> None:
-    """Routes have their outcomes and failed calls; those that are 0 are left out of the kinds."""
+    """Routes show outcomes and failed calls; kinds that are 0 are left out."""
     text = words(page, a_troubled_status())
     assert "crm crm:Upsert matches on channel_manager_type, is_test 62,114,904 3 440 1 0 pause 431, error 12" in text
     assert "none no route matched, or it cannot be decoded 44,313,980 17 0" in text
 
 
 def test_failures(page: Page) -> None:
-    """A failure says what became of the record, why, where, how often and when, and where in the code."""
+    """A failure shows its outcome, reason, place, count, time, and the line of code."""
     text = words(page, a_status(failures=[a_failure("exhausted", times=3), a_failure("timeout")]))
     place = "route crm session-events-2 at offset 1204881"
     assert f"dead letter exhausted {place} 3 times , the last 07:33:08 , 12 s ago KeyError (/srv/handlers" in text
@@ -46,7 +46,7 @@ def test_failures(page: Page) -> None:
 
 
 def test_settings(page: Page) -> None:
-    """Settings stand there with their values; secrets do not, and what is not the default is marked, also in words."""
+    """Settings are shown with their values, secrets without; changed ones are marked, also in words."""
     security = Security("SASL_SSL", username="user-7", password="hush-7")
     settings = Settings(kafka=Kafka(topics=["calls"], security=security), http=Http(port=18_000))
     text = words(page, a_status(settings=plain_settings(settings)))
@@ -60,7 +60,7 @@ def test_settings(page: Page) -> None:
 
 
 def test_an_empty_start(page: Page) -> None:
-    """Before anything is known it says so, and no number is made up."""
+    """Before anything is known the page says so, and shows no invented number."""
     text = words(page, EMPTY)
     assert "Starting Not joined yet." in text
     assert "None owned yet." in text
@@ -70,20 +70,20 @@ def test_an_empty_start(page: Page) -> None:
 
 
 def test_many_partitions_scroll(page: Page) -> None:
-    """256 partitions are one table in a box that scrolls, which the keyboard reaches, with their sum above."""
+    """256 partitions are one table in a scrolling box that the keyboard reaches, with their sum above."""
     text = page.render(MANY)
     assert '<div class="scroll tall" id="partitions-scroll" tabindex="0" role="region" aria-label="Partitions">' in text
     assert f"256 partitions, lag {sum(range(256)):,}" in words(page, MANY)
 
 
 def test_it_can_be_used_without_the_script(page: Page) -> None:
-    """Without the script everything is there, and a link loads it again."""
+    """Without the script everything is shown, and a link reloads the page."""
     text = page.render(a_status())
     assert re.search(r'<noscript>.*<a href="">Reload</a>.*</noscript>', text)
 
 
 def test_every_type_is_shown() -> None:
-    """The statuses of these tests fill every field of every type: what is new in a type is to be shown, and tested."""
+    """The statuses of these tests fill every field of every type, so that a new field must be shown."""
     status = a_troubled_status()
     kinds = {type(each) for name in status.__struct_fields__ for each in _list(getattr(status, name))}
     assert {HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Failure, Sample} <= kinds

@@ -1,4 +1,4 @@
-"""Spans and numbers in words."""
+"""Durations and numbers in words."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from consumer.http import wording
         (-3, "0 s"),
     ],
 )
-def test_spans(seconds: float | None, said: str) -> None:
-    """A span is said in its two largest units."""
+def test_durations(seconds: float | None, said: str) -> None:
+    """A duration is written in its two largest units."""
     assert wording.span(seconds) == said
 
 
@@ -32,12 +32,12 @@ def test_spans(seconds: float | None, said: str) -> None:
     ("given", "said"), [(0, "0"), (400, "400"), (1500, "1.5 k"), (40_000, "40 k"), (2e6, "2 M"), (5e9, "5 G")]
 )
 def test_axis_numbers(given: float, said: str) -> None:
-    """On an axis a number is short."""
+    """Numbers on an axis are short."""
     assert wording.short(given) == said
 
 
 def test_numbers() -> None:
-    """Whole numbers have thousands apart, small rates a decimal, bytes their unit."""
+    """Whole numbers have thousands separators, small rates a decimal, bytes a unit."""
     assert [wording.number(each) for each in (0, 1234567.0)] == ["0", "1,234,567"]
     assert [wording.rate(each) for each in (0.0, 0.04, 3.25, 9.96, 18_204.4)] == ["0", "0", "3.2", "10", "18,204"]
     assert [wording.size(each) for each in (12, 2048, 5 * 2**20, 3 * 2**30)] == [

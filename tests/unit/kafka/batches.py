@@ -1,4 +1,4 @@
-"""Record batches as a producer builds them, sound and broken."""
+"""Record batches as a producer builds them, valid and broken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLACEHOLDER = "bad-key-%"
 
 
 class Raw(NamedTuple):
-    """One record as it is put into a batch; ``delta`` from the batch's first offset."""
+    """One record of a batch; ``delta`` counts from the batch's first offset."""
 
     delta: int
     timestamp: int = 1_700_000_000_000
@@ -23,7 +23,7 @@ class Raw(NamedTuple):
 
 
 def a_batch(records: Sequence[Raw], base: int = 0, codec: int = 0, **header: int) -> bytes:
-    """Build a batch as aiokafka's producer does; ``header`` sets fields afterwards, and the checksum fits again."""
+    """Build a batch as aiokafka's producer does; ``header`` changes fields, and the checksum is made to fit."""
     builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, -1, 1 << 24)
     for each in records:
         assert builder.append(each.delta, each.timestamp, each.key, each.value, list(each.headers))
@@ -45,6 +45,6 @@ def with_checksum(batch: bytes | bytearray) -> bytes:
 
 
 def a_bad_batch(records: Sequence[Raw], bad_key: bytes, base: int = 0, **header: int) -> bytes:
-    """Build an uncompressed batch in which every header key PLACEHOLDER is replaced by one of the same length."""
+    """Build an uncompressed batch in which another text of the same length replaces each header key PLACEHOLDER."""
     assert len(bad_key) == len(PLACEHOLDER)
     return with_checksum(a_batch(records, base, **header).replace(PLACEHOLDER.encode(), bad_key))

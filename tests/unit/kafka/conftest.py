@@ -13,7 +13,7 @@ NAMES = ("gzip_decode", "snappy_decode", "lz4_decode", "zstd_decode")
 
 @pytest.fixture
 def decoders() -> Iterator[None]:
-    """Put aiokafka's own decoders back after the test: the limit holds for the process."""
+    """Restore aiokafka's decoders after the test; the limit holds for the whole process."""
     found = [(module, name, getattr(module, name)) for module in MODULES for name in NAMES if hasattr(module, name)]
     yield
     for module, name, decoder in found:

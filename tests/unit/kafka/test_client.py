@@ -1,4 +1,4 @@
-"""Settings of aiokafka that are pinned, whatever its defaults are.
+"""Options of aiokafka that the client pins, whatever their defaults are.
 
 The ids (S9, L2, F5 …) number the known ways in which aiokafka 0.14 stalls, loses records, or lets a stale
 member commit.
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 async def test_a_slow_join_is_one_join() -> None:
-    """S9: requests may last longer than a rebalance."""
+    """S9: a request may last longer than a rebalance, so that a slow join is one join."""
     async with FakeBroker() as broker, running(Run(broker)) as run:
 
         async def slow(*_: Any) -> None:
@@ -38,7 +38,7 @@ async def test_a_slow_join_is_one_join() -> None:
 
 
 async def test_one_assignor_is_one_join() -> None:
-    """S15: aiokafka joins once for each assignor."""
+    """S15: aiokafka joins once per assignor; only one is configured."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         assert (broker.requests[JOIN], broker.requests[SYNC]) == (1, 1)
         broker.rebalance()
@@ -48,8 +48,8 @@ async def test_one_assignor_is_one_join() -> None:
         assert run.rebuilds == {}
 
 
-async def test_what_the_client_is_never_left_to_decide() -> None:
-    """L2, L3, L6, L7, S4, S9, S15, S16, F5: pinned, whatever its defaults are."""
+async def test_pinned_options() -> None:
+    """L2, L3, L6, L7, S4, S9, S15, S16, F5: these options are pinned, whatever their defaults are."""
     kafka = Kafka()
     client = make_consumer(kafka)
     try:
@@ -68,7 +68,7 @@ async def test_what_the_client_is_never_left_to_decide() -> None:
         await client.stop()
 
 
-def test_what_is_never_called() -> None:
-    """L4: seek_to_committed() leaves a position where the committed offset is 0; nothing here calls it."""
+def test_seek_to_committed_is_never_called() -> None:
+    """L4: seek_to_committed() keeps the position where the committed offset is 0, so nothing here calls it."""
     sources = Path(consumer.kafka.source.__file__).parent.parent.rglob("*.py")
     assert [path.name for path in sources if re.search(r"seek_to_committed|wait_for\(", path.read_text())] == []

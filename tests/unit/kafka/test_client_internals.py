@@ -1,4 +1,4 @@
-"""Stopping an aiokafka client takes a bounded time and leaves no task and no socket behind.
+"""Stopping an aiokafka client takes a bounded time and leaves no task and no socket.
 
 The ids (S5, S7 …) number the known ways in which aiokafka 0.14 stalls.
 """
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 async def test_a_stop_while_the_group_does_not_decide_is_bounded() -> None:
-    """S5: nothing that must end waits for the poll."""
+    """S5: a stop does not wait for the poll of an undecided group."""
     async with FakeBroker() as broker, a_run_on(broker, path="plain") as run:
         broker.silent.add(JOIN)
         broker.rebalance()
@@ -28,7 +28,7 @@ async def test_a_stop_while_the_group_does_not_decide_is_bounded() -> None:
 
 
 async def test_a_stop_without_brokers_is_bounded() -> None:
-    """S7, S8: with autocommit off there is nothing that aiokafka would try for ever; what it leaves open is closed."""
+    """S7, S8: without autocommit aiokafka retries nothing at a stop; what it leaves open is closed."""
     async with FakeBroker() as broker, running(Run(broker)) as run:
         await run.consumes()
         await broker.__aexit__(None, None, None)
@@ -39,7 +39,7 @@ async def test_a_stop_without_brokers_is_bounded() -> None:
 
 @pytest.mark.parametrize("silent", [{FIND_COORDINATOR}, {FETCH, LEAVE, OFFSET_COMMIT, METADATA}])
 async def test_a_stop_with_silent_brokers_is_bounded(silent: set[int]) -> None:
-    """S7: requests under way are given up, and the tasks that waited for them are ended."""
+    """S7: a stop gives up pending requests and ends the tasks that wait for them."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.silent |= silent
         if FIND_COORDINATOR in silent:
@@ -52,7 +52,7 @@ async def test_a_stop_with_silent_brokers_is_bounded(silent: set[int]) -> None:
 async def test_a_stop_of_aiokafka_that_fails_leaves_nothing(
     how: str, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S7, S8: its sockets and its tasks end, whatever its stop does."""
+    """S7, S8: sockets and tasks end even when aiokafka's stop fails or hangs."""
 
     async def bad_stop(_consumer: Any) -> None:
         if how == "hangs":
@@ -72,7 +72,7 @@ async def test_a_stop_of_aiokafka_that_fails_leaves_nothing(
 
 
 async def test_a_cancelled_daemon_is_cancelled() -> None:
-    """S8: the CancelledError that is meant for us is not taken for aiokafka's."""
+    """S8: a CancelledError for the daemon is told apart from one inside aiokafka."""
     async with FakeBroker() as broker, running(Run(broker)) as run:
         await run.consumes()
         assert run.task is not None

@@ -1,4 +1,4 @@
-"""Decompression with a limit: what is below it comes out as aiokafka unpacks it, what is above is never unpacked."""
+"""Decompression with a limit: payloads within it are decompressed as by aiokafka, larger ones never."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def class_raised(function: Any, *args: Any) -> type[BaseException]:
 
 @pytest.mark.parametrize("room", [0, 1, 1000, 100_000_000])
 @pytest.mark.parametrize("codec", ENCODERS)
-def test_what_fits_is_unpacked(codec: str, room: int) -> None:
-    """A payload that becomes as large as the limit, or smaller, comes out as it went in."""
+def test_a_payload_within_the_limit(codec: str, room: int) -> None:
+    """A payload whose decompressed size is at most the limit comes out unchanged."""
     assert unpacked(codec, packed(codec), len(DATA) + room) == DATA
 
 
 @pytest.mark.parametrize("missing", [1, 16, 17, 100_000])
 @pytest.mark.parametrize("codec", ENCODERS)
-def test_what_does_not_fit_is_too_large(codec: str, missing: int) -> None:
-    """One byte more than the limit is too much, and the error says the limit."""
+def test_a_payload_over_the_limit(codec: str, missing: int) -> None:
+    """One byte over the limit raises TooLargeError, which names the limit."""
     with pytest.raises(TooLargeError) as refused:
         unpacked(codec, packed(codec), len(DATA) - missing)
     assert refused.value.max_bytes == len(DATA) - missing
@@ -69,8 +69,8 @@ def test_what_does_not_fit_is_too_large(codec: str, missing: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 1000, 1_000_000])
 @pytest.mark.parametrize("codec", ENCODERS)
-def test_what_packs_well_is_unpacked(codec: str, size: int) -> None:
-    """However much smaller a payload is than what was packed: it is unpacked up to the limit, and not beyond."""
+def test_a_payload_that_compresses_well(codec: str, size: int) -> None:
+    """A highly compressed payload is decompressed up to the limit, and not beyond."""
     data = bytes(size)
     payload = packed(codec, data)
     assert unpacked(codec, payload, size) == data
@@ -79,7 +79,7 @@ def test_what_packs_well_is_unpacked(codec: str, size: int) -> None:
 
 @given(data=st.binary(max_size=3000), times=st.integers(1, 300), room=st.integers(-50, 50))
 def test_the_limit_is_exact(data: bytes, times: int, room: int) -> None:
-    """For every codec, what is at most ``max_bytes`` large is unpacked, and all else is too large."""
+    """For every codec a payload of at most ``max_bytes`` is decompressed; a larger one is too large."""
     whole = data * times
     max_bytes = max(0, len(whole) + room)
     for codec in ENCODERS:
@@ -96,7 +96,7 @@ def test_the_limit_is_exact(data: bytes, times: int, room: int) -> None:
 
 
 def test_members_and_frames_in_a_row_count_together() -> None:
-    """Several gzip members or zstd frames behind each other are one payload, for the limit too."""
+    """Several gzip members or zstd frames in a row count as one payload."""
     for codec in ("gzip", "zstd", "lz4"):
         payload = packed(codec) * 3
         assert unpacked(codec, payload, 3 * len(DATA)) == DATA * 3
@@ -104,7 +104,7 @@ def test_members_and_frames_in_a_row_count_together() -> None:
 
 
 def broken(payload: bytes) -> list[bytes]:
-    """Return a payload cut off, changed in its middle, changed at its beginning, and replaced."""
+    """Return a payload cut off, changed in the middle, changed at the start, and replaced."""
     middle = len(payload) // 2
     changed = bytes(each ^ 0x5A for each in payload[middle : middle + 40])
     return [payload[:-7], payload[:middle] + changed + payload[middle + 40 :], b"\0" * 9 + payload[9:], b"junk" * 300]
@@ -113,7 +113,7 @@ def broken(payload: bytes) -> list[bytes]:
 @pytest.mark.parametrize("max_bytes", [len(DATA), 4 * len(DATA), 1 << 26])
 @pytest.mark.parametrize("codec", ENCODERS)
 def test_a_corrupt_payload_is_not_too_large(codec: str, max_bytes: int) -> None:
-    """What cannot be unpacked raises what it always did, at whatever limit."""
+    """A corrupt payload raises the codec's usual error, at any limit."""
     for payload in broken(packed(codec)):
         try:
             expected = plainly(codec, payload)
@@ -125,7 +125,7 @@ def test_a_corrupt_payload_is_not_too_large(codec: str, max_bytes: int) -> None:
 
 @given(data=st.data())
 def test_a_changed_payload_never_passes_the_limit(data: st.DataObject) -> None:
-    """Whatever bytes are changed, what comes out is what aiokafka unpacks, or something is raised."""
+    """A changed payload gives what aiokafka decompresses, or raises."""
     codec = data.draw(st.sampled_from(sorted(ENCODERS)))
     payload = bytearray(packed(codec, DATA[:9000]))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -138,8 +138,8 @@ def test_a_changed_payload_never_passes_the_limit(data: st.DataObject) -> None:
     assert found == plainly(codec, bytes(payload))
 
 
-def test_a_snappy_block_that_lies() -> None:
-    """A block that claims more than it can hold is corrupt, and nothing is reserved for it; a likely claim counts."""
+def test_a_snappy_block_that_claims_too_much() -> None:
+    """A block that claims an impossible size is corrupt and reserves no memory; a plausible claim counts."""
     claim = b"\xff\xff\xff\xff\x0f"  # 4 GiB
     assert class_raised(unpacked, "snappy", claim + b"abc", 1 << 26) is cramjam.DecompressionError
     framed = codecs.XERIAL + struct.pack(">i", 8) + claim + b"abc"
@@ -147,8 +147,8 @@ def test_a_snappy_block_that_lies() -> None:
 
 
 @pytest.mark.parametrize("length", [-4, -1, -(2**31), 6, 2**31 - 1])
-def test_a_snappy_frame_that_lies(length: int) -> None:
-    """A length of a block that is negative, or goes beyond the end, ends the search; it does not go in circles."""
+def test_a_snappy_frame_with_a_wrong_length(length: int) -> None:
+    """A block length that is negative, or beyond the end, ends the search."""
     framed = codecs.XERIAL + struct.pack(">i", length) + b"abcde"
     assert class_raised(unpacked, "snappy", framed, 1 << 26) is cramjam.DecompressionError
 
@@ -164,7 +164,7 @@ def test_memory_stays_near_the_limit() -> None:
 
 
 def test_small_payloads_go_to_the_plain_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot pass the limit even at its codec's worst ratio costs no more than without a limit."""
+    """A payload that cannot exceed the limit at its codec's worst ratio goes to the plain decoder."""
     for name in ("gzip", "lz4", "zstd"):
         monkeypatch.setattr(codecs, f"{name}_decode", lambda payload: b"plain")
         worst = getattr(codecs, f"{name.upper()}_WORST")
@@ -183,7 +183,7 @@ def a_batch(codec: int, values: list[bytes]) -> bytes:
 @pytest.mark.usefixtures("decoders")
 @pytest.mark.parametrize("codec", [1, 2, 3, 4])
 def test_a_batch_over_the_limit(codec: int) -> None:
-    """aiokafka's compiled parser raises TooLargeError when a batch is first looked into; the last limit counts."""
+    """aiokafka's compiled parser raises TooLargeError when it first reads the batch; the last limit set counts."""
     raw = a_batch(codec, [DATA] * 3)
     limit_decompression(1 << 20)
     limit_decompression(2 * len(DATA))
@@ -198,7 +198,7 @@ def test_a_batch_over_the_limit(codec: int) -> None:
 @pytest.mark.usefixtures("decoders")
 @pytest.mark.parametrize("codec", [1, 2, 3])
 def test_an_old_batch_over_the_limit(codec: int) -> None:
-    """The parser of the formats before version 2 is limited too."""
+    """The parser of formats before version 2 is limited too."""
     builder = LegacyRecordBatchBuilder(1, codec, 1 << 24)
     assert builder.append(0, 0, None, DATA)
     raw = bytes(builder.build())
@@ -210,7 +210,7 @@ def test_an_old_batch_over_the_limit(codec: int) -> None:
 
 @pytest.mark.usefixtures("decoders")
 def test_decompress_is_limited_as_aiokafka_is() -> None:
-    """What is unpacked for the plain parser has the same limit; a codec that does not exist is a ValueError."""
+    """The plain parser has the same limit; an unknown codec is a ValueError."""
     assert decompress(4, packed("zstd")) == DATA
     limit_decompression(1000)
     assert class_raised(decompress, 4, packed("zstd")) is TooLargeError

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 async def test_a_commit_is_never_sent_again_under_a_later_generation() -> None:
-    """F1: aiokafka would send it again as the new member; it is given up before the group's next generation."""
+    """F1: aiokafka would retry a commit as the new member; the daemon gives it up before the next generation."""
     async with FakeBroker() as broker, a_run_on(broker, watchdog={"stalled_seconds": 60.0}) as run:
         broker.errors[OFFSET_COMMIT] = 14  # retriable
         requests = broker.requests[OFFSET_COMMIT]
@@ -36,7 +36,7 @@ async def test_a_commit_is_never_sent_again_under_a_later_generation() -> None:
 
 
 async def test_a_lost_generation_is_not_committed() -> None:
-    """F2: aiokafka would send it as nobody's, and a group that is empty takes it."""
+    """F2: aiokafka would commit without a generation, which an empty group accepts; the daemon does not."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.errors[OFFSET_COMMIT] = 14
         requests = broker.requests[OFFSET_COMMIT]
@@ -52,7 +52,7 @@ async def test_a_lost_generation_is_not_committed() -> None:
 
 
 async def test_a_fenced_commit_is_not_repeated() -> None:
-    """F2: a commit that comes too late is counted, and what it held is handled again by whoever owns it."""
+    """F2: a fenced commit is counted and not repeated; the next owner handles its records again."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.expel()
         await run.until(lambda: run.daemon.counters.commits["fenced"] or run.daemon.counters.rebalances["lost"])
@@ -63,7 +63,7 @@ async def test_a_fenced_commit_is_not_repeated() -> None:
 
 
 async def test_a_member_that_is_cut_off_from_its_group_starts_nothing() -> None:
-    """F4: after a session without a heartbeat its partitions may be another's; it waits, and then joins anew."""
+    """F4: after a session without a heartbeat a member starts nothing, then joins again."""
     slow_watchdog = {"watchdog": {"stalled_seconds": 4.0}, "kafka": {"session_timeout_seconds": 0.8}}
     async with FakeBroker() as broker, a_run_on(broker, **slow_watchdog) as run:
         broker.errors |= {HEARTBEAT: 15, OFFSET_COMMIT: 15}  # the coordinator is not available, says the broker

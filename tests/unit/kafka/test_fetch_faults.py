@@ -1,4 +1,4 @@
-"""Batches that cannot be read halt their own partition, and cost no other one its records.
+"""A batch that cannot be read halts its own partition and loses no record of another.
 
 The ids (S13, L1, L5) number the known ways in which aiokafka 0.14 stalls or loses records.
 """
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 async def test_a_header_key_that_is_no_text_stops_its_partition_only() -> None:
-    """S13: aiokafka raises for its batch for ever; what is before it is handled, and the other partition goes on."""
+    """S13: aiokafka raises for this batch for ever; here records before it, and other partitions, go on."""
 
     def spoil(batch: bytes, base: int) -> bytes:
         return a_batch_with_header(base, b"\xff") if base == 20 else batch
@@ -40,7 +40,7 @@ async def test_a_header_key_that_is_no_text_stops_its_partition_only() -> None:
 
 
 def with_batches(broker: FakeBroker, partition: int, change: Callable[[bytes, int], bytes]) -> Answer:
-    """Answer fetches as usual, with the batch of one partition changed; it is told where the batch begins."""
+    """Answer fetches as usual, with the batches of one partition changed by a function of batch and first offset."""
 
     async def answer(version: int, response: Any, request: Any) -> Any:
         await asyncio.sleep(broker.fetch_seconds)
@@ -63,7 +63,7 @@ def with_batches(broker: FakeBroker, partition: int, change: Callable[[bytes, in
 
 
 def a_batch_with_header(base: int, key: bytes) -> bytes:
-    """Build a batch of one record whose header has this key of one byte."""
+    """Build a batch of one record that has a header with this key of one byte."""
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
     builder.append(0, 1, None, b'{"timestamp":"2024-10-21T14:05:00Z","session_id":"x"}', [("%", b"value")])
     raw = bytearray(builder.build())
@@ -78,7 +78,7 @@ def wrong_checksum(batch: bytes, base: int) -> bytes:
 
 
 async def test_a_corrupt_batch_costs_no_other_partition_its_records() -> None:
-    """L1: getmany() would drop what it had of the other partitions; here the one halts where it is."""
+    """L1: getmany() would drop records of other partitions; here only the corrupt one halts."""
     async with FakeBroker() as broker:
         broker.answers[FETCH] = with_batches(broker, 1, wrong_checksum)
         async with running(Run(broker)) as run:
@@ -94,7 +94,7 @@ async def test_a_corrupt_batch_costs_no_other_partition_its_records() -> None:
 
 
 async def test_what_getmany_drops_is_read_again() -> None:
-    """L1: on the plain path its client is not gone on with, and the next one begins at what was committed."""
+    """L1: on the plain path a new client reads again from the committed offset."""
     async with FakeBroker() as broker:
         change = with_batches(broker, 1, wrong_checksum)
 
@@ -110,7 +110,7 @@ async def test_what_getmany_drops_is_read_again() -> None:
             run.lost_nothing()
 
 
-async def test_a_batch_cut_short_is_not_stepped_over() -> None:
+async def test_a_batch_cut_short_is_not_skipped() -> None:
     """L5: aiokafka skips an offset and raises; here the partition halts before it."""
 
     def cut(batch: bytes, base: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The raw fetch path without a broker: what it makes of batches that cannot be read, and what it holds on to."""
+"""The raw fetch path without a broker: batches that cannot be read, and the memory it holds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHER = TopicPartition("topic", 1)
 
 
 class State:
-    """What aiokafka knows of one partition."""
+    """The position of one partition in aiokafka."""
 
     paused = False
     has_valid_position = True
@@ -43,7 +43,7 @@ class State:
 
 
 class Client:
-    """Stands for aiokafka's consumer: its books are ours to fill, its fetches are made as its fetcher makes them."""
+    """Stands for aiokafka's consumer; its fetches are made as aiokafka's fetcher makes them."""
 
     def __init__(self) -> None:
         self.states: dict[Any, State] = {}
@@ -65,7 +65,7 @@ class Client:
         aborted: Sequence[tuple[int, int]] = (),
         highwater: int = 1 << 40,
     ) -> None:
-        """Put the answer to a fetch into the buffer: from the position of the partition, or from a new one."""
+        """Put the answer to a fetch into the buffer, from the partition's position or from a new one."""
         partition = aiokafka.TopicPartition(*key)
         state = self.states.setdefault(partition, State(position or 0, highwater))
         records = aiokafka_fetcher.MemoryRecords(b"".join(batches))  # type: ignore[attr-defined]
@@ -88,14 +88,14 @@ def client() -> Client:
 
 @pytest.fixture
 def fetch(client: Client) -> Iterator[RawFetch]:
-    """A raw fetch on the client; aiokafka's fetcher is put back behind it."""
+    """Install a raw fetch on the client, and restore aiokafka's fetcher afterwards."""
     found = aiokafka_fetcher.MemoryRecords  # type: ignore[attr-defined]
     yield RawFetch(client, {KEY.topic: 0})
     aiokafka_fetcher.MemoryRecords = found  # type: ignore[attr-defined]
 
 
 def taken(fetch: RawFetch, key: TopicPartition = KEY) -> Chunk:
-    """Take the next chunk that is more than a position."""
+    """Take the next chunk that holds more than a position."""
     while True:
         chunk = fetch.take(key)
         assert chunk is not None
@@ -104,7 +104,7 @@ def taken(fetch: RawFetch, key: TopicPartition = KEY) -> Chunk:
 
 
 def pulled(chunk: Chunk) -> tuple[list[int], Exception | None]:
-    """Pull until the end, or until something is raised."""
+    """Pull records until the end or an error."""
     offsets = []
     try:
         for raw in chunk.records:
@@ -130,7 +130,7 @@ def bad_batch(count: int, *bad: int, base: int) -> bytes:
 
 
 def read(records: Iterator[Any]) -> dict[int, Any]:
-    """Return each record's value by its offset, or the reason why it is not to be decoded."""
+    """Return each record's value by its offset, or the reason why it cannot be decoded."""
     found: dict[int, Any] = {}
     for raw in records:
         try:
@@ -141,7 +141,7 @@ def read(records: Iterator[Any]) -> dict[int, Any]:
 
 
 def test_records_around_a_bad_header_are_read(client: Client, fetch: RawFetch) -> None:
-    """The batch is parsed again from where it broke off; the batches before and behind are as ever."""
+    """A batch with a bad header is parsed again from where it broke off; other batches are unaffected."""
     client.fetched(a_batch(some(3)), bad_batch(5, 1, 3, base=3), a_batch(some(2), base=8))
     assert pulled(taken(fetch)) == ([0, 1, 2], None)
     chunk = taken(fetch)
@@ -155,7 +155,7 @@ def test_records_around_a_bad_header_are_read(client: Client, fetch: RawFetch) -
 
 
 def test_a_salvaged_chunk_is_pulled_in_several_goes(client: Client, fetch: RawFetch) -> None:
-    """As any chunk it has one iterator, which goes on where it was left."""
+    """A salvaged chunk has one iterator, which goes on where it was left."""
     client.fetched(bad_batch(4, 0, base=0))
     chunk = taken(fetch)
     _, error = pulled(chunk)
@@ -171,7 +171,7 @@ def test_a_salvaged_chunk_is_pulled_in_several_goes(client: Client, fetch: RawFe
 
 @pytest.mark.parametrize("bad", [0, 2, 3])
 def test_a_start_in_the_middle_of_a_bad_batch(client: Client, fetch: RawFetch, bad: int) -> None:
-    """What lies below the position is not shown, even where the bad header is there."""
+    """Records below the position are not delivered, even where the bad header is one of them."""
     client.fetched(bad_batch(5, bad, base=10), position=12)
     offsets, error = pulled(taken(fetch))
     assert error is not None
@@ -180,7 +180,7 @@ def test_a_start_in_the_middle_of_a_bad_batch(client: Client, fetch: RawFetch, b
 
 
 def test_the_right_batch_is_parsed(client: Client, fetch: RawFetch) -> None:
-    """Batches that are not shown count, when the bytes of the one at work are looked for."""
+    """Batches that are skipped count when the bytes of the current batch are located."""
     aborted = a_batch(some(4), base=0, attributes=0x10)
     aborted = with_checksum(aborted[:43] + (7).to_bytes(8, "big") + aborted[51:])
     marker = a_batch([Raw(0, key=b"\0\0\0\0")], base=4, attributes=0x30)
@@ -196,7 +196,7 @@ def test_the_right_batch_is_parsed(client: Client, fetch: RawFetch) -> None:
 
 
 def test_a_bad_header_in_a_malformed_batch(client: Client, fetch: RawFetch) -> None:
-    """Where the plain parser fails too, the batch is corrupt."""
+    """If the plain parser fails too, the batch is corrupt."""
     broken = with_checksum(bad_batch(3, 1, base=5) + b"\0")
     broken = broken[:8] + (len(broken) - 12).to_bytes(4, "big") + broken[12:]
     client.fetched(broken, position=5)
@@ -215,7 +215,7 @@ def refused(fetch: RawFetch, position: int, error: Exception) -> tuple[type[Corr
 @pytest.mark.usefixtures("decoders")
 @pytest.mark.parametrize("codec", [1, 2, 3, 4])
 def test_a_batch_over_the_limit(client: Client, fetch: RawFetch, codec: int) -> None:
-    """It is refused when its first record is pulled, with its place, the setting and the limit; the next is read."""
+    """A batch over the limit is refused at its first record, with its place and the setting; the next is read."""
     limit_decompression(100_000)
     large = a_batch([Raw(0, value=b"x" * 60_000), Raw(1, value=b"x" * 60_000)], base=3, codec=codec)
     client.fetched(a_batch(some(3)), large, a_batch(some(2), base=5, codec=codec))
@@ -231,7 +231,7 @@ def test_a_batch_over_the_limit(client: Client, fetch: RawFetch, codec: int) -> 
 
 @pytest.mark.parametrize("codec", [1, 2, 3, 4, 5])
 def test_a_batch_that_cannot_be_unpacked(client: Client, fetch: RawFetch, codec: int) -> None:
-    """It is corrupt, from where it begins or where the position is, to its end; the message says the class of error."""
+    """The batch is corrupt from its start or the position to its end; the message names the class of error."""
     client.fetched(a_batch(some(4), base=10, attributes=codec), position=12)
     offsets, error = pulled(taken(fetch))
     assert offsets == []
@@ -242,7 +242,7 @@ def test_a_batch_that_cannot_be_unpacked(client: Client, fetch: RawFetch, codec:
 
 
 def test_a_batch_that_is_malformed_in_its_middle(client: Client, fetch: RawFetch) -> None:
-    """Records before the bad one were delivered: it is corrupt from the next on."""
+    """Records before the bad one are delivered; the batch is corrupt from the next offset."""
     batch = a_batch([Raw(delta, value=b"value-%d" % delta) for delta in range(5)], base=20)
     at = batch.index(b"value-2") - 1
     client.fetched(with_checksum(batch[:at] + b"\x7e" + batch[at + 1 :]), position=20)
@@ -254,7 +254,7 @@ def test_a_batch_that_is_malformed_in_its_middle(client: Client, fetch: RawFetch
 
 @pytest.mark.parametrize(("last_delta", "next_offset"), [(2, 6), (1000, 6), (-50, 4)])
 def test_a_wrong_checksum(client: Client, fetch: RawFetch, last_delta: int, next_offset: int) -> None:
-    """The error has where the batch begins and where the next does, whatever it says of itself; it stays there."""
+    """The error holds the batch's first offset and the next batch's, whatever the batch claims, and persists."""
     flipped = bytearray(a_batch(some(3), base=3, last_delta=last_delta))
     flipped[-1] ^= 1
     client.fetched(a_batch(some(3)), bytes(flipped), a_batch(some(3), base=6))
@@ -267,8 +267,8 @@ def test_a_wrong_checksum(client: Client, fetch: RawFetch, last_delta: int, next
 
 
 @pytest.mark.parametrize("last_delta", [2**31 - 1, -(2**31)])
-def test_a_last_batch_that_lies(client: Client, fetch: RawFetch, last_delta: int) -> None:
-    """The client goes on within the log, whatever a batch says whose checksum has not been looked at."""
+def test_a_last_batch_with_a_wrong_end(client: Client, fetch: RawFetch, last_delta: int) -> None:
+    """The client stays within the log, whatever a batch with an unchecked checksum claims."""
     flipped = bytearray(a_batch(some(3), base=3, last_delta=last_delta))
     flipped[-1] ^= 1
     client.fetched(a_batch(some(3)), bytes(flipped), highwater=6)
@@ -280,8 +280,8 @@ def test_a_last_batch_that_lies(client: Client, fetch: RawFetch, last_delta: int
 
 
 @pytest.mark.parametrize("highwater", [0, 2, 4])
-def test_records_beyond_the_end_that_came_with_them(client: Client, fetch: RawFetch, highwater: int) -> None:
-    """A broker that reads on while it is written to answers with an older end: the client still goes on behind it all.
+def test_records_beyond_the_end_offset_of_their_answer(client: Client, fetch: RawFetch, highwater: int) -> None:
+    """A broker that is written to may answer with an older end; the client goes on behind all records it got.
 
     Else it would fetch the same records again, and they would be handled twice.
     """
@@ -293,7 +293,7 @@ def test_records_beyond_the_end_that_came_with_them(client: Client, fetch: RawFe
 
 @pytest.mark.parametrize("length", [0, 13, -1, -12, -(2**31), 2**31 - 13])
 def test_a_wrong_length(client: Client, fetch: RawFetch, length: int) -> None:
-    """A batch that cannot be told from the next is fetched again, comes first then, and is corrupt; others are read."""
+    """A batch whose end is unknown is fetched again, comes first then, and is corrupt; others are read."""
     broken = bytearray(a_batch(some(3), base=3))
     broken[8:12] = length.to_bytes(4, "big", signed=True)
     client.fetched(a_batch(some(3)), bytes(broken), a_batch(some(3), base=6))
@@ -310,7 +310,7 @@ def test_a_wrong_length(client: Client, fetch: RawFetch, length: int) -> None:
 
 
 def test_a_marker_that_cannot_be_read(client: Client, fetch: RawFetch) -> None:
-    """A transaction's marker without a key is corrupt as anything else."""
+    """A transaction marker without a key is a corrupt batch."""
     marker = a_batch([Raw(0)], base=3, attributes=0x30)
     client.fetched(a_batch(some(3)), with_checksum(marker[:43] + (7).to_bytes(8, "big") + marker[51:]))
     client.fetched(a_batch(some(3)), marker, committed_only=True)
@@ -321,7 +321,7 @@ def test_a_marker_that_cannot_be_read(client: Client, fetch: RawFetch) -> None:
 
 
 def test_nothing_was_taken(client: Client, fetch: RawFetch) -> None:
-    """Asked for a partition of which nothing is at work, after a revoke too, there is only the position to tell."""
+    """Salvaging a partition without a batch in work, also after a revoke, gives only the position."""
     assert refused(fetch, 7, ValueError()) == (CorruptBatchError, 7, 8)
     client.fetched(bad_batch(5, 1, base=0))
     _, error = pulled(taken(fetch))
@@ -331,7 +331,7 @@ def test_nothing_was_taken(client: Client, fetch: RawFetch) -> None:
 
 
 async def test_the_plain_path_has_nothing_to_salvage() -> None:
-    """Its records are unpacked before they are taken: what fails there is one record."""
+    """The plain path decompresses before it delivers, so that only single records can fail there."""
     with pytest.raises(CorruptBatchError) as raised:
         PlainFetch(None, {}).salvage(KEY, 7, ValueError())
     assert (raised.value.offset, raised.value.next_offset) == (7, 8)
@@ -340,7 +340,7 @@ async def test_the_plain_path_has_nothing_to_salvage() -> None:
 @pytest.mark.parametrize("codec", [0, 1])
 @pytest.mark.parametrize("start", [0, 2])
 def test_the_oldest_formats_are_read(client: Client, fetch: RawFetch, codec: int, start: int) -> None:
-    """Batches from before version 2 say only their last offset: what lies below the position is left out."""
+    """Batches before version 2 hold only their last offset: records below the position are left out."""
     builder = LegacyRecordBatchBuilder(1, codec, 1 << 20)
     for offset in range(4):
         assert builder.append(offset, 0, None, b"value" * 20)
@@ -354,8 +354,8 @@ def test_the_oldest_formats_are_read(client: Client, fetch: RawFetch, codec: int
     assert found == list(range(start, 4))
 
 
-def test_what_came_before_is_fetched_again(client: Client) -> None:
-    """An answer that was there before its bytes could be kept is dropped; the client asks for it once more."""
+def test_an_answer_from_before_the_raw_path_is_fetched_again(client: Client) -> None:
+    """An answer that came before its bytes could be kept is dropped and fetched again."""
     found = aiokafka_fetcher.MemoryRecords  # type: ignore[attr-defined]
     try:
         client.fetched(a_batch(some(3)))
@@ -372,7 +372,7 @@ def test_what_came_before_is_fetched_again(client: Client) -> None:
 
 
 def test_an_idle_partition_holds_no_fetch(client: Client, fetch: RawFetch) -> None:
-    """The bytes of a fetch are let go with its last record, not with the next fetch."""
+    """The bytes of a fetch are released with its last record, not with the next fetch."""
     client.fetched(a_batch(some(3)), a_batch(some(3), base=3))
     kept = client._fetcher._records[KEY]._partition_records._records.raw
     held = sys.getrefcount(kept)

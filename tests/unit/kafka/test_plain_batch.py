@@ -1,4 +1,4 @@
-"""The plain parser: record for record what aiokafka's compiled one gives, and more only where that one gives up."""
+"""The plain parser agrees with aiokafka's compiled one, and reads on where that one gives up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ raws = st.builds(
 
 @st.composite
 def batches(draw: st.DrawFn) -> bytes | memoryview:
-    """Any batch: every codec and size, with gaps between offsets, by either kind of timestamp."""
+    """Draw any batch: codec, size, gaps between offsets, kind of timestamp."""
     records = draw(st.lists(raws, min_size=1, max_size=12))
     gaps, delta = [], 0
     for each in records:
@@ -53,13 +53,13 @@ def batches(draw: st.DrawFn) -> bytes | memoryview:
 
 @given(raw=batches())
 def test_it_agrees_with_the_compiled_parser(raw: bytes | memoryview) -> None:
-    """Offset, timestamp, key, value and headers of each record are what aiokafka's own parser gives."""
+    """Offset, timestamp, key, value and headers of each record equal those of aiokafka's parser."""
     assert [all_of(record) for record in parse_batch(raw)] == [all_of(record) for record in DefaultRecordBatch(raw)]
 
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_codec(codec: int) -> None:
-    """A batch that is large enough to be compressed is read whatever its codec."""
+    """A batch large enough to be compressed is read with every codec."""
     raw = a_batch([Raw(delta, value=b"value-%d" % delta) for delta in range(0, 1000, 3)], base=7000, codec=codec)
     assert raw[22] & 7 == codec
     assert [(record.offset, record.value) for record in parse_batch(raw)] == [
@@ -68,15 +68,15 @@ def test_every_codec(codec: int) -> None:
 
 
 def test_an_empty_batch() -> None:
-    """Compaction leaves batches without records."""
+    """A batch without records, as compaction leaves it, is read."""
     assert parse_batch(a_batch([Raw(0)], count=0)[:61]) == []
 
 
 BAD = b"na\xc3me,%\xff\xfe"
 
 
-def test_a_bad_key_is_one_records_trouble() -> None:
-    """Records before and behind it are as ever; of its own record all but the value is read, its keys escaped."""
+def test_a_bad_header_key_affects_one_record() -> None:
+    """Only the record with the bad key is affected: its value is refused and its header keys are escaped."""
     record = Raw(1, key=b"k", value=b"v", headers=(("a%", b"1"), (PLACEHOLDER, b"2"), (PLACEHOLDER, None), ("z", b"3")))
     raw = a_bad_batch([Raw(0), record, Raw(2)], BAD, base=40)
     assert class_raised_by(lambda: list(DefaultRecordBatch(raw))) is UnicodeDecodeError
@@ -96,7 +96,7 @@ def class_raised_by(function: Any) -> type[BaseException]:
 
 
 def test_its_value_is_not_decoded() -> None:
-    """Reading the value raises a decode error, as often as it is read; that has the whole, and says nothing of it."""
+    """Reading that record's value raises a decode error each time; the error keeps the value and shows none of it."""
     record = Raw(0, value=b"secret", headers=((PLACEHOLDER, b"secret"),))
     (bad,) = parse_batch(a_bad_batch([record], BAD))
     for _ in range(2):
@@ -109,7 +109,7 @@ def test_its_value_is_not_decoded() -> None:
 
 @given(key=st.binary(max_size=40))
 def test_an_escaped_key_can_be_undone(key: bytes) -> None:
-    """An escaped key is text, and percent-decoding gives the bytes it was made of."""
+    """Percent-decoding an escaped key gives the original bytes."""
     assert unquote_to_bytes(escape(key)) == key
     escape(key).encode()
 
@@ -125,12 +125,12 @@ def test_an_escaped_key_can_be_undone(key: bytes) -> None:
     ],
 )
 def test_only_what_is_not_text_is_escaped(key: bytes, escaped: str) -> None:
-    """Valid UTF-8 stays as it is; surrogates and what lies beyond Unicode are not valid."""
+    """Valid UTF-8 is kept; surrogates and code points beyond Unicode are not valid."""
     assert escape(key) == escaped
 
 
 def test_several_bad_keys_are_all_named() -> None:
-    """The header that names escaped keys names each one once, in their order."""
+    """The header that lists escaped keys names each one once, in order."""
     raw = a_batch([Raw(0, headers=(("key-1", b""), ("key-2", b""), ("key-1", b"")))]).replace(b"key-", b"key\xfe")
     (bad,) = parse_batch(raw)
     assert bad.headers[-1] == (ESCAPED, b"key%FE1,key%FE2")
@@ -138,7 +138,7 @@ def test_several_bad_keys_are_all_named() -> None:
 
 @given(data=st.data())
 def test_a_changed_batch_is_read_or_refused(data: st.DataObject) -> None:
-    """Whatever bytes are changed, cut off or added: there are records, or the one class of error."""
+    """A batch with bytes changed, cut off or added gives records or the one error class."""
     raw = bytearray(data.draw(batches()))
     for _ in range(data.draw(st.integers(1, 5))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
@@ -152,7 +152,7 @@ def test_a_changed_batch_is_read_or_refused(data: st.DataObject) -> None:
 
 @given(body=st.binary(max_size=200), count=st.integers(-5, 2**31 - 1))
 def test_any_bytes_are_read_or_refused(body: bytes, count: int) -> None:
-    """However many records a batch claims and whatever is in them, reading ends soon, within what is there."""
+    """Whatever number of records a batch claims, reading stays within its bytes and ends soon."""
     try:
         records = parse_batch(a_batch([Raw(0)], count=count)[:61] + body)
     except ValueError:
@@ -175,7 +175,7 @@ def test_any_bytes_are_read_or_refused(body: bytes, count: int) -> None:
     ],
 )
 def test_what_is_malformed_is_refused(body: bytes, count: int) -> None:
-    """Numbers, lengths and counts that do not fit are one class of error; the compiled parser refuses these too."""
+    """Wrong numbers, lengths and counts are one error class; the compiled parser refuses them too."""
     raw = with_checksum(a_batch([Raw(0)], count=count)[:61] + body)
     with pytest.raises(ValueError):
         parse_batch(raw)
@@ -185,7 +185,7 @@ def test_what_is_malformed_is_refused(body: bytes, count: int) -> None:
 
 @pytest.mark.parametrize("magic", [0, 1, 3, 255])
 def test_another_format_is_refused(magic: int) -> None:
-    """Only the format with headers is read."""
+    """Only the format with headers (version 2) is read."""
     raw = a_batch([Raw(0)])
     with pytest.raises(ValueError):
         parse_batch(raw[:16] + bytes([magic]) + raw[17:])
@@ -193,6 +193,6 @@ def test_another_format_is_refused(magic: int) -> None:
 
 @pytest.mark.parametrize("codec", [1, 2, 3, 4, 5, 7])
 def test_what_cannot_be_unpacked_is_refused(codec: int) -> None:
-    """A codec's own error, or a codec that there is not, is the same class of error as everything else."""
+    """A codec's error, or an unknown codec, is the same error class."""
     with pytest.raises(ValueError):
         parse_batch(a_batch([Raw(0)], attributes=codec))

@@ -1,4 +1,4 @@
-"""The Kafka source on a broker that misbehaves: it goes on by itself, and starts where the group was.
+"""The Kafka source on a broker that misbehaves: it recovers by itself and starts at the group's offsets.
 
 The ids (S1, L3 …) number the known ways in which aiokafka 0.14 stalls or loses records.
 """
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 async def test_an_unknown_error_of_an_offset_lookup_is_tried_again() -> None:
-    """S1: an answer that aiokafka does not know is a KeyError; where we ask, it ends neither client nor daemon."""
+    """S1: an unknown error code is a KeyError in aiokafka; an offset lookup with one is repeated."""
     async with FakeBroker() as broker:
         left = 2
 
@@ -37,7 +37,7 @@ async def test_an_unknown_error_of_an_offset_lookup_is_tried_again() -> None:
 
 
 async def test_idle_detection_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S2: aiokafka loses count of polls that raise or are cancelled; it counts none of ours."""
+    """S2: aiokafka miscounts polls that raise or are cancelled; the source does not rely on that count."""
     seen: list[float] = []
     wait = KafkaSource.wait
 
@@ -54,7 +54,7 @@ async def test_idle_detection_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_raw_poll_may_be_cancelled() -> None:
-    """S2: the raw path sets the clock itself, so that not even a cancelled wait stops it."""
+    """S2: the raw path sets aiokafka's poll clock itself, so that a cancelled wait does not stop it."""
     async with FakeBroker(records=5) as broker, a_run_on(broker) as run:
         for _ in range(3):
             waiting = asyncio.create_task(run.source.wait([], 1.0))
@@ -66,7 +66,7 @@ async def test_a_raw_poll_may_be_cancelled() -> None:
 
 
 async def test_a_topic_missing_in_one_answer_comes_back() -> None:
-    """S4: one bad metadata answer takes all partitions away; asking for an end every few seconds brings them back."""
+    """S4: one bad metadata answer removes all partitions; the regular question for end offsets brings them back."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.topic_error = 5
         await run.client._client.force_metadata_update()
@@ -78,7 +78,7 @@ async def test_a_topic_missing_in_one_answer_comes_back() -> None:
 
 
 async def test_a_member_without_partitions_goes_on_polling() -> None:
-    """S14: a member that was given nothing would be thrown out for not polling, and could never come back."""
+    """S14: a member without partitions keeps polling, else the group would remove it for good."""
     async with FakeBroker(partitions=0) as broker, running(Run(broker)) as run:
         await run.until(lambda: run.source.joined)
         await asyncio.sleep(0.5)
@@ -91,7 +91,7 @@ async def test_a_member_without_partitions_goes_on_polling() -> None:
 
 
 async def test_a_topic_that_became_shorter_halts() -> None:
-    """L3, L8: a truncated or recreated topic is known only by its offsets; none is skipped, and none is read twice."""
+    """L3, L8: a truncated or recreated topic halts the partition; no offset is skipped or read twice."""
     async with FakeBroker() as broker, running(Run(broker)) as run:
         await run.consumes()
         broker.records = 3
@@ -105,7 +105,7 @@ async def test_a_topic_that_became_shorter_halts() -> None:
 
 
 async def test_a_group_that_lost_its_offsets_begins_at_the_first() -> None:
-    """L3: never at the end, unless that was asked for."""
+    """L3: a group without offsets starts at the first offset, unless the settings ask for the end."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         first = [each for each in broker.commits if each.offset == 0]
         assert sorted(first) == [Commit(1, "m1", 0, 0), Commit(1, "m1", 1, 0)]

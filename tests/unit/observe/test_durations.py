@@ -1,4 +1,4 @@
-"""How long calls take: each that waits is counted once, with its own time, and waiting is no time of the loop."""
+"""How long calls take: each waiting call is counted once with its own time, apart from the loop's time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Handle = Callable[..., Any]
 
 @pytest.fixture(params=["timed", "plain"])
 def on_loop(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Bench]], Bench]:
-    """Run something on an event loop that knows its rounds, and on one that does not."""
+    """Run a coroutine on an event loop that counts its rounds, and on a plain one."""
 
     def run(work: Coroutine[Any, Any, Bench]) -> Bench:
         factory = TimedLoop if request.param == "timed" else asyncio.SelectorEventLoop
@@ -56,13 +56,13 @@ async def handled(count: int, chunk: Chunk, *handlers: Handle | Route, **deliver
 
 
 def times(bench: Bench, route: str = "r0") -> tuple[int, float, float]:
-    """How many calls waited, for how long together, and how long calls kept the loop."""
+    """Return how many calls waited, for how long in total, and how long calls kept the loop."""
     counts = bench.counters.routes[route]
     return sum(counts.seconds.counts), counts.seconds.total, counts.inline_seconds
 
 
 def test_a_call_that_waits_is_counted_with_its_time(on_loop: Any) -> None:
-    """Of ten calls two wait: those are the ones that are counted, and none of their time is the loop's."""
+    """Of ten calls two wait: only those are counted, and their time is not the loop's."""
 
     waited = 0.0
 
@@ -81,7 +81,7 @@ def test_a_call_that_waits_is_counted_with_its_time(on_loop: Any) -> None:
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
 def test_a_retry_is_no_time_of_a_call(on_loop: Any, ordering: str) -> None:
-    """What passes between a failed call and the next is nobody's: not the record's behind it, and not the loop's."""
+    """The time between a failed call and the next belongs to no call, nor to the loop."""
     failed: list[bytes] = []
 
     async def handle(event: bytes) -> None:
@@ -96,7 +96,7 @@ def test_a_retry_is_no_time_of_a_call(on_loop: Any, ordering: str) -> None:
 
 
 def test_calls_behind_a_busy_key_are_counted_once(on_loop: Any) -> None:
-    """Whether it was pulled and waited, or queued behind its key: each call that waits is one."""
+    """A waiting call is counted once, whether it was pulled or queued behind its key."""
 
     waited = 0.0
 
@@ -115,7 +115,7 @@ def test_calls_behind_a_busy_key_are_counted_once(on_loop: Any) -> None:
 
 
 def test_a_plain_function_keeps_the_loop(on_loop: Any) -> None:
-    """What a plain function takes is time of the event loop, by route, and nothing of it has waited."""
+    """The time of a plain function is the event loop's, per route; none of it counts as waiting."""
 
     def slow(event: bytes) -> None:
         if event == b"0":
@@ -129,7 +129,7 @@ def test_a_plain_function_keeps_the_loop(on_loop: Any) -> None:
 
 
 def test_of_several_routes_each_has_its_own(on_loop: Any) -> None:
-    """A route that waits and one that does not are told apart."""
+    """A route that waits is told apart from one that does not."""
 
     async def waits(_event: bytes) -> None:
         await asyncio.sleep(WAIT)
@@ -141,7 +141,7 @@ def test_of_several_routes_each_has_its_own(on_loop: Any) -> None:
 
 
 def test_a_batch_is_one_call(on_loop: Any) -> None:
-    """A batch is counted with its records and its time, waiting or not."""
+    """A batch is one call, counted with its records and its time."""
 
     async def handle(events: list[bytes]) -> None:
         await asyncio.sleep(WAIT)
@@ -155,7 +155,7 @@ def test_a_batch_is_one_call(on_loop: Any) -> None:
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
 def test_failing_calls_are_calls(on_loop: Any, ordering: str) -> None:
-    """A call that waits and then raises is counted like any other: a time limit that is hit shows."""
+    """A call that waits and then raises is counted like any other, so that timeouts show."""
 
     async def handle(_event: bytes) -> None:
         await asyncio.sleep(0.01)
@@ -174,7 +174,7 @@ def test_failing_calls_are_calls(on_loop: Any, ordering: str) -> None:
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_failing_batches_are_calls(on_loop: Any, is_async: bool) -> None:
-    """Each call of a batch is counted, however quick, and though it raises."""
+    """Each call of a batch is counted, however quick, also when it raises."""
 
     def fail(_events: list[bytes]) -> None:
         raise ValueError
@@ -196,7 +196,7 @@ def test_failing_batches_are_calls(on_loop: Any, is_async: bool) -> None:
 
 
 def test_a_plain_call_that_raises_keeps_the_loop_too(on_loop: Any) -> None:
-    """Of two routes the one that fails is timed as well."""
+    """The time of a failing route is the loop's too, beside another route."""
 
     def fail(_event: bytes) -> None:
         time.sleep(WAIT)
@@ -216,7 +216,7 @@ def test_a_plain_call_that_raises_keeps_the_loop_too(on_loop: Any) -> None:
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
 def test_a_records_age_is_that_of_its_calls_begin(on_loop: Any, ordering: str) -> None:
-    """How long its handler takes is not how late it came."""
+    """A record's age is taken when its call begins; the call's duration is not part of it."""
 
     async def handle(_event: bytes) -> None:
         await asyncio.sleep(0.4)
@@ -230,7 +230,7 @@ def test_a_records_age_is_that_of_its_calls_begin(on_loop: Any, ordering: str) -
 @pytest.mark.parametrize("timestamp", [None, -1])
 @pytest.mark.parametrize("routes", [1, 2])
 def test_records_without_a_timestamp(on_loop: Any, timestamp: Any, routes: int) -> None:
-    """Formats of old have none: they are handled like others, and have no age."""
+    """Records of old formats have no timestamp: they are handled, and have no age."""
 
     async def handle(_event: bytes) -> None:
         await asyncio.sleep(0)
@@ -242,7 +242,7 @@ def test_records_without_a_timestamp(on_loop: Any, timestamp: Any, routes: int) 
 
 
 def test_an_old_backlog_that_is_paused_is_old(on_loop: Any) -> None:
-    """The record that says Pause is known by its own time, however young the epoch is."""
+    """Lag of a paused partition is the age of the record that pauses, however young the epoch is."""
     calls = []
 
     def handle(_event: bytes) -> None:

@@ -12,7 +12,7 @@ BOUNDS = (0.1, 1.0, 10.0)
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.05, 0.1, 0.5, 1.0, 9.9, 10.0, 10.1, 1e9]), st.integers(1, 50))))
 def test_each_bound_counts_what_is_at_or_below_it(observed: list[tuple[float, int]]) -> None:
-    """A bucket holds all values up to its bound, the last one all, and the sum is theirs."""
+    """A bucket holds all values up to its bound, the last bucket all values; the sum is that of the values."""
     histogram = Histogram(BOUNDS)
     for value, times in observed:
         histogram.observe(value, times)

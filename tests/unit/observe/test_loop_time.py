@@ -1,4 +1,4 @@
-"""Where the seconds of an event loop go."""
+"""How an event loop spends its time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from consumer.observe.loop_time import STATES, LoopTime, TimedLoop
 
 
 class Clock:
-    """Time that moves when it is told to."""
+    """A clock that a test moves."""
 
     now = 100.0
 
@@ -21,7 +21,7 @@ class Clock:
 
 
 def test_every_second_belongs_to_one_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work is what lies between two waits; a wait belongs to what was waited for; together they are all the time."""
+    """Time between waits is work; each wait belongs to its cause; together they are the whole time."""
     clock = Clock()
     spent = LoopTime(clock)
 
@@ -45,7 +45,7 @@ def test_every_second_belongs_to_one_state(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_wait_that_goes_on_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks from another thread while the loop waits gets what it waits for; while it is blocked, work."""
+    """Another thread sees the current wait as waiting, and a blocked loop as work."""
     clock = Clock()
     spent = LoopTime(clock)
     spent.waits_for = lambda: "drain"
@@ -65,7 +65,7 @@ def test_a_wait_that_goes_on_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_real_loop_adds_up_to_the_time_that_went_by() -> None:
-    """Sleeping is waiting, blocking is work, and the sum is the time that went by."""
+    """On a real loop sleeping counts as waiting, blocking as work, and both add up to the elapsed time."""
 
     async def live() -> tuple[dict[str, float], float]:
         loop = asyncio.get_running_loop()
@@ -83,8 +83,8 @@ def test_a_real_loop_adds_up_to_the_time_that_went_by() -> None:
     assert spent["work"] >= 0.1
 
 
-def test_nothing_told_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked in the middle of a wait that turns out to be short, or to be for something else: no counter falls."""
+def test_no_counter_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No counter falls, even when a wait that was read in its middle turns out to have another cause."""
     clock = Clock()
     spent = LoopTime(clock)
     told = [spent.seconds()]

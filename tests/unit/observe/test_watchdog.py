@@ -1,4 +1,4 @@
-"""The watchdog tells stalled from waiting, rebalancing, holding, halted and a broker that is away."""
+"""The watchdog tells a stall from waiting, rebalancing, holding, halts and absent brokers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Watched:
         return Vitals(self.beat, heard_at, self.rebalancing, self.flushing, [self.partition])
 
     def after(self, seconds: float) -> str | None:
-        """Look once a second for so long; return what was found last."""
+        """Look once a second for some seconds; return the last finding."""
         found = None
         for _ in range(math.ceil(seconds)):
             self.now += 1
@@ -65,7 +65,7 @@ class Watched:
 
 @pytest.mark.parametrize("kind", CASES)
 def test_each_kind_is_found_at_its_time(kind: Any) -> None:
-    """What stands still is found after its limit and not before, names its partition, and is over when it moves."""
+    """A stall is found after its limit and not before, names its partition, and ends with progress."""
     watched = Watched(**CASES[kind])
     limit = LIMITS.of(kind)
     assert watched.after(limit) is None
@@ -84,7 +84,7 @@ def test_each_kind_is_found_at_its_time(kind: Any) -> None:
 
 
 def test_a_blocked_loop_is_found_whatever_the_brokers_do() -> None:
-    """It needs no broker to be a fault, and it is said before anything else."""
+    """A blocked loop is a stall also without brokers, and is reported before any other."""
     watched = Watched(**CASES["call"])
     watched.loop_blocked = watched.broker_away = True
     assert watched.after(60) is None
@@ -94,7 +94,7 @@ def test_a_blocked_loop_is_found_whatever_the_brokers_do() -> None:
 
 
 def test_nothing_to_do_is_no_stall() -> None:
-    """An idle partition, and a member without any, are waiting."""
+    """An idle partition, or a member without partitions, is not stalled."""
     watched = Watched()
     assert watched.after(10_000) is None
     watched.vitals = lambda: Vitals(watched.now, watched.now, False, False, [])  # type: ignore[method-assign]
@@ -104,7 +104,7 @@ def test_nothing_to_do_is_no_stall() -> None:
 @pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("excuse", ["excused", "broker_away", "rebalancing"])
 def test_what_rightly_stands_still(kind: str, excuse: str) -> None:
-    """Halted, holding, in a rebalance, with no broker: none of it is a stall, nor does its time count afterwards."""
+    """Halts, holds, rebalances and absent brokers are no stalls, and their time does not count afterwards."""
     watched = Watched(**CASES[kind])
     if excuse == "excused":
         watched.partition = watched.partition._replace(excused=True)
@@ -117,14 +117,14 @@ def test_what_rightly_stands_still(kind: str, excuse: str) -> None:
 
 
 def test_a_flush_that_fails_is_the_handlers_matter() -> None:
-    """Nothing is committed while a sink is away, and another Kafka client would not help."""
+    """Records that a failing flush leaves uncommitted are no stall: another Kafka client would not help."""
     watched = Watched(**CASES["commit"])
     watched.flushing = True
     assert watched.after(1000) is None
 
 
 def test_a_rebalance_without_end_is_found() -> None:
-    """A member that never gets an assignment is stalled, after a rebalance's own time."""
+    """A member that never gets an assignment is stalled after the time of a rebalance."""
     watched = Watched()
     watched.rebalancing = True
     assert watched.after(LIMITS.rebalance) is None
@@ -132,7 +132,7 @@ def test_a_rebalance_without_end_is_found() -> None:
 
 
 def test_one_slow_key_among_many_is_found() -> None:
-    """A call that does not end is found though other records go on: nothing above it can be committed."""
+    """A call that does not end is found while other records go on, because nothing above it can be committed."""
     watched = Watched(idle=False, position=10, done=4, committed=4)
     for _ in range(70):
         watched.partition = watched.partition._replace(position=watched.partition.position + 100)
@@ -146,7 +146,7 @@ def test_a_client_is_replaced_where_that_may_help() -> None:
 
 
 def test_rebuilds_wait_longer_and_end() -> None:
-    """The first new client is made at once, the next ones later, and one too many within the window gives up."""
+    """The first replacement is immediate, later ones wait longer, and one too many within the window gives up."""
     rebuilds, lost = Rebuilds(3, 600.0), ClientLostError("fetch", "none arrives")
     assert [rebuilds.begin(now, lost) for now in (0.0, 10.0, 20.0)] == [0.0, 1.0, 3.0]
     with pytest.raises(StalledError, match=r"3 new Kafka clients within 600 s .* none arrives") as raised:
@@ -156,7 +156,7 @@ def test_rebuilds_wait_longer_and_end() -> None:
 
 
 def test_a_stall_that_outlives_its_client_is_found_again() -> None:
-    """A new client may be there before anybody looked: it gets its own time, and is found stalled for itself."""
+    """A new client gets the full time limit, and is found stalled again after it."""
     now, client = 100.0, 0
     still = Vital(
         TopicPartition("t", 0),

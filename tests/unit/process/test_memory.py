@@ -1,4 +1,4 @@
-"""Free memory goes back to the system."""
+"""Returning free memory to the system."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ print(before - resident())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to give memory back")
 def test_free_memory_between_used_pieces_is_given_back() -> None:
-    """80 MB that are free, below a piece that is not, go back to the system."""
+    """80 MB of free memory below a used block are returned to the system."""
     freed = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True, text=True).stdout
     assert int(freed) > 40_000_000

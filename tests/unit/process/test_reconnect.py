@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 async def test_a_connection_that_fell_silent_is_found(deaf_soon: None) -> None:
-    """S1: a fetch that is never answered keeps all behind it waiting; a new client hears what this one does not."""
+    """S1: an unanswered fetch blocks its connection; a new client that gets answers replaces this one."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.answers[FETCH] = a_few(1, SILENCE)
         await run.rebuilt()
@@ -34,7 +34,7 @@ async def test_a_connection_that_fell_silent_is_found(deaf_soon: None) -> None:
 async def test_a_connection_that_fell_silent_is_not_found_by_aiokafka(
     deaf_soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S1, uncured: nothing arrives for as long as a request may last; it is not ready, and not to be restarted."""
+    """S1, uncured: nothing arrives while the request lasts; the daemon is not ready, and not to be restarted."""
 
     async def never(*_: Any) -> bool:
         return False
@@ -49,7 +49,7 @@ async def test_a_connection_that_fell_silent_is_not_found_by_aiokafka(
 
 
 async def test_a_topic_missing_while_the_client_is_replaced_ends_nothing() -> None:
-    """S4: whether the topic is there is asked at the first start only."""
+    """S4: a missing topic ends the daemon at its first start only."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.topic_error = 5
         await kill_fetcher(run)
@@ -61,7 +61,7 @@ async def test_a_topic_missing_while_the_client_is_replaced_ends_nothing() -> No
 
 
 async def test_brokers_that_all_moved_are_found_again(deaf_soon: None) -> None:
-    """S10: aiokafka never asks its first addresses again; another client does, hears them, and takes over."""
+    """S10: aiokafka never asks its bootstrap servers again; a new client does, gets answers, and takes over."""
     async with FakeBroker() as broker, FakeBroker() as other:
         servers = [broker.bootstrap_servers, other.bootstrap_servers]
         port = other.port
@@ -82,7 +82,7 @@ async def test_brokers_that_all_moved_are_found_again(deaf_soon: None) -> None:
 
 
 async def test_an_outage_within_the_session_changes_nothing() -> None:
-    """Neither a new client nor a rebalance: consuming goes on where it was."""
+    """An outage shorter than the session causes no new client and no rebalance."""
     async with FakeBroker() as broker, a_run_on(broker, kafka={"session_timeout_seconds": 20.0}) as run:
         handled = run.handled
         await broker.away(1.2)
@@ -95,7 +95,7 @@ async def test_an_outage_within_the_session_changes_nothing() -> None:
 
 
 async def test_an_outage_beyond_the_session_is_a_rebalance() -> None:
-    """The group has thrown the member out meanwhile: it joins again, with the same client."""
+    """After an outage longer than the session the same client joins again."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.expel()
         await broker.away(2.0)
@@ -106,7 +106,7 @@ async def test_an_outage_beyond_the_session_is_a_rebalance() -> None:
 
 
 async def test_an_outage_while_the_client_is_replaced_is_waited_for() -> None:
-    """One that began is counted once, however long the brokers are away."""
+    """A replacement during an outage is counted once, however long the brokers are away."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         await kill_fetcher(run)
         await broker.away(1.5)
@@ -116,7 +116,7 @@ async def test_an_outage_while_the_client_is_replaced_is_waited_for() -> None:
 
 @pytest.mark.parametrize("moment", ["while brokers are away", "while joining"])
 async def test_a_stop_while_the_client_is_replaced(moment: str) -> None:
-    """A client in the making goes with the daemon."""
+    """A stop also ends a client that is not ready yet."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         if moment == "while joining":
             broker.silent.add(JOIN)
@@ -130,7 +130,7 @@ async def test_a_stop_while_the_client_is_replaced(moment: str) -> None:
 
 
 async def test_a_client_that_cannot_start_is_one_rebuild_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The brokers answered a moment before: the next attempt is counted, and comes later."""
+    """A new client that fails to start is counted, and the next attempt comes later."""
     start, failures = aiokafka.AIOKafkaConsumer.start, iter([True])
 
     async def failing_once(client: Any) -> None:
@@ -146,8 +146,8 @@ async def test_a_client_that_cannot_start_is_one_rebuild_more(monkeypatch: pytes
         assert run.rebuilds == {"task_ended": 1, "error": 1}
 
 
-async def test_a_coordinator_that_is_away_is_no_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While nobody can talk to the group, new clients do not count: an outage never ends the daemon."""
+async def test_replacements_without_a_coordinator_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nobody can reach the group's coordinator, new clients do not count towards the limit."""
     monkeypatch.setattr(consumer.kafka.source, "ANSWER_SECONDS", 0.3)
 
     def no_coordinator(version: int, response: Any, _request: Any) -> Any:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 async def test_a_fetch_task_that_died_is_found() -> None:
-    """S1: the client whose fetch task ended is replaced, though its heartbeats went on."""
+    """S1: a client whose fetch task ended is replaced, even though its heartbeats go on."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         await kill_fetcher(run)
         await run.rebuilt()
@@ -36,7 +36,7 @@ async def test_a_fetch_task_that_died_is_found() -> None:
 
 @pytest.mark.usefixtures("uncured")
 async def test_a_fetch_task_that_died_is_not_found_by_aiokafka() -> None:
-    """S1, uncured: nothing is raised and nothing arrives, while heartbeats say that all is well."""
+    """S1, uncured: nothing is raised and nothing arrives, while heartbeats go on."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         await kill_fetcher(run)
         heartbeats = broker.requests[HEARTBEAT]
@@ -47,7 +47,7 @@ async def test_a_fetch_task_that_died_is_not_found_by_aiokafka() -> None:
 
 @PATHS
 async def test_fetches_that_bring_nothing_are_found(path: str) -> None:
-    """S1: while ends grow and fetches are answered empty, the client is stalled, says so, and is replaced."""
+    """S1: a client whose fetches stay empty while end offsets grow is stalled and replaced."""
     async with FakeBroker() as broker, a_run_on(broker, path=path) as run:
         broker.answers[FETCH] = empty
         await run.rebuilt()
@@ -60,7 +60,7 @@ async def test_fetches_that_bring_nothing_are_found(path: str) -> None:
 
 @pytest.mark.usefixtures("uncured")
 async def test_fetches_that_bring_nothing_are_not_found_by_aiokafka() -> None:
-    """S1, uncured: it asks again and again; /healthz and /readyz say what is wrong."""
+    """S1, uncured: aiokafka fetches again and again; /healthz and /readyz name the stall."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.answers[FETCH] = empty
         await asyncio.sleep(0.1)
@@ -73,7 +73,7 @@ async def test_fetches_that_bring_nothing_are_not_found_by_aiokafka() -> None:
 
 @pytest.mark.parametrize("code", [82, 30])
 async def test_a_heartbeat_that_failed_for_good_is_found(code: int) -> None:
-    """S3: after an error that aiokafka does not know, or a refusal, no heartbeat is ever sent again: replaced."""
+    """S3: a client that stopped its heartbeats after an unknown error or a refusal is replaced."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.errors[HEARTBEAT] = code
         await run.rebuilt()
@@ -87,7 +87,7 @@ async def test_a_heartbeat_that_failed_for_good_is_found(code: int) -> None:
 
 @pytest.mark.usefixtures("uncured")
 async def test_a_heartbeat_that_failed_for_good_stays_so_in_aiokafka() -> None:
-    """S3, uncured: the fault is over, and no heartbeat is sent."""
+    """S3, uncured: no heartbeat is sent after the fault is over."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.errors[HEARTBEAT] = 82
         await run.until(run.client._coordinator._heartbeat_task.done)
@@ -106,7 +106,7 @@ async def test_a_join_that_is_never_answered_is_found() -> None:
 
 
 async def test_a_commit_that_is_never_answered_is_found() -> None:
-    """S6: its client is replaced, and the commits after it are the new one's."""
+    """S6: a client whose commit is never answered is replaced, and the new one commits."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.answers[OFFSET_COMMIT] = a_few(1, SILENCE)
         await run.rebuilt()
@@ -117,7 +117,7 @@ async def test_a_commit_that_is_never_answered_is_found() -> None:
 
 @pytest.mark.usefixtures("uncured")
 async def test_a_commit_that_is_never_answered_is_not_found_by_aiokafka() -> None:
-    """S6, uncured: records are handled, and nothing is committed for as long as a request may last."""
+    """S6, uncured: records are handled and nothing is committed while the request lasts."""
     async with FakeBroker() as broker, a_run_on(broker, kafka={"session_timeout_seconds": 20.0}) as run:
         broker.answers[OFFSET_COMMIT] = a_few(1, SILENCE)
         requests = broker.requests[OFFSET_COMMIT]
@@ -129,7 +129,7 @@ async def test_a_commit_that_is_never_answered_is_not_found_by_aiokafka() -> Non
 
 
 async def test_a_commit_refused_for_ever_is_found() -> None:
-    """S6: a retriable error is tried again without end by aiokafka, and ended by the watchdog."""
+    """S6: aiokafka retries a retriable error for ever; the watchdog ends it."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.errors[OFFSET_COMMIT] = 14
         await run.rebuilt()
@@ -139,7 +139,7 @@ async def test_a_commit_refused_for_ever_is_found() -> None:
 
 
 async def test_a_fetch_error_that_passes_needs_nothing() -> None:
-    """S12: partition errors that aiokafka shows nobody: it asks again by itself."""
+    """S12: a temporary partition error is retried by aiokafka; nothing else is needed."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         for code in 3, 6, 9, 56, 74, 75, 78, 100:
             broker.errors[FETCH] = code
@@ -150,7 +150,7 @@ async def test_a_fetch_error_that_passes_needs_nothing() -> None:
 
 
 async def test_a_fetch_error_that_stays_is_found_and_floods_no_log() -> None:
-    """S12: the client asks hundreds of times a second and says so each time; we pass on one line, and replace it."""
+    """S12: aiokafka logs hundreds of retries a second; one line is passed on, and the client is replaced."""
     root, lines = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers, root.level
     configure_logging(Log(format="json"), lines)
@@ -172,7 +172,7 @@ async def test_a_fetch_error_that_stays_is_found_and_floods_no_log() -> None:
 
 
 async def test_a_join_that_does_not_end_at_the_start_is_found() -> None:
-    """aiokafka's start waits for an assignment without end; ours joins anew."""
+    """aiokafka's start waits for an assignment without end; the daemon replaces the client."""
     async with FakeBroker() as broker, running(Run(broker)) as run:
         broker.answers[JOIN] = a_few(1, SILENCE)
         await run.consumes()
@@ -183,7 +183,7 @@ async def test_a_join_that_does_not_end_at_the_start_is_found() -> None:
 
 @pytest.mark.parametrize("fault", ["a dead fetcher", "fetches without records"])
 async def test_too_many_new_clients_end_the_daemon(fault: str) -> None:
-    """What another client does not cure, and another: it drains, leaves its group, and ends with 70."""
+    """One replacement too many within the window drains, leaves the group and ends the daemon with 70."""
     async with FakeBroker() as broker, running(Run(broker, watchdog={"rebuilds": 1})) as run:
         await run.consumes()
         if fault == "fetches without records":
@@ -201,8 +201,8 @@ async def test_too_many_new_clients_end_the_daemon(fault: str) -> None:
         run.lost_nothing()
 
 
-async def test_a_blocked_loop_is_said_while_it_lasts() -> None:
-    """/healthz answers 503 from its own thread, /metrics goes on answering, and all is well afterwards."""
+async def test_a_blocked_loop_shows_while_it_lasts() -> None:
+    """While the loop is blocked /healthz answers 503 and /metrics answers; afterwards all is healthy."""
     seen: list[tuple[int, str]] = []
     metrics: list[int] = []
     release, blocked = threading.Event(), threading.Event()
@@ -242,7 +242,7 @@ async def test_a_blocked_loop_is_said_while_it_lasts() -> None:
 
 
 async def test_a_stall_that_lasts_ends_the_process() -> None:
-    """What no new client can cure is given up after the window, with 70, from the thread: the loop cannot."""
+    """A stall that no new client can cure ends the process with 70 after the window, from the watchdog's thread."""
     left: list[int] = []
     release = threading.Event()
 

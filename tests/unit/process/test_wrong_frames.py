@@ -33,7 +33,7 @@ FRAMES = {
 
 
 async def meet(run: Run, api: int, frame: bytes) -> None:
-    """Have a daemon meet this answer, once; consuming resumes by itself, and so do heartbeats."""
+    """Answer one request of this kind with this frame; wait until consuming and heartbeats resume."""
     broker = run.broker
     broker.answers[api] = a_few(1, frame)
     asked = broker.requests[api]
@@ -53,14 +53,14 @@ async def meet(run: Run, api: int, frame: bytes) -> None:
 
 @pytest.mark.parametrize("frame", FRAMES)
 async def test_a_wrong_frame_ends_in_recovery(frame: str) -> None:
-    """Whatever it answers: the connection is given up, or the client."""
+    """After a wrong frame the connection or the client is replaced, and consuming resumes."""
     async with FakeBroker() as broker, a_run_on(broker, watchdog={"rebuilds": len(APIS)}) as run:
         for api in APIS:
             await meet(run, api, FRAMES[frame])
 
 
 async def test_a_frame_that_never_ends_is_found(deaf_soon: None) -> None:
-    """A huge length, or a frame that stops in its middle, is waited for by aiokafka as long as a request may last."""
+    """A frame that never ends blocks aiokafka for as long as a request may last; the client is replaced earlier."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         await meet(run, FETCH, struct.pack(">ii", 2**31 - 1, 1) + b"x" * 100)
 
@@ -68,7 +68,7 @@ async def test_a_frame_that_never_ends_is_found(deaf_soon: None) -> None:
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(api=st.sampled_from(APIS), body=st.binary(max_size=60), fits=st.booleans())
 async def test_random_bytes_end_in_recovery(api: int, body: bytes, fits: bool, deaf_soon: None) -> None:
-    """Frames of noise, some of them under the right correlation id."""
+    """After random bytes, with or without the right correlation id, consuming resumes."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.correlated = fits
         await meet(run, api, body if fits else struct.pack(">i", len(body)) + body)

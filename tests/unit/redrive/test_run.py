@@ -1,4 +1,4 @@
-"""Parts of a redrive: where its source ends, at which pace it goes, and what it refuses."""
+"""Parts of a redrive: where its source ends, its rate, and what it refuses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OTHER = TopicPartition("t", 1)
 
 
 class Recording(MemorySource):
-    """Notes for which partitions it was waited."""
+    """A source that notes which partitions were waited for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Recording(MemorySource):
 
 
 class FakeEngine:
-    """What a source tells an engine."""
+    """What a source calls of an engine."""
 
     def __init__(self) -> None:
         self.assigned: list[Any] = []
@@ -66,13 +66,13 @@ def taken(source: BoundedSource) -> tuple[list[int], int]:
 
 
 def test_below_the_end_all_is_taken() -> None:
-    """A chunk that ends before the end is passed on as it is."""
+    """A chunk that lies below the end is passed on unchanged."""
     source = bounded(10, a_chunk(0, 5), a_chunk(5, 3))
     assert (taken(source), taken(source)) == (([0, 1, 2, 3, 4], 5), ([5, 6, 7], 8))
 
 
 def test_the_last_chunk_is_cut() -> None:
-    """What lies behind the end is not delivered, and the chunk ends there: what came later is not passed over."""
+    """Records at or above the end are not delivered, and the chunk's next offset is the end."""
     source = bounded(3, a_chunk(0, 5), a_chunk(5, 5))
     assert taken(source) == ([0, 1, 2], 3)
     assert not source.ready(KEY)
@@ -80,14 +80,14 @@ def test_the_last_chunk_is_cut() -> None:
 
 
 def test_a_partition_without_letters() -> None:
-    """Nothing of it is delivered, nor counted as done."""
+    """Nothing of a partition without letters is delivered or counted as done."""
     source = bounded(None, a_chunk(7, 5))
     assert taken(source) == ([], 7)
     assert source.take(KEY) is None
 
 
-def test_what_lies_behind_is_not_even_read() -> None:
-    """A record behind the end that cannot be read is none of its business."""
+def test_records_behind_the_end_are_not_read() -> None:
+    """A record behind the end that cannot be read raises nothing."""
 
     def records() -> Iterator[Any]:
         yield a_record(0)
@@ -98,14 +98,14 @@ def test_what_lies_behind_is_not_even_read() -> None:
 
 
 def test_a_gap_at_the_end() -> None:
-    """Where the last letters are compacted away, or markers, the chunk still ends at the end."""
+    """Where the last letters are compacted away, or are markers, the chunk still ends at the end."""
     source = bounded(8, Chunk(0, iter([a_record(2), a_record(9)]), 12))
     assert taken(source) == ([2], 8)
 
 
 @given(end=st.integers(0, 30), sizes=st.lists(st.integers(1, 6), max_size=8))
 def test_the_end_is_exact(end: int, sizes: list[int]) -> None:
-    """However the chunks fall: all below the end is delivered, nothing else, and no offset beyond it is reached."""
+    """With any chunks all records below the end are delivered, and no offset beyond it is reached."""
     chunks, first = [], 0
     for size in sizes:
         chunks.append(a_chunk(first, size))
@@ -119,7 +119,7 @@ def test_the_end_is_exact(end: int, sizes: list[int]) -> None:
 
 
 async def test_a_new_epoch_begins_again() -> None:
-    """After a rebalance the partition may have gone back to its last commit."""
+    """After a rebalance a partition may go back to its last commit."""
     source, engine = bounded(1, a_chunk(0, 3), a_chunk(0, 3)), FakeEngine()
 
     async def start(_listener: Any) -> None: ...
@@ -132,8 +132,8 @@ async def test_a_new_epoch_begins_again() -> None:
     assert taken(source) == ([0], 1)
 
 
-async def test_nobody_waits_for_what_is_over() -> None:
-    """What lies behind the end is ready for ever: to wait for it would keep the event loop busy."""
+async def test_a_finished_partition_is_not_waited_for() -> None:
+    """A finished partition is always ready, so waiting for it would keep the event loop busy."""
     source = bounded(1, a_chunk(0, 3), a_chunk(3, 3))
     taken(source)
     await source.wait([KEY, OTHER], 1.0)
@@ -141,12 +141,12 @@ async def test_nobody_waits_for_what_is_over() -> None:
 
 
 def test_ends() -> None:
-    """A partition ends behind its last letter to run, whatever stands after it."""
+    """A partition ends behind its last letter to run, whatever lies behind that."""
     assert ends_of([Position(*KEY, 3), Position(*OTHER, 0), Position(*KEY, 1)]) == {KEY: 4, OTHER: 1}
 
 
 async def test_pace_is_even() -> None:
-    """The first goes at once, each next one its time later."""
+    """The first letter goes at once, each next one after its interval."""
     pace, began = RateLimit(50.0, asyncio.Event()), time.monotonic()
     times = []
     for _ in range(6):
@@ -157,7 +157,7 @@ async def test_pace_is_even() -> None:
 
 
 async def test_pace_of_many_at_once() -> None:
-    """Those that wait at the same time share the rate, and a batch counts for as many as it holds."""
+    """Letters that wait at the same time share the rate; a batch counts for its number of letters."""
     pace, began = RateLimit(100.0, asyncio.Event()), time.monotonic()
     await asyncio.gather(*(pace.wait(2) for _ in range(6)))
     assert time.monotonic() - began >= 0.1
@@ -165,7 +165,7 @@ async def test_pace_of_many_at_once() -> None:
 
 
 async def test_a_stop_ends_all_waits() -> None:
-    """At a stop those that wait are given back at once, to be run by the next redrive; and nobody begins to wait."""
+    """A stop ends all waits at once, and the next redrive runs those letters; no new wait begins."""
     stopping = asyncio.Event()
     pace = RateLimit(0.001, stopping)
     assert pace.burst == 1
@@ -187,8 +187,8 @@ def a_letter_record(offset: int = 5, **fields: Any) -> Record:
     return Record("t.dlq", 0, offset, 1000, **given)
 
 
-def test_a_handler_sees_the_record_that_it_was() -> None:
-    """Its own headers, and where it was first consumed as its origin."""
+def test_a_handler_sees_the_original_record() -> None:
+    """A handler sees the record's own headers, and its original place as ``origin``."""
     record = as_consumed(a_letter_record())
     assert record.headers == (("trace", b"7"),)
     assert record.origin == Position("t", 3, 77)
@@ -196,7 +196,7 @@ def test_a_handler_sees_the_record_that_it_was() -> None:
 
 
 def test_routes_that_are_gone() -> None:
-    """They are named, all of them; letters of no route need none."""
+    """All missing routes are named; letters without a route need none."""
     to_run = {Position(*KEY, n): name for n, name in enumerate(["b", "none", "a", "c", "b"])}
     require_routes(to_run, ["a", "b", "c"])
     with pytest.raises(SettingsError, match="there are dead letters of 'b', 'c', and the settings have no such route"):
@@ -204,7 +204,7 @@ def test_routes_that_are_gone() -> None:
 
 
 class Box:
-    """Takes letters, or raises what it was told."""
+    """A dead-letter writer that takes letters, or raises."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -218,7 +218,7 @@ class Box:
 
 @pytest.mark.parametrize("value", [b"v", b"", None])
 async def test_republish_sends_the_original(value: bytes | None) -> None:
-    """Key, value, own headers and timestamp."""
+    """The original key, value, headers and timestamp are sent."""
     box: Any = Box()
     route = republishing(box, "again", lambda _: None)
     await route.handler.call(None, as_consumed(a_letter_record(value=value)))
@@ -227,7 +227,7 @@ async def test_republish_sends_the_original(value: bytes | None) -> None:
 
 
 async def test_republish_waits_for_kafka() -> None:
-    """While Kafka cannot take it all wait; no letter is made of it."""
+    """While Kafka cannot take a letter the redrive waits, and writes no new letter."""
     box: Any = Box(LetterDelayedError("away"))
     failures: list[Exception] = []
     with pytest.raises(Pause):
@@ -246,8 +246,8 @@ async def test_republish_ends_when_it_is_refused() -> None:
     ]
 
 
-def test_the_letter_of_a_letter_goes_where_letters_go() -> None:
-    """Not to the dead letters of the dead-letter topic."""
+def test_the_letter_of_a_letter_stays_in_its_topic() -> None:
+    """The letter of a letter goes to the same dead-letter topic, not to one of that topic."""
     record: Any = a_letter_record()
 
     class Raw:

@@ -14,7 +14,7 @@ from tests.unit.routes.modules import Write
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Write a person's own module, importable as ``mine`` until the test ends."""
+    """Write a user's module, importable as ``mine`` until the test ends."""
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
 

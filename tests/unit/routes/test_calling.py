@@ -1,4 +1,4 @@
-"""Calls in threads and within a time: where they run, how they end, and which settings cannot be followed."""
+"""Calls in threads and with time limits: where they run, how they end, and settings that do not apply."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def a_limited_route(call: Callable[..., Awaitable[Any]], timeout_seconds: float)
 
 
 async def test_a_threaded_call_runs_in_another_thread_and_returns() -> None:
-    """The function runs outside the loop's thread, gets what it was called with, and what it returns comes back."""
+    """A threaded call runs outside the loop's thread with its arguments, and its result comes back."""
     here = threading.get_ident()
 
     def call(*arguments: int) -> tuple[int, ...]:
@@ -81,7 +81,7 @@ async def test_a_threaded_call_runs_in_another_thread_and_returns() -> None:
 
 @pytest.mark.parametrize("error", [ValueError, TimeoutError, KeyboardInterrupt, SystemExit, asyncio.CancelledError])
 async def test_what_a_threaded_call_raises_comes_back(error: type[BaseException]) -> None:
-    """Whatever the function raises is raised to who awaits it, unchanged."""
+    """An exception of a threaded call is raised to its caller unchanged."""
 
     def fails() -> None:
         raise error
@@ -92,7 +92,7 @@ async def test_what_a_threaded_call_raises_comes_back(error: type[BaseException]
 
 
 def test_stop_iteration_from_a_thread_ends_the_call() -> None:
-    """A ``next()`` that finds nothing fails its call and never hangs it: futures refuse StopIteration."""
+    """StopIteration, which futures refuse, fails its call and does not hang it."""
     raised: list[BaseException] = []
 
     def fails() -> None:
@@ -112,7 +112,7 @@ def test_stop_iteration_from_a_thread_ends_the_call() -> None:
 
 
 async def test_a_threaded_function_that_returns_a_coroutine_is_awaited() -> None:
-    """A plain wrapper of an async function may be threaded too: its coroutine left alone would be a silent loss."""
+    """A coroutine that a threaded function returns is awaited; otherwise its record would be lost silently."""
     seen: list[int] = []
 
     async def slowly(_event: bytes, record: Record) -> None:
@@ -132,7 +132,7 @@ async def test_a_threaded_function_that_returns_a_coroutine_is_awaited() -> None
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_cancellation_waits_for_the_thread(times: int) -> None:
-    """A thread cannot be cancelled: a cancelled call ends as cancelled, and only when its thread has ended."""
+    """A cancelled threaded call ends as cancelled once its thread has ended, because threads cannot be cancelled."""
     begun, go, ended = threading.Event(), threading.Event(), threading.Event()
 
     def blocks() -> None:
@@ -152,8 +152,8 @@ async def test_a_cancellation_waits_for_the_thread(times: int) -> None:
     assert calling.cancelled()
 
 
-async def test_an_error_behind_a_cancellation_is_not_left_unseen() -> None:
-    """A thread that fails after its call was cancelled ends the call as cancelled, without a word to stderr."""
+async def test_an_error_behind_a_cancellation_prints_nothing() -> None:
+    """A thread that fails after its call was cancelled ends the call as cancelled and prints nothing to stderr."""
     begun, go = threading.Event(), threading.Event()
 
     def fails() -> None:
@@ -171,7 +171,7 @@ async def test_an_error_behind_a_cancellation_is_not_left_unseen() -> None:
 
 
 async def test_threads_overlap_by_key() -> None:
-    """With key ordering threaded calls of different keys run at the same time: each waits for the two others."""
+    """With key ordering threaded calls of different keys run at the same time."""
     together = threading.Barrier(3, timeout=10)
 
     def meets(_event: bytes) -> None:
@@ -185,7 +185,7 @@ async def test_threads_overlap_by_key() -> None:
 
 
 async def test_a_threaded_failure_halts_and_is_placed() -> None:
-    """An exception of a threaded handler halts its partition like any other's, and the message says where it was."""
+    """An exception in a thread halts its partition like any other, and the message has its place."""
 
     def fails(_event: bytes, record: Record) -> None:
         if record.offset == 1:
@@ -206,7 +206,7 @@ async def test_a_threaded_failure_halts_and_is_placed() -> None:
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
 async def test_an_async_call_past_its_time_is_cancelled_and_counts_as_timeout(ordering: str) -> None:
-    """Past ``timeout_seconds`` a call is cancelled where it waits; it counts as a timeout, and its partition halts."""
+    """A call past ``timeout_seconds`` is cancelled, counts as a timeout, and halts its partition."""
     never, cleaned = asyncio.Event(), asyncio.Event()
 
     async def hangs(_event: bytes, record: Record) -> None:
@@ -227,7 +227,7 @@ async def test_an_async_call_past_its_time_is_cancelled_and_counts_as_timeout(or
 
 
 async def test_a_threaded_call_past_its_time_counts_when_its_thread_has_ended() -> None:
-    """The thread goes on past the limit and nobody else starts on its record; then the call counts as a timeout."""
+    """A thread past the limit keeps its record until it ends; then the call counts as a timeout."""
     go, called = threading.Event(), []
 
     def blocks(_event: bytes, record: Record) -> None:
@@ -249,7 +249,7 @@ async def test_a_threaded_call_past_its_time_counts_when_its_thread_has_ended() 
 
 
 async def test_calls_within_their_time_are_left_alone() -> None:
-    """A limit that is not reached changes nothing: results come back, errors are the handler's own."""
+    """A limit that is not reached changes neither results nor errors."""
 
     async def call(value: int) -> int:
         await asyncio.sleep(0)
@@ -264,12 +264,12 @@ async def test_calls_within_their_time_are_left_alone() -> None:
 
 
 def failures(bench: Bench) -> dict[str, int]:
-    """Failed calls of the route, by kind; kinds that did not occur are left out."""
+    """Return the route's failed calls by kind, without kinds that did not occur."""
     return {kind: count for (_, kind), count in bench.counters.handler_errors.items() if count}
 
 
 async def test_a_drain_meets_a_call_with_a_limit() -> None:
-    """A cancellation by the drain is not taken for the limit: the call is abandoned, no timeout is counted."""
+    """A call that the drain cancels counts as abandoned, not as a timeout."""
     begun, never = asyncio.Event(), asyncio.Event()
 
     async def hangs(_event: bytes) -> None:
@@ -300,14 +300,14 @@ async def test_a_drain_meets_a_call_with_a_limit() -> None:
     ],
 )
 def test_settings_that_the_handler_cannot_follow(handler: Any, route: dict[str, Any], says: str) -> None:
-    """A setting that would change nothing, or could not be kept, is an error that names the route and the setting."""
+    """A setting that has no effect on its handler is an error that names the route and the setting."""
     with pytest.raises(SettingsError) as raised:
         loaded(handler, **route)
     assert str(raised.value).startswith(f"routes[0] (r).{says}")
 
 
 async def test_settings_that_the_handler_follows() -> None:
-    """Threads, limits, batch sizes, tombstones and the flush's pace reach the handler that the lanes call."""
+    """Threads, limits, batch sizes, tombstones and the flush interval reach the handler."""
     threaded = loaded(plain, threaded=True, timeout_seconds=NEVER_SECONDS)
     assert threaded.is_async
     assert await threaded.call(b"event") is None

@@ -81,7 +81,7 @@ CALLABLES = [
     ("target", "is_async", "wants_record"), CALLABLES, ids=lambda value: re.sub(r" at 0x\w+", "", repr(value))[:40]
 )
 def test_any_callable_is_a_handler(target: Any, is_async: bool, wants_record: bool) -> None:
-    """How a callable is called follows from its signature alone: awaited or not, with or without the Record."""
+    """A callable's signature alone decides whether it is awaited and gets the Record."""
     handler = bind_handler(target, WHERE)
     assert handler.call is target
     assert (handler.is_async, handler.wants_record) == (is_async, wants_record)
@@ -102,14 +102,14 @@ def needs_keyword(event: Any, *, limit: int) -> None:
 
 @pytest.mark.parametrize("target", [none_at_all, three, needs_keyword, functools.partial(one, "bound")])
 def test_a_signature_that_no_event_fits(target: Any) -> None:
-    """A callable that fits neither the event nor the event and its Record is refused, and told what fits."""
+    """A callable that takes neither the event nor the event and its Record is refused with the allowed forms."""
     with pytest.raises(SettingsError, match="a handler takes the event, or the event and its Record"):
         bind_handler(target, WHERE)
 
 
 @pytest.mark.parametrize("target", [3, "text", None, object()])
 def test_what_cannot_be_called_is_no_handler(target: Any) -> None:
-    """A thing that cannot be called is refused with the route's name."""
+    """An object that cannot be called is refused with the route's name."""
     with pytest.raises(SettingsError) as refused:
         bind_handler(target, WHERE)
     assert str(refused.value) == f"{WHERE}: it cannot be called with an event"
@@ -125,7 +125,7 @@ async def yields_async(event: Any) -> Any:
 
 @pytest.mark.parametrize("target", [yields, yields_async])
 def test_a_generator_is_no_handler(target: Any) -> None:
-    """A call of a generator runs none of it, so that every event would be lost in silence: it is refused."""
+    """A generator function is refused, because a call would run none of it and lose every event."""
     with pytest.raises(SettingsError, match="yield"):
         bind_handler(target, WHERE)
 
@@ -152,7 +152,7 @@ keeper = Keeper()
 
 
 async def test_flush_is_found(module: Write) -> None:
-    """The flush that a handler defines is the one that is awaited before a commit."""
+    """A handler's ``flush`` is the one that is awaited before a commit."""
     module(KEEPER)
     handler = load("Keeper")
     assert handler.flush is not None
@@ -161,13 +161,13 @@ async def test_flush_is_found(module: Write) -> None:
 
 
 def test_flush_must_be_async(module: Write) -> None:
-    """A flush that is not async is refused: it would stop every partition while the disk works."""
+    """A flush that is not async is refused, because it would block every partition."""
     module(KEEPER)
     assert refusal("SyncFlush") == f"{WHERE}.handler: mine:SyncFlush: flush must be `async def flush(self)`"
 
 
 def test_an_async_context_manager_is_found(module: Write) -> None:
-    """An object that is an async context manager is entered and left; one that is a sync one is not."""
+    """An async context manager is entered and left; a sync one is not."""
     module(KEEPER)
     for attribute in ("Keeper", "keeper"):
         handler = load(attribute)
@@ -176,6 +176,6 @@ def test_an_async_context_manager_is_found(module: Write) -> None:
 
 
 def test_a_method_is_flushed_with_its_object(module: Write) -> None:
-    """A handler that is a method of an object with a flush has that flush: what the object keeps is not on disk yet."""
+    """A handler that is a method of an object uses that object's flush."""
     module(KEEPER + "\nclass Table(Keeper):\n    def insert(self, event): pass\n\ntable = Table()\n")
     assert load("table.insert").flush is not None

@@ -24,7 +24,7 @@ def test_a_function_is_imported(module: Write) -> None:
 
 @pytest.mark.parametrize("reference", ["", "mine", "mine:", ":f", ":"])
 def test_a_reference_has_two_parts(reference: str) -> None:
-    """A reference without a module or an attribute is refused as it was written."""
+    """A reference without a module or an attribute is refused and quoted."""
     with pytest.raises(SettingsError) as refused:
         load_reference(reference)
     assert str(refused.value) == f"{WHERE}.handler: {reference!r} is not module:attribute"
@@ -32,7 +32,7 @@ def test_a_reference_has_two_parts(reference: str) -> None:
 
 @pytest.mark.parametrize("name", ["no_such_module", "no_such.module", "json.no_such"])
 def test_a_missing_module(name: str) -> None:
-    """A module that is not there is named, with the two ways to make it importable."""
+    """A missing module is named, with the two ways to make it importable."""
     with pytest.raises(SettingsError) as refused:
         load_reference(f"{name}:f")
     assert f"{WHERE}.handler: {name}:f: there is no module" in str(refused.value)
@@ -40,19 +40,19 @@ def test_a_missing_module(name: str) -> None:
 
 
 def test_a_missing_import_of_a_module(module: Write) -> None:
-    """A module that is there and imports one that is not says which one is missing."""
+    """A module that imports a missing one is refused with the name of the missing one."""
     module("import no_such_module\n")
     assert "there is no module 'no_such_module'" in refusal("f")
 
 
 def test_a_missing_attribute(module: Write) -> None:
-    """An attribute that a module has not is an error with the nearest one that it has."""
+    """A missing attribute is an error with the nearest existing name."""
     module("def store(event): pass\n")
     assert "mine has no 'stroe'; did you mean 'store'?" in refusal("stroe")
 
 
 def test_a_missing_attribute_of_a_value(module: Write) -> None:
-    """An attribute that a value inside a module has not is an error too."""
+    """A missing attribute of an object inside a module is an error too."""
     module("LIMIT = 3\nclass Sink:\n    def store(self, event): pass\nsink = Sink()\n")
     assert "no 'store'" in refusal("LIMIT.store")
     assert "no 'stroe'" in refusal("sink.stroe")
@@ -64,7 +64,7 @@ def test_a_missing_attribute_of_a_value(module: Write) -> None:
     ids=["raises", "syntax", "exits"],
 )
 def test_a_module_that_fails_at_import(module: Write, tmp_path: Path, source: str) -> None:
-    """A module that raises, does not parse or exits when it is imported is named with its file and line."""
+    """A module that raises, does not parse or exits at import is named with its file and line."""
     module(source)
     message = refusal("f")
     assert f"{WHERE}.handler: importing mine raised" in message
@@ -74,13 +74,13 @@ def test_a_module_that_fails_at_import(module: Write, tmp_path: Path, source: st
 
 @pytest.mark.parametrize("name", [".mine", "mi ne", "mine..f"])
 def test_a_name_that_no_module_has(name: str) -> None:
-    """A name that cannot be a module's is an error as a missing one is."""
+    """A name that cannot be a module's is an error like a missing module."""
     with pytest.raises(SettingsError, match="handler"):
         load_reference(f"{name}:f")
 
 
 def test_path_is_appended_once(tmp_path: Path) -> None:
-    """Folders go to the end of Python's path, in order, and a second time changes nothing."""
+    """Folders are appended to Python's path in order; a second time changes nothing."""
     folders = [str(tmp_path / name) for name in ("a", "b")]
     for folder in folders:
         Path(folder).mkdir()
@@ -93,7 +93,7 @@ def test_path_is_appended_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["consumer", "schemas"])
 @pytest.mark.parametrize("as_file", [True, False])
 def test_path_must_not_hold_our_names(tmp_path: Path, name: str, as_file: bool) -> None:
-    """A folder that holds a module of one of this software's names is refused, and not appended."""
+    """A folder that holds a module with one of this project's names is refused, and not appended."""
     if as_file:
         (tmp_path / f"{name}.py").touch()
     else:
@@ -107,7 +107,7 @@ def test_path_must_not_hold_our_names(tmp_path: Path, name: str, as_file: bool) 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda _: None], ids=["a file", "missing"])
 def test_path_is_made_of_folders(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    """An entry that is not a folder is refused by name."""
+    """An entry that is not a folder is refused with its name."""
     entry = tmp_path / "handlers"
     make(entry)
     with pytest.raises(SettingsError) as refused:

@@ -1,4 +1,4 @@
-"""Matches: which events a route wants, and what is refused before any event is seen."""
+"""Matches: which events a route wants, and which matches are refused at start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def a_session(**fields: Any) -> Session:
 
 
 def wants(match: dict[str, Any], **fields: Any) -> bool:
-    """Say whether a route with this match wants a session of these fields."""
+    """Tell whether a route with this match wants a session with these fields."""
     matches = compile_match(Session, match, "routes.r")
     assert matches is not None
     wanted = matches(a_session(**fields))
@@ -59,13 +59,13 @@ def wants(match: dict[str, Any], **fields: Any) -> bool:
     ids=str,
 )
 def test_one_field(match: dict[str, Any], wanted: dict[str, Any], unwanted: dict[str, Any]) -> None:
-    """A value, a list or a question about null decides by its field alone; false matches what is missing too."""
+    """A value, a list or a question about null decides by its field alone; false also matches a missing field."""
     assert wants(match, **wanted)
     assert not wants(match, **unwanted)
 
 
 def test_a_datetime_is_compared_as_an_instant() -> None:
-    """A timestamp in the settings matches the same instant, however its offset is written."""
+    """A timestamp in the settings matches the same instant in any offset."""
     assert wants({"timestamp": datetime.fromisoformat("2026-08-21T16:08:00+02:00")})
     assert not wants({"timestamp": datetime.fromisoformat("2026-08-21T14:08:00+02:00")})
 
@@ -83,14 +83,14 @@ def test_a_datetime_is_compared_as_an_instant() -> None:
     ],
 )
 def test_glob(glob: str, wanted: str, unwanted: str | None) -> None:
-    """Globs match the whole text, case by case; a missing text matches none."""
+    """Globs match the whole text, case-sensitively; a missing text matches none."""
     assert wants({"channel_manager_type": glob}, channel_manager_type=wanted)
     assert not wants({"channel_manager_type": glob}, channel_manager_type=unwanted)
 
 
 @given(st.text("ab[]!*?-.\n", max_size=8), st.lists(st.text("ab[]!*?-.\n", max_size=8) | st.text(max_size=8)))
 def test_globs_are_fnmatch(glob: str, values: list[str]) -> None:
-    """Any pattern with a wildcard matches exactly what fnmatchcase says, also when it is asked twice."""
+    """A pattern matches exactly what fnmatchcase matches, also when asked twice."""
     glob += "*" if not set(glob) & set("*?[") else ""
     for value in values * 2:
         assert wants({"source": glob}, source=value) == fnmatchcase(value, glob)
@@ -98,13 +98,13 @@ def test_globs_are_fnmatch(glob: str, values: list[str]) -> None:
 
 @given(st.text().filter(lambda text: not set(text) & set("*?[")), st.text())
 def test_text_without_wildcards_is_itself(wanted: str, value: str) -> None:
-    """A text without wildcards matches itself and nothing else."""
+    """A text without wildcards matches only itself."""
     assert wants({"source": wanted}, source=wanted)
     assert wants({"source": wanted}, source=value) == (value == wanted)
 
 
 def test_all_fields_must_hold() -> None:
-    """Of several fields each must hold; one that does not is enough to leave the event out."""
+    """An event matches only when all fields match."""
     match = {"channel_manager_type": "voice_*", "is_test": False, "agent_id": ["1", "2"]}
     fields = {"channel_manager_type": "voice_sip_v1", "is_test": None, "agent_id": "2"}
     assert wants(match, **fields)
@@ -113,7 +113,7 @@ def test_all_fields_must_hold() -> None:
 
 
 def test_an_empty_match_is_no_test() -> None:
-    """A route without a match wants every event, and nothing is called to find that out."""
+    """A route without a match wants every event, and nothing is called to find out."""
     assert compile_match(Session, {}, "routes.r") is None
 
 
@@ -138,7 +138,7 @@ def test_an_empty_match_is_no_test() -> None:
     ids=str,
 )
 def test_a_match_that_cannot_hold_is_refused(match: dict[str, Any], message: str) -> None:
-    """A field or a type that the event does not have is named, with its route, before any event."""
+    """A match on a field or a type that the event does not have is refused at start, with its route."""
     with pytest.raises(SettingsError) as refused:
         compile_match(Session, match, "routes.r")
     assert message in str(refused.value)
@@ -150,7 +150,7 @@ def test_a_match_that_cannot_hold_is_refused(match: dict[str, Any], message: str
     ids=str,
 )
 def test_a_table_that_is_no_question_is_refused(table: dict[str, Any]) -> None:
-    """A table in a match asks whether a field is null or present; any other is refused, with both spelled out."""
+    """A table in a match asks for null or present; any other is refused with both forms."""
     with pytest.raises(SettingsError) as refused:
         compile_match(Session, {"agent_id": table}, "routes.r")
     assert 'routes.r.match.agent_id: a table must be { is = "null" } or { is = "present" }' in str(refused.value)

@@ -52,27 +52,27 @@ def given(handler: Handler) -> tuple[Any, ...]:
 
 
 def test_options_become_arguments(module: Write) -> None:
-    """A class is called with its route's options, in the types that its annotations ask for."""
+    """A class is called with its route's options, converted to its annotated types."""
     module(SINK)
     options = {"path": "a/b", "limit": 3, "ratio": 1, "names": ["x"], "mode": "w", "free": {"any": 1}, "folder": "f"}
     assert given(load("Sink", options)) == (Path("a/b"), 3, 1.0, ["x"], "w", {"any": 1}, Path("f"))
 
 
 def test_defaults_of_options(module: Write) -> None:
-    """An option that is left out has the default of the class."""
+    """A missing option has the default of the class."""
     module(SINK)
     assert given(load("Sink", {"path": "a"})) == (Path("a"), 7, 0.5, None, "a", None, None)
 
 
 def test_inherited_options_are_converted(module: Write) -> None:
-    """A class that inherits its constructor has its options read by the annotations of that one."""
+    """An inherited constructor's annotations convert the options too."""
     module(SINK)
     assert given(load("Inherits", {"path": "a"}))[0] == Path("a")
     assert "options.limit: Expected int, got str" in refusal("Inherits", {"path": "a", "limit": "3"})
 
 
 def test_a_class_without_options(module: Write) -> None:
-    """A class that takes no options is called without any."""
+    """A class without options is called without arguments."""
     module(SINK)
     assert type(load("Bare").call).__name__ == "Bare"
     assert "Bare has no option 'path'" in refusal("Bare", {"path": "a"})
@@ -98,7 +98,7 @@ def test_options_that_do_not_fit(module: Write, options: dict[str, Any], message
 
 
 def test_an_option_from_the_environment(module: Write) -> None:
-    """``{ env = "X" }`` stands for the value of a variable; one that is not set is named."""
+    """``{ env = "X" }`` is the value of the variable; an unset variable is named."""
     module(SINK)
     assert given(load("Sink", {"path": {"env": "TARGET"}}, TARGET="a"))[0] == Path("a")
     assert refusal("Sink", {"path": {"env": "TARGET"}}) == (
@@ -107,7 +107,7 @@ def test_an_option_from_the_environment(module: Write) -> None:
 
 
 def test_an_option_from_a_file(module: Write, tmp_path: Path) -> None:
-    """``{ file = "path" }`` stands for what a file holds, without the end of its line; a missing file is named."""
+    """``{ file = "path" }`` is the file's content without its line end; a missing file is named."""
     module(SINK)
     file = tmp_path / "secret"
     file.write_bytes(b" a \r\n")
@@ -120,7 +120,7 @@ def test_an_option_from_a_file(module: Write, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["limit", "ratio"])
 def test_a_number_from_outside(module: Write, tmp_path: Path, name: str) -> None:
-    """Any option may come from a variable or a file: a number, too, though what they hold is text."""
+    """A number may come from a variable or a file, though they hold text."""
     module(SINK)
     (tmp_path / "number").write_text("3\n")
     position = {"limit": 1, "ratio": 2}[name]
@@ -130,13 +130,13 @@ def test_a_number_from_outside(module: Write, tmp_path: Path, name: str) -> None
 
 @pytest.mark.parametrize("table", [{"env": 3}, {"env": ["X"]}, {"file": 3}, {"file": ["a"]}, {"file": "a\0b"}], ids=str)
 def test_a_table_that_points_nowhere(module: Write, table: dict[str, Any]) -> None:
-    """A variable or a file whose name cannot be one is refused with the option's name."""
+    """An impossible name of a variable or a file is refused with the option's name."""
     module(SINK)
     assert f"{WHERE}.options.path: " in refusal("Sink", {"path": table})
 
 
 def test_other_tables_are_values(module: Write) -> None:
-    """A table with more than one key, or with another, is a value of its own."""
+    """A table with another key, or with more than one, is an ordinary value."""
     module(SINK)
     for table in ({"env": "X", "file": "y"}, {"other": "X"}, {}):
         assert given(load("Sink", {"path": "p", "free": table}))[5] == table
@@ -158,14 +158,14 @@ def test_other_tables_are_values(module: Write) -> None:
     ],
     ids=str,
 )
-def test_values_of_options_are_never_said(module: Write, attribute: str, options: dict[str, Any]) -> None:
-    """No error about options repeats one of their values: any may be a secret."""
+def test_values_of_options_are_never_shown(module: Write, attribute: str, options: dict[str, Any]) -> None:
+    """No error about options shows a value, because any may be a secret."""
     module(SINK)
     assert SECRET not in refusal(attribute, options, TOKEN=SECRET)
 
 
 def test_a_class_that_raises(module: Write) -> None:
-    """A class that raises is an error with the class and place of what it raised; a SettingsError is passed on."""
+    """A class that raises is an error with the exception's class and place; a SettingsError passes unchanged."""
     module(SINK)
     said = refusal("Raises", {"token": "x"})
     assert re.fullmatch(
@@ -175,13 +175,13 @@ def test_a_class_that_raises(module: Write) -> None:
 
 
 def test_instances_must_be_callable(module: Write) -> None:
-    """A class whose instances cannot be called is refused by name."""
+    """A class whose instances cannot be called is refused with its name."""
     module(SINK)
     assert refusal("Uncallable") == f"{WHERE}.handler: mine:Uncallable: it cannot be called with an event"
 
 
 def test_only_classes_take_options(module: Write) -> None:
-    """A function with options is refused: nothing would read them."""
+    """A function with options is refused, because nothing would read them."""
     module(SINK)
     assert refusal("function", {"limit": 1}) == (
         f"{WHERE}.options: mine:function is not a class; only classes take options"
@@ -191,7 +191,7 @@ def test_only_classes_take_options(module: Write) -> None:
 
 @pytest.mark.parametrize("reference", ["builtins:dict", "builtins:int"])
 def test_a_class_without_a_signature(reference: str) -> None:
-    """A class of which Python knows no signature is refused by name."""
+    """A class without a known signature is refused with its name."""
     with pytest.raises(SettingsError, match="routes"):
         load_reference(reference)
 
@@ -214,7 +214,7 @@ class Union:
 
 
 def test_annotations_that_cannot_be_read(module: Write) -> None:
-    """An annotation that is not there at run time is an error of the route; a path may also be text."""
+    """An annotation that is missing at run time is an error of the route; a path may also be text."""
     module(UNREADABLE)
     assert f"{WHERE}.options" in refusal("OnlyChecked", {"price": "1"})
     assert load("Union", {"path": "a"}).call is not None

@@ -1,4 +1,4 @@
-"""Sample events that decode, and ones that must not."""
+"""Sample events: valid ones, and ones that must be refused."""
 
 from __future__ import annotations
 

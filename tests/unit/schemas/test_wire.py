@@ -1,4 +1,4 @@
-"""The wire: every sample decodes or is refused, in both spellings, with types as strict as the contract says."""
+"""The wire format: samples decode or are refused, in both spellings, with strict types."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def document(fields: dict[str, Any]) -> bytes:
 
 
 def test_the_samples_are_there() -> None:
-    """The contract's samples are all read: eleven that decode, twenty-one that must not."""
+    """The contract's samples are eleven valid and twenty-one invalid ones."""
     assert (len(VALID), len(INVALID)) == (11, 21)
 
 
 @pytest.mark.parametrize("line", VALID, ids=range(len(VALID)))
 def test_valid_sample(line: bytes) -> None:
-    """Each valid line decodes to a Session whose timestamp is aware and whose named fields are kept."""
+    """Each valid line decodes to a Session with an aware timestamp and all its fields."""
     event = session_reader()(line)
     assert type(event) is Session
     assert event.timestamp.tzinfo is not None
@@ -40,7 +40,7 @@ def test_valid_sample(line: bytes) -> None:
 
 @pytest.mark.parametrize("sample", INVALID, ids=[sample["why"] for sample in INVALID])
 def test_invalid_sample(sample: dict[str, str]) -> None:
-    """Each invalid value is refused, and the same reader goes on to read a good record."""
+    """Each invalid value is refused, and the same reader then reads a good record."""
     read = session_reader()
     with pytest.raises((ValueError, RecursionError, msgspec.MsgspecError)):
         read(sample["value"].encode("utf-8", "surrogatepass"))
@@ -48,7 +48,7 @@ def test_invalid_sample(sample: dict[str, str]) -> None:
 
 
 def test_both_spellings_give_the_same_event() -> None:
-    """A camelCase record equals its snake_case twin in every field; none is lost to a null."""
+    """A camelCase record equals its snake_case form in every field."""
     snake = session_reader()(document(FULL))
     camel = session_reader()(document({camel_case(name): value for name, value in FULL.items()}))
     assert camel == snake
@@ -63,14 +63,14 @@ def test_spellings_mix_field_by_field(camel: set[str]) -> None:
 
 
 def test_escaped_camel_case_name_is_noticed() -> None:
-    """A camelCase name is recognised also when its letters are written as JSON escapes."""
+    """A camelCase name is recognised also when written with JSON escapes."""
     value = b'{"timestamp":"2024-10-21T14:05:00Z","session\\u0049d":"1"}'
     assert session_reader()(value).session_id == "1"
 
 
 @pytest.mark.parametrize("number", ["session_id", "is_test"])
 def test_different_values_in_two_spellings_are_refused(number: str) -> None:
-    """Both spellings with different values are an error, and a null beside a value is not a difference."""
+    """Different values in both spellings are an error; a null beside a value is not."""
     read = session_reader()
     other: Any = False if FULL[number] is True else "other"
     with pytest.raises(ConflictingSpellingsError, match=number):
@@ -80,13 +80,13 @@ def test_different_values_in_two_spellings_are_refused(number: str) -> None:
 
 
 def test_one_is_not_true_in_the_other_spelling() -> None:
-    """Types are strict in the second spelling too, also when Python would call the values equal."""
+    """Types are strict in the second spelling too, also where Python calls the values equal."""
     with pytest.raises(msgspec.ValidationError):
         session_reader()(document({**FULL, "isTest": 1}))
 
 
 def test_unknown_fields_are_ignored_for_ever() -> None:
-    """A field that nobody knows is ignored, in thousands of records in a row and in the usual one after them."""
+    """Unknown fields are ignored in thousands of records, and the next usual record decodes."""
     reader = TwoSpellings(Session)
     unknown = document({**FULL, "some_future_field": {"nested": [1, 2, 3]}})
     expected = reader.read(document(FULL))
@@ -96,7 +96,7 @@ def test_unknown_fields_are_ignored_for_ever() -> None:
 
 
 def test_timestamp_keeps_its_instant() -> None:
-    """An offset of any legal form is kept as an instant."""
+    """A timestamp with any legal offset keeps its instant."""
     event = session_reader()(document({"timestamp": "2024-10-21T14:05:00.5+0530"}))
     zone = timezone(timedelta(hours=5, minutes=30))
     assert event.timestamp.astimezone(UTC) == datetime(2024, 10, 21, 14, 5, 0, 500_000, zone)
@@ -104,6 +104,6 @@ def test_timestamp_keeps_its_instant() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_end_in_an_event_or_a_known_error(value: bytes) -> None:
-    """No bytes make the reader raise anything but its stated errors."""
+    """Any bytes give an event or one of the reader's stated errors."""
     with contextlib.suppress(ValueError, RecursionError, msgspec.MsgspecError):
         session_reader()(value)

@@ -1,4 +1,4 @@
-"""Loading settings in tests, and the message of a refusal."""
+"""Loading settings in tests, and the messages of refusals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = "hunter2-s3cret"
 
 
 def leaves(struct: Any = Settings, above: str = "") -> Iterator[str]:
-    """Name every setting that has no settings below it."""
+    """Yield the name of every setting that has no settings below it."""
     for field in msgspec.structs.fields(struct):
         kind: Any = RouteSettings if field.name == "routes" else field.type
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):

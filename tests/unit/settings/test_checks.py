@@ -1,4 +1,4 @@
-"""Values that cannot work, alone or together, are refused by name."""
+"""Values that cannot work, alone or together, are refused with the setting's name."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NUMBERS = [
 @pytest.mark.parametrize("number", ["0", "-1"])
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_are_above_zero(name: str, number: str) -> None:
-    """A size, a count or a time of nothing or less is refused by name."""
+    """A size, a count or a time of 0 or less is refused with its name."""
     assert f"{name} = {number}" in refusal(f"{name}={number}")
 
 
 @pytest.mark.parametrize("name", [name for name in NUMBERS if name.endswith("_seconds")])
 def test_times_are_numbers(name: str) -> None:
-    """NaN is above nothing and below nothing, so it is no time."""
+    """NaN is refused as a time."""
     assert name in refusal(f"{name}=nan")
 
 
@@ -83,25 +83,25 @@ WORKING = [
 
 @pytest.mark.parametrize(("overrides", "message"), BROKEN, ids=str)
 def test_values_that_cannot_work_together(overrides: list[str], message: str) -> None:
-    """Values of the right types that cannot work are refused by name before any connection."""
+    """Values that cannot work together are refused with their names before any connection."""
     assert message in refusal(*overrides)
 
 
 @pytest.mark.parametrize("overrides", WORKING, ids=str)
 def test_values_that_just_work_together(overrides: list[str]) -> None:
-    """Values at the edge of what works are accepted."""
+    """Values at the limit of what works are accepted."""
     assert loaded(*overrides).origins.keys() == {override.partition("=")[0] for override in overrides}
 
 
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
 def test_sasl_with_both_works(protocol: str) -> None:
-    """SASL with a name and a password is accepted."""
+    """SASL with a user name and a password is accepted."""
     overrides = [f"kafka.security.protocol={protocol}", "kafka.security.username=u"]
     assert loaded(*overrides, KAFKA__SECURITY__PASSWORD=SECRET).settings.kafka.security.protocol == protocol
 
 
 def test_tls_files_need_tls_under_sasl_too() -> None:
-    """SASL without TLS has no use for an authority, and says so."""
+    """A CA file for SASL without TLS is refused."""
     message = refusal(
         "kafka.security.protocol=SASL_PLAINTEXT",
         "kafka.security.username=u",

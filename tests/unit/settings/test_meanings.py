@@ -7,5 +7,5 @@ from tests.unit.settings.loading import leaves
 
 
 def test_every_setting_has_one_meaning() -> None:
-    """Each setting that can be set has a meaning for the README, and no other has."""
+    """Each setting that can be set has a meaning, and nothing else has."""
     assert list(MEANINGS) == [name for name in leaves() if name not in HIDDEN]

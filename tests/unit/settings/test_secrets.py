@@ -1,4 +1,4 @@
-"""Secrets: where they may come from, and that no message and no listing shows them."""
+"""Secrets: where they may come from; no message and no listing shows them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.unit.settings.loading import SECRET, a_file, loaded, refusal
 
 
 def test_a_password_from_the_environment() -> None:
-    """A password may be given in the environment, and is taken as it is, commas and all."""
+    """A password in the environment is taken unchanged, commas included."""
     secret = f"{SECRET},= x"
     assert loaded(KAFKA__SECURITY__PASSWORD=secret).settings.kafka.security.password == secret
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 def test_a_password_from_a_file(tmp_path: Path, end: str) -> None:
-    """A variable that ends in _FILE names the file that holds the password; the end of its line is not part of it."""
+    """A variable that ends in _FILE names the file of the password; the file's line end is dropped."""
     file = tmp_path / "password"
     file.write_bytes(f" {SECRET} {end}".encode())
     found = loaded(KAFKA__SECURITY__PASSWORD_FILE=str(file))
@@ -28,14 +28,14 @@ def test_a_password_from_a_file(tmp_path: Path, end: str) -> None:
 
 
 def test_other_names_in_file_are_paths() -> None:
-    """Only a secret is read from the file that its variable names: ca_file is a path and stays one."""
+    """Only secrets are read from files: ca_file stays a path."""
     found = loaded("kafka.security.protocol=SSL", KAFKA__SECURITY__CA_FILE="/etc/ca.pem")
     assert found.settings.kafka.security.ca_file == "/etc/ca.pem"
 
 
 @pytest.mark.parametrize("name", ["missing", "."])
 def test_a_password_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
-    """A password file that cannot be read is an error that names the variable."""
+    """An unreadable password file is an error that names the variable."""
     message = refusal(KAFKA__SECURITY__PASSWORD_FILE=f"{tmp_path}/{name}")
     assert f"{PREFIX}KAFKA__SECURITY__PASSWORD_FILE" in message
 
@@ -43,7 +43,7 @@ def test_a_password_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("override", [f"{{}}={SECRET}", f" {{}} = {SECRET}", "{}", f"{{}}:{SECRET}"])
 @pytest.mark.parametrize("name", sorted(SECRETS))
 def test_a_secret_is_refused_in_override(name: str, override: str) -> None:
-    """A secret in --set would show in ps: it is refused, and the message does not repeat it."""
+    """A secret in --set, which ps would show, is refused, and the message does not repeat it."""
     message = refusal(override.format(name))
     assert name in message
     assert SECRET not in message
@@ -71,12 +71,12 @@ def test_a_secret_is_never_in_a_message(tmp_path: Path, overrides: list[str]) ->
 
 @pytest.mark.parametrize("line", [f'password = ["{SECRET}"]', f'password = "{SECRET}', f'passwort = "{SECRET}"'])
 def test_a_secret_written_wrongly_is_not_in_the_message(tmp_path: Path, line: str) -> None:
-    """A password of the wrong type, with a broken quote or under a wrong name is not repeated by its error."""
+    """The error about a wrong type, a broken quote or a wrong name does not repeat the password."""
     assert SECRET not in refusal(file=a_file(tmp_path, f"[kafka.security]\n{line}\n"))
 
 
 def test_a_secret_is_not_shown() -> None:
-    """Neither the settings as text nor what was loaded shows the password."""
+    """Neither the settings nor what was loaded shows the password as text."""
     found = loaded(KAFKA__SECURITY__PASSWORD=SECRET)
     assert found.settings.kafka.security.password == SECRET
     assert (
@@ -85,7 +85,7 @@ def test_a_secret_is_not_shown() -> None:
 
 
 def test_values_of_options_are_not_shown() -> None:
-    """Values of a handler's options may be secrets: the settings as text show at most their names."""
+    """The text of the settings shows options by name only, because values may be secrets."""
     found = loaded(ROUTES=f'[{{name = "a", handler = "m:C", options = {{token = "{SECRET}"}}}}]')
     assert found.settings.routes[0].options == {"token": SECRET}
     assert SECRET not in repr(found.settings)
@@ -101,5 +101,5 @@ def test_values_of_options_are_not_shown() -> None:
     ],
 )
 def test_values_of_options_are_not_in_a_message(routes: str) -> None:
-    """Routes that cannot be read are refused without repeating what their options hold."""
+    """Routes that cannot be read are refused without repeating their options' values."""
     assert SECRET not in refusal(ROUTES=routes)

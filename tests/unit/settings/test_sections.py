@@ -73,12 +73,12 @@ enabled = false
 
 
 def test_defaults_are_the_contracts() -> None:
-    """With no source at all every setting has the value that the contract states, and no origin."""
+    """Without any source every setting has the contract's default, and no origin."""
     settings, origins = loaded().settings, loaded().origins
     assert msgspec.to_builtins(settings) == tomllib.loads(DEFAULTS)
     assert origins == {}
 
 
 def test_secrets_are_settings() -> None:
-    """What is treated as a secret is a setting that exists."""
+    """Every secret is an existing setting."""
     assert set(leaves()) >= SECRETS

@@ -1,4 +1,4 @@
-"""Three sources of settings into one typed value; every mistake is named with its setting and its source."""
+"""Three sources of settings make one typed value; every mistake is named with its setting and source."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def test_the_last_override_wins() -> None:
 
 
 def test_other_environment_variables_are_not_settings() -> None:
-    """Variables without the prefix are nobody's mistake."""
+    """Variables without the prefix are ignored."""
     assert load_settings(None, {"PATH": "/bin", "KAFKA__GROUP_ID": "x", "session_consumer_x": "y"}).origins == {}
 
 
 def test_lists_are_separated_by_commas() -> None:
-    """In the environment and in --set a list is written with commas; spaces and empty parts are dropped."""
+    """In the environment and in --set lists are comma-separated; spaces and empty parts are dropped."""
     found = loaded("kafka.topics=x, y,,z ", KAFKA__BOOTSTRAP_SERVERS="a:9092,b:9092").settings.kafka
     assert found.bootstrap_servers == ["a:9092", "b:9092"]
     assert found.topics == ["x", "y", "z"]
 
 
 def test_numbers_may_have_underscores() -> None:
-    """A number reads in text as it does in TOML, underscores and all; a whole one is a float where one is asked."""
+    """Numbers in text may have underscores, as in TOML; a whole number is accepted for a float."""
     found = loaded("kafka.fetch_bytes=2_097_152", "delivery.drain_seconds=5", DELIVERY__COMMIT_INTERVAL_SECONDS="0.5")
     assert found.settings.kafka.fetch_bytes == 2_097_152
     assert found.settings.delivery.drain_seconds == 5.0
@@ -52,7 +52,7 @@ def test_numbers_may_have_underscores() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ("1", True), ("0", False)])
 def test_booleans_are_words_or_digits(text: str, value: bool) -> None:
-    """A boolean in text is true or false, or 1 or 0."""
+    """A boolean in text is true, false, 1 or 0."""
     assert loaded(f"log.payloads={text}").settings.log.payloads is value
 
 
@@ -63,13 +63,13 @@ def test_text_is_taken_as_it_is() -> None:
 
 
 def test_routes_are_toml_in_override() -> None:
-    """A setting that is neither a text, a number nor a list of texts is written as TOML."""
+    """A setting that is no text, number or list of texts is written as TOML."""
     found = loaded('routes=[{name = "a", handler = "m:f", match = {is_test = false}}]').settings.routes
     assert found == [RouteSettings("a", "m:f", {"is_test": False})]
 
 
 def test_path_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folders of handlers are relative to the settings file, wherever the daemon was started."""
+    """Handler folders are relative to the settings file, not to the working directory."""
     folder = tmp_path / "etc"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -79,7 +79,7 @@ def test_path_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_path_without_a_file_is_relative_to_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a settings file, folders of handlers are relative to the working directory."""
+    """Without a settings file handler folders are relative to the working directory."""
     monkeypatch.chdir(tmp_path)
     assert loaded("path=handlers").settings.path == [str(tmp_path / "handlers")]
 
@@ -96,7 +96,7 @@ def test_path_without_a_file_is_relative_to_here(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_unknown_name_in_the_file(tmp_path: Path, text: str, unknown: str, nearest: str) -> None:
-    """A name in the file that no setting has is an error with the file and the nearest known name."""
+    """An unknown name in the file is an error with the file and the nearest known name."""
     file = a_file(tmp_path, text)
     message = refusal(file=file)
     assert f"unknown setting {unknown!r} ({file})" in message
@@ -115,7 +115,7 @@ UNKNOWN = [
 
 @pytest.mark.parametrize(("unknown", "nearest"), UNKNOWN)
 def test_unknown_name_in_override(unknown: str, nearest: str) -> None:
-    """A name in --set that no setting has is an error with the nearest known name."""
+    """An unknown name in --set is an error with the nearest known name."""
     message = refusal(f"{unknown}=1")
     assert f"unknown setting {unknown!r} (--set)" in message
     assert f"did you mean {nearest!r}?" in message
@@ -123,7 +123,7 @@ def test_unknown_name_in_override(unknown: str, nearest: str) -> None:
 
 @pytest.mark.parametrize(("unknown", "nearest"), UNKNOWN)
 def test_unknown_name_in_the_environment(unknown: str, nearest: str) -> None:
-    """A name in the environment that no setting has is an error with its variable and the nearest known name."""
+    """An unknown name in the environment is an error with its variable and the nearest known name."""
     variable = variable_of(unknown)
     message = refusal_of_variable(variable, "1")
     assert f"unknown setting {unknown!r} (environment variable {variable})" in message
@@ -134,27 +134,27 @@ ROUTES_WITH_TYPO = '[{name = "a", handler = "m:f", mach = {is_test = false}}]'
 
 
 def test_unknown_name_inside_routes_of_override() -> None:
-    """A name inside routes is checked in --set too: a match that is spelled wrong would match every event."""
+    """Names inside routes are checked in --set too, because a misspelt match would match every event."""
     message = refusal(f"routes={ROUTES_WITH_TYPO}")
     assert "'routes[0].mach' (--set)" in message
     assert "did you mean 'match'?" in message
 
 
 def test_unknown_name_inside_routes_of_the_environment() -> None:
-    """A name inside routes is checked in the environment too."""
+    """Names inside routes are checked in the environment too."""
     message = refusal(ROUTES=ROUTES_WITH_TYPO)
     assert f"'routes[0].mach' (environment variable {PREFIX}ROUTES)" in message
     assert "did you mean 'match'?" in message
 
 
 def test_a_section_is_no_setting() -> None:
-    """A whole section cannot be set in text; the message names one of its keys."""
+    """A whole section cannot be set as text; the message names one of its keys."""
     assert "'http' (--set) is a section; set one of its keys, such as http.host" in refusal("http=x")
 
 
 @pytest.mark.parametrize("override", ["http.port", "", "nonsense"])
 def test_an_override_needs_an_equals_sign(override: str) -> None:
-    """A --set without an equals sign says how to write one."""
+    """A --set without an equals sign is refused with the right form."""
     assert "write it as key=value" in refusal(override)
 
 
@@ -178,7 +178,7 @@ def test_an_override_needs_an_equals_sign(override: str) -> None:
     ids=str,
 )
 def test_wrong_type_in_the_file(tmp_path: Path, text: str, named: list[str]) -> None:
-    """A value of the wrong type in the file is an error that names the setting, the file and both types."""
+    """A wrong type in the file is an error that names the setting, the file and both types."""
     file = a_file(tmp_path, text)
     message = refusal(file=file)
     assert [part for part in [*named, str(file)] if part not in message] == []
@@ -199,7 +199,7 @@ def test_wrong_type_in_the_file(tmp_path: Path, text: str, named: list[str]) -> 
     ],
 )
 def test_wrong_type_in_text(name: str, text: str, expected: str) -> None:
-    """A value that cannot be read is an error that names the setting, the source and what was expected."""
+    """A value that cannot be read is an error that names the setting, the source and the expected type."""
     message = refusal(f"{name}={text}")
     assert f"{name} (--set)" in message
     assert expected in message
@@ -209,7 +209,7 @@ def test_wrong_type_in_text(name: str, text: str, expected: str) -> None:
 
 
 def test_the_environment_needs_a_section(tmp_path: Path) -> None:
-    """A value where the file should have a section is named when the environment sets a key below it."""
+    """A value in place of a section is named when the environment sets a key below it."""
     assert "kafka is not a section" in refusal(file=a_file(tmp_path, "kafka = 3"), KAFKA__GROUP_ID="x")
 
 
@@ -222,6 +222,6 @@ def test_a_file_that_is_not_toml(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """A file that is missing, or a folder, is named with the system's reason."""
+    """A missing file, or a folder, is named with the system's reason."""
     assert f"settings file {tmp_path / 'no.toml'}: No such file" in refusal(file=tmp_path / "no.toml")
     assert f"settings file {tmp_path}: Is a directory" in refusal(file=tmp_path)

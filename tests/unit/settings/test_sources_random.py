@@ -1,4 +1,4 @@
-"""Whatever a source of settings holds, there are settings or a SettingsError."""
+"""Any content of any source gives settings or a SettingsError."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ likely = st.sampled_from(
 
 @given(st.sampled_from([*sorted(MEANINGS), "routes", "kafka", ""]), likely | any_text)
 def test_any_text_is_read_or_refused(name: str, text: str) -> None:
-    """Whatever is given in --set or in the environment, there are settings or a SettingsError, and nothing else."""
+    """Any text in --set or the environment gives settings or a SettingsError."""
     with contextlib.suppress(SettingsError):
         assert type(loaded(f"{name}={text}").settings) is Settings
     with contextlib.suppress(SettingsError):
@@ -39,7 +39,7 @@ def test_any_text_is_read_or_refused(name: str, text: str) -> None:
 
 @given(any_text)
 def test_any_override_is_read_or_refused(override: str) -> None:
-    """Whatever --set is given, also without a known name, there are settings or a SettingsError."""
+    """Any --set, also without a known name, gives settings or a SettingsError."""
     with contextlib.suppress(SettingsError):
         assert type(loaded(override).settings) is Settings
 
@@ -82,7 +82,7 @@ junk = st.recursive(
 
 
 def tree_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nest dotted names."""
+    """Nest values by their dotted names."""
     tree: dict[str, Any] = {}
     for name, value in values.items():
         *above, last = name.split(".")
@@ -98,7 +98,7 @@ def tree_of(values: Mapping[str, Any]) -> dict[str, Any]:
     | st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), junk, max_size=3)
 )
 def test_any_file_is_read_or_refused(tree: dict[str, Any]) -> None:
-    """Whatever tree of values a file holds, there are settings or a SettingsError, and nothing else."""
+    """Any tree of values in a file gives settings or a SettingsError."""
     text = "".join(f"{toml(name)} = {toml(value)}\n" for name, value in tree.items())
     assert list(tomllib.loads(text)) == list(tree)
     with tempfile.TemporaryDirectory() as folder:
@@ -109,6 +109,6 @@ def test_any_file_is_read_or_refused(tree: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("value", ["[" * 3000, "9" * 5000], ids=["deep", "long"])
 def test_a_value_beyond_the_parser_is_refused(tmp_path: Path, value: str) -> None:
-    """A value too deep or too long for Python to parse is an error of the setting, as any other."""
+    """A value too deep or too long for Python's parser is an error of its setting."""
     assert "routes (--set)" in refusal(f"routes={value}")
     assert "settings.toml" in refusal(file=a_file(tmp_path, f"routes = {value}"))
