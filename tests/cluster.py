@@ -1,4 +1,4 @@
-"""What a test needs of Kafka: topics and groups of its own, records put there, offsets read back."""
+"""One test's topics and groups on Kafka: create them, produce records, read offsets back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def a_session(number: int) -> bytes:
 
 
 async def eventually(holds: Callable[[], Any | Awaitable[Any]], seconds: float = 20.0) -> Any:
-    """Wait until something holds and return it; fail with what it was last."""
+    """Wait until something holds and return it; fail with its last value."""
     deadline = time.monotonic() + seconds
     while True:
         found = holds()
@@ -40,7 +40,7 @@ async def eventually(holds: Callable[[], Any | Awaitable[Any]], seconds: float =
 
 
 class Cluster:
-    """One test's view of the broker."""
+    """One test's topic and group on the broker."""
 
     def __init__(self, bootstrap_servers: str, name: str, folder: Path) -> None:
         self.bootstrap_servers = bootstrap_servers
@@ -51,7 +51,7 @@ class Cluster:
         )
 
     async def create(self, partitions: int = 1, *, dead_letters: int = 0) -> None:
-        """Create the topic, and one for its dead letters with so many partitions."""
+        """Create the topic and, with a number of partitions, its dead-letter topic."""
         await create_topic(self.kafka, self.topic, partitions)
         if dead_letters:
             await create_topic(self.kafka, f"{self.topic}.dlq", dead_letters)

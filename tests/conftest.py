@@ -1,4 +1,4 @@
-"""The broker of all tests, a real Apache Kafka: yours, a container's, or one that this machine runs for them."""
+"""The Kafka of all tests: a given one, one in a container, or a local one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.shared_kafka import shared_kafka
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """KAFKA_BOOTSTRAP_SERVERS when set; testcontainers when TEST_KAFKA=docker; else a local Kafka. Never a skip."""
+    """Kafka at KAFKA_BOOTSTRAP_SERVERS when set, in a container when TEST_KAFKA=docker, else local; never a skip."""
     given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if given:
         yield given
@@ -35,5 +35,5 @@ async def bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
 
 @pytest.fixture
 def cluster(bootstrap_servers: str, request: pytest.FixtureRequest, tmp_path: Path) -> Cluster:
-    """Topics and groups of one test, under names that no other test uses."""
+    """Make topics and groups of one test, under unique names."""
     return Cluster(bootstrap_servers, request.node.name, tmp_path)

@@ -1,4 +1,4 @@
-"""Prometheus' own programs: promtool, and a server for one test. Debian's package ``prometheus`` has both."""
+"""Prometheus' programs: promtool, and a server for one test. Debian's package ``prometheus`` has both."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def program(name: str) -> str:
 
 
 def promtool(*arguments: str, stdin: str = "") -> tuple[int, str]:
-    """Run promtool to its end: exit code, and all that it said."""
+    """Run promtool to its end; return its exit code and its output."""
     ended = subprocess.run(
         [program("promtool"), *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=120
     )
@@ -48,14 +48,15 @@ def promtool(*arguments: str, stdin: str = "") -> tuple[int, str]:
 
 
 def rules(path: Path = RULES) -> list[dict[str, Any]]:
-    """Every rule of the rule file, in order."""
+    """Return every rule of the rule file, in order."""
     return [rule for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
 
 
 class RunningPrometheus(Running):
-    """A Prometheus with the shipped configuration, but quick: it scrapes and judges each second, and fires at once.
+    """A Prometheus with the shipped configuration that scrapes and evaluates each second, with alerts that fire at
+    once.
 
-    Started when entered, with storage of its own; killed when left.
+    It starts when entered, with its own storage, and is killed when left.
     """
 
     def __init__(self, folder: Path, target: str) -> None:
@@ -105,7 +106,7 @@ class RunningPrometheus(Running):
             self._url.set_exception(AssertionError("\n".join(["Prometheus ended:", *self._lines])))
 
     async def get(self, path: str, **parameters: str) -> Any:
-        """Return the data that its HTTP API answers with."""
+        """Return the data of an answer of its HTTP API."""
         assert self._url is not None
         url = await asyncio.wait_for(asyncio.shield(self._url), 30)
         async with aiohttp.ClientSession() as client, client.get(f"{url}/api/v1/{path}", params=parameters) as answer:
@@ -116,7 +117,7 @@ class RunningPrometheus(Running):
         return body["data"]
 
     async def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Return the labels and the value of each series that an expression has now."""
+        """Return labels and value of each series that an expression has now."""
         found = (await self.get("query", query=expression))["result"]
         return [(each["metric"], float(each["value"][1])) for each in found]
 

@@ -1,4 +1,4 @@
-"""A real ``session-consumer`` process, watched from outside: its log, its HTTP port, its exit code."""
+"""A real ``session-consumer`` process seen from outside: its log, its HTTP port, its exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXIT_SECONDS = 40.0
 
 
 class Running:
-    """A process whose output is read while it runs; killed, if need be, at the end of the block."""
+    """A process whose output is read while it runs; it is killed, if it still runs, at the end of the block."""
 
     _process: asyncio.subprocess.Process | None = None
     _reader: asyncio.Task[None] | None = None
@@ -34,7 +34,7 @@ class Running:
 
 
 class RunningConsumer(Running):
-    """Started when entered; ended, however it takes, when left."""
+    """A daemon that is started when entered, and ended when left."""
 
     def __init__(self, settings: Path, overrides: Sequence[str]) -> None:
         self.module = "consumer"
@@ -79,7 +79,7 @@ class RunningConsumer(Running):
             return answer.status, await answer.text()
 
     async def metric(self, name: str, **labels: str) -> float:
-        """Read one sample, the labels given being among its own; NaN when there is none."""
+        """Read one sample that has at least the given labels; NaN when there is none."""
         _, text = await self.get("/metrics")
         for line in text.splitlines():
             found = re.fullmatch(r"session_consumer_(\w+)(?:\{(.*)\})? (\S+)", line)
@@ -115,7 +115,7 @@ class RunningConsumer(Running):
 async def started(
     *arguments: str, reads: int = asyncio.subprocess.DEVNULL, **environment: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start one command with its output to be read; kill it at the end."""
+    """Start one command with its output piped; kill it at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
@@ -136,7 +136,7 @@ async def started(
 
 
 async def command(*arguments: str, stdin: bytes = b"", **environment: str) -> tuple[int, str, str]:
-    """Run one command to its end: exit code, stdout, stderr."""
+    """Run one command to its end; return exit code, stdout and stderr."""
     async with started(*arguments, reads=asyncio.subprocess.PIPE, **environment) as process:
         async with asyncio.timeout(EXIT_SECONDS):
             out, err = await process.communicate(stdin)

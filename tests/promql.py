@@ -1,4 +1,4 @@
-"""What an expression of PromQL asks for: series and labels, and whether there are such."""
+"""A small reader of PromQL: which series and labels an expression uses, and whether they exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPERATORS = {"and", "or", "unless", "bool", "offset"}
 
 
 def series_of(expression: str) -> Iterator[tuple[str, set[str]]]:
-    """Each series that is selected, with the labels that it is selected by."""
+    """Yield each selected series with the labels of its matchers."""
     plain = re.sub(r"\"[^\"]*\"|\[[^]]*\]", "", expression)
     for name, matchers in SELECTOR.findall(GROUPING.sub(" ", plain)):
         if name not in OPERATORS:
@@ -31,17 +31,17 @@ def series_of(expression: str) -> Iterator[tuple[str, set[str]]]:
 
 
 def grouped_by(expression: str) -> set[str]:
-    """Every label that something is grouped by or joined on."""
+    """Yield every label in a grouping or a join."""
     return set(re.findall(r"\w+", " ".join(GROUPING.findall(expression))))
 
 
 def filled_in(expression: str) -> str:
-    """Return an expression of the dashboard as Grafana sends it when all is chosen."""
+    """Return a dashboard's expression as Grafana sends it with all values chosen."""
     return re.sub(r"\$\w+", ".*", expression.replace("$__rate_interval", "1m"))
 
 
 def known_series(rules: Sequence[dict[str, Any]]) -> dict[str, set[str]]:
-    """Every series that rules and dashboards may ask for, with its labels."""
+    """Return every series that rules and dashboards may use, with its labels."""
     known = EXPORTED | {"up": TARGET}
     for rule in rules:
         if "record" in rule:
@@ -52,7 +52,7 @@ def known_series(rules: Sequence[dict[str, Any]]) -> dict[str, set[str]]:
 
 
 def unknown(expression: str, known: dict[str, set[str]]) -> Iterator[str]:
-    """Say what of an expression there is not."""
+    """Yield the series and labels of an expression that do not exist."""
     asked = list(series_of(expression))
     for name, labels in asked:
         if name not in known:

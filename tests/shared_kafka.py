@@ -1,6 +1,6 @@
 """One local Kafka for all processes of a test run: the first that needs it starts it, and it ends with the last.
 
-Every process that uses the broker holds a shared lock on ``users`` in the run's folder; the kernel lets it go when the
+Every process that uses the broker holds a shared lock on ``users`` in the run's folder; the kernel releases it when the
 process ends, however it ends. The broker waits for the exclusive lock on that file, and ends when it has it.
 """
 
@@ -22,7 +22,7 @@ START_SECONDS = 120.0
 
 @contextmanager
 def locked(file: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on a file; waits for it."""
+    """Hold a lock on a file until the end of the block; wait for it first."""
     with file.open("w") as opened:
         fcntl.flock(opened, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
@@ -30,7 +30,7 @@ def locked(file: Path, *, shared: bool = False) -> Iterator[None]:
 
 @contextmanager
 def shared_kafka(folder: Path) -> Iterator[str]:
-    """Give the bootstrap servers of the run's broker, which is started when there is none."""
+    """Yield the bootstrap servers of the run's broker, which is started if none runs."""
     address = folder / "address"
     with locked(folder / "users", shared=True):
         with locked(folder / "starting"):
@@ -40,7 +40,7 @@ def shared_kafka(folder: Path) -> Iterator[str]:
 
 
 def start(folder: Path, address: Path) -> None:
-    """Start the broker in a session of its own, so that Ctrl-C does not reach it before the tests have ended."""
+    """Start the broker in its own session, so that Ctrl-C does not reach it before the tests have ended."""
     log = folder / "broker.log"
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -1,4 +1,4 @@
-"""A status as a test wants it: realistic where nothing is said."""
+"""A status with the parts that a test sets, and realistic values elsewhere."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def a_failure(kind: str = "error", **values: Any) -> Failure:
 
 
 def some_history(count: int = SAMPLES, at: float = AT) -> list[Sample]:
-    """Make samples of a load that goes up and down, with a lag that was worked off."""
+    """Make samples of a load that rises and falls, with a lag that shrinks to 0."""
     return [
         Sample(
             at - (count - 1 - each),
@@ -123,7 +123,7 @@ def a_status(**values: Any) -> Status:
 
 
 def a_troubled_status() -> Status:
-    """Make one with everything that can be shown at once."""
+    """Make a status that shows everything that can be shown at once."""
     partitions = [a_partition(number) for number in range(12)]
     partitions[1] = a_partition(1, state="halted", lag_records=48_210, lag_seconds=211.0)
     partitions[2] = a_partition(2, state="holding", lag_records=1204, lag_seconds=95.0, in_flight_records=2000)

@@ -1,8 +1,8 @@
-"""``make chaos``: disturbed runs in full size, on a Kafka of this machine; every one is judged by the checker.
+"""``make chaos``: disturbed runs at full size on a local Kafka; the checker judges each run.
 
-``make chaos MINUTES=10``: faults of brokers, network and workers drawn by the seed, in turn over the three orderings;
-``MINUTES=60``: every fault, singly, in every ordering. Without MINUTES: ``test_delivery.py`` in full size, workers that
-come, go and are killed. ``SEED=7`` disturbs in the same order again; the seed is printed.
+``make chaos MINUTES=10`` draws faults of brokers, network and workers by the seed, in turn over the three orderings.
+``MINUTES=60`` runs every fault once in every ordering. Without MINUTES, ``test_delivery.py`` runs at full size: workers
+join, leave and are killed. ``SEED=7`` repeats the order of disturbances; the seed is printed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ async def deliveries(seed: int, events: int, rate: float) -> int:
 
 
 async def storms(seed: int, minutes: float) -> int:
-    """Let faults come for so many minutes; return how many invariants and bounds were broken."""
+    """Run storms for some minutes; return how many invariants and time limits were broken."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the harness's own clients meet the faults too
     broken, number, recoveries = 0, 0, list[Recovery]()
     deadline = time.monotonic() + minutes * 60
@@ -76,7 +76,7 @@ async def storms(seed: int, minutes: float) -> int:
 
 
 def _draws(seed: int, *, singly: bool) -> Iterator[tuple[str, list[Fault]]]:
-    """Yield orderings, in turn, each with some faults; singly: with all, in their order."""
+    """Yield orderings in turn, each with some faults; with ``singly`` each with all faults in order."""
     random = Random(seed)
     for ordering in cycle(ORDERINGS) if not singly else ORDERINGS:
         yield ordering, list(FAULTS) if singly else random.sample(FAULTS, DRAWN_AT_ONCE)
@@ -87,7 +87,7 @@ def _tell(recovery: Recovery) -> None:
 
 
 def main() -> None:
-    """Read the command line, run, and exit 1 when anything was broken."""
+    """Parse the command line, run, and exit 1 when anything was broken."""
     parser = argparse.ArgumentParser(prog="make chaos")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--minutes", type=float, default=0.0, help="of faults; 0: deliveries in full size instead")

@@ -1,4 +1,4 @@
-"""The invariants of delivery, checked over a history after the run; each returns what breaks it, in words."""
+"""The invariants of delivery, checked over a history after the run; each check returns violations in words."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def regressions(commits: Iterable[Commit]) -> list[str]:
 
 
 def disorder(calls: Iterable[Call], ordering: str) -> list[str]:
-    """Order: no two calls of a lane overlap, in any process, and its records end for the first time in offset order."""
+    """Order: no two calls of a lane overlap, in any process, and its records first end in offset order."""
     lanes: dict[tuple[int, str], list[Call]] = defaultdict(list)
     for call in calls:
         lanes[call.partition, call.key if ordering == "key" else ""].append(call)
@@ -79,7 +79,7 @@ def repeats(calls: Iterable[Call]) -> int:
 
 
 def needless_repeats(calls: Sequence[Call], commits: Sequence[Commit]) -> list[str]:
-    """A repeat is at or above what was committed when it began: what lies below is never handled again."""
+    """A repeat lies at or above the offset that was committed when it began."""
     by_partition: dict[int, list[Commit]] = defaultdict(list)
     for commit in commits:
         by_partition[commit.partition].append(commit)

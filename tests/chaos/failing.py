@@ -1,4 +1,4 @@
-"""A stream with one record in a hundred of every bad kind, and what must have become of each of them in the end."""
+"""A stream in which one record in a hundred is bad in each way, and the outcome that each record must have."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ Place = tuple[int, int]
 
 
 def kind_of(number: int) -> str:
-    """One in a hundred of each bad kind; two fail twice, and one in two hundred for good."""
+    """Return a record's kind: one in a hundred of each bad kind, two that fail twice, and every 200th that always
+    fails.
+    """
     return "lasting" if number % 200 == 99 else EVERY_HUNDRED.get(number % 100, "asks")
 
 
@@ -141,7 +143,7 @@ class Handled(NamedTuple):
 
 
 def handled(folder: Path) -> Iterator[Handled]:
-    """Read the handler's files, each in its order; a last line that a kill cut off is left out."""
+    """Read the handler's files in order; a last line that a kill cut off is left out."""
     for file in sorted(folder.glob("*.done"), key=lambda path: path.stat().st_ctime_ns):
         for line in file.read_text().split("\n")[:-1]:
             partition, offset, key, redriven = line.split()
@@ -149,14 +151,14 @@ def handled(folder: Path) -> Iterator[Handled]:
 
 
 def lost(sent: dict[Place, Sent], folder: Path, found: list[Read]) -> list[str]:
-    """Records without an outcome: neither handled, nor dead-lettered, nor a tombstone."""
+    """Return records without an outcome: neither handled, nor dead-lettered, nor a tombstone."""
     done = {each.place for each in handled(folder)}
     done |= {(each.context.origin.partition, each.context.origin.offset) for each in found}
     return [f"{place}: {each.kind}" for place, each in sent.items() if each.kind != "tombstone" and place not in done]
 
 
 def wrong(sent: dict[Place, Sent], found: list[Read]) -> list[str]:
-    """Letters that are not the record that was sent, byte for byte, or give another reason than its kind has."""
+    """Return letters that differ from the record that was sent, or that have the wrong reason."""
     said = []
     for each in found:
         origin = each.context.origin
@@ -167,7 +169,7 @@ def wrong(sent: dict[Place, Sent], found: list[Read]) -> list[str]:
 
 
 def disorder(folder: Path, *, by_key: bool) -> list[str]:
-    """Lanes whose records were not first handled in the order of their offsets."""
+    """Return lanes whose records were not first handled in offset order."""
     lanes: dict[Any, list[int]] = defaultdict(list)
     for each in handled(folder):
         if not each.redriven:
@@ -180,5 +182,5 @@ def disorder(folder: Path, *, by_key: bool) -> list[str]:
 
 
 def times(folder: Path) -> Counter[Place]:
-    """How often each record was handled."""
+    """Return how often each record was handled."""
     return Counter(each.place for each in handled(folder))

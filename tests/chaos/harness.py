@@ -1,4 +1,4 @@
-"""A run under disturbance: records flow in, workers come, go and are killed, and the history is judged afterwards."""
+"""A disturbed run: records flow, workers join, leave and are killed, and the history is checked afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SESSION_SECONDS = 6.0
 
 
 class Plan(NamedTuple):
-    """What a run does; the same plan with the same seed disturbs in the same order."""
+    """The parameters of a run; the same plan with the same seed disturbs in the same order."""
 
     seed: int
     ordering: str
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was found: counts, and every broken invariant in words."""
+    """The result of a run: counts, and every violation in words."""
 
     events: int
     calls: int
@@ -52,7 +52,7 @@ class Report(NamedTuple):
 
 
 class Run:
-    """One plan on one topic; ``go`` returns when all is handled and committed, or fails when it never is."""
+    """One plan on one topic; ``go`` returns when all records are handled and committed, or fails."""
 
     def __init__(self, cluster: Cluster, plan: Plan) -> None:
         self._cluster = cluster
@@ -85,7 +85,7 @@ class Run:
         return await self._judge(time.monotonic() - began)
 
     async def _produce(self) -> None:
-        """Produce at a steady rate, keys chosen by the seed, and note what was acknowledged."""
+        """Produce at a steady rate with keys chosen by the seed, and note acknowledged offsets."""
         random, began = Random(self._plan.seed), time.monotonic()
         async with self._cluster.producer(enable_idempotence=True, linger_ms=5) as producer:
             futures = []
@@ -100,7 +100,7 @@ class Run:
                 self._produced.setdefault(acknowledged.partition, []).append(acknowledged.offset)
 
     def _numbers(self) -> Iterator[int]:
-        """Yield the numbers of the events to be produced."""
+        """Yield the numbers of the events to produce."""
         number = 0
         while number < self._plan.events or self._disturbances < self._plan.disturbances:
             yield number
@@ -126,7 +126,7 @@ class Run:
         return worker
 
     async def _disturb(self, opened: AsyncExitStack) -> None:
-        """One worker comes, goes, is replaced, or is killed and replaced; at least one is always there."""
+        """Add, stop, replace, or kill and replace one worker; at least one always runs."""
         self._disturbances += 1
         kinds = ["join", "leave", "replace", *(["kill"] * 3 if self._plan.kills else [])]
         kind = self._random.choice(kinds)
@@ -166,7 +166,7 @@ class Run:
 
 
 def describe(plan: Plan, report: Report) -> str:
-    """One line for a person, and what was broken below it."""
+    """Return one line for a person, followed by the violations."""
     line = (
         f"seed {plan.seed}, {plan.ordering}, {'with' if plan.kills else 'without'} kills: {report.events} events,"
         f" {report.calls} calls, {report.repeats} repeats, {report.commits} commits,"

@@ -1,4 +1,4 @@
-"""What really happened in a run: calls from the workers' files, commits from Kafka's own topic of offsets."""
+"""The history of a run: calls from the workers' files, commits from Kafka's own offsets topic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Call(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """One committed offset in the order of Kafka's log; ``at_ns`` is the broker's clock, to the millisecond."""
+    """One committed offset in log order; ``at_ns`` is the broker's clock, to the millisecond."""
 
     partition: int
     offset: int
@@ -32,7 +32,7 @@ class Commit(NamedTuple):
 
 
 def read_calls(folder: Path) -> list[Call]:
-    """Read all workers' files; a last line that was cut by a kill is left out."""
+    """Read all workers' files; a last line that a kill cut off is left out."""
     calls = []
     for file in folder.glob("*.calls"):
         open_calls: dict[tuple[int, int], list[Call]] = {}
@@ -48,7 +48,7 @@ def read_calls(folder: Path) -> list[Call]:
 
 
 async def read_commits(bootstrap_servers: str, group: str, topic: str) -> list[Commit]:
-    """Read every commit of a group from the topic in which Kafka keeps them: none is hidden by a later one."""
+    """Read every commit of a group from Kafka's offsets topic, where later commits do not hide earlier ones."""
     reader = aiokafka.AIOKafkaConsumer(
         bootstrap_servers=bootstrap_servers, exclude_internal_topics=False, auto_offset_reset="earliest"
     )

@@ -1,4 +1,4 @@
-"""A TCP proxy before one broker, for faults of the network: refused, reset, swallowed, slow, cut off, or gone."""
+"""A TCP proxy in front of one broker, for network faults: refused, reset, dropped, slow or flaky connections."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CHUNK = 65536
 
 
 class Proxy:
-    """Passes bytes on between clients and one broker; ``mode`` is changed while it runs, and holds for all connections.
+    """A proxy between clients and one broker; ``mode`` may change while it runs, and applies to all connections.
 
-    ``refuse`` resets new connections and old ones. ``black_hole`` takes everything and passes nothing on, in both
-    directions; ``one_way`` only swallows what the broker answers; what they swallowed from is dead for good, though
-    nobody is told, and only new connections work afterwards. ``slow`` waits some 100 ms before each piece. ``flaky``
-    resets each connection after about a second.
+    ``refuse`` resets new connections and open ones. ``black_hole`` drops everything in both directions; ``one_way``
+    drops only the broker's answers. A connection that lost bytes stays broken without a notice, and only new
+    connections work afterwards. ``slow`` waits some 100 ms before each piece. ``flaky`` resets each connection after
+    about a second.
     """
 
     def __init__(self, port: int, target: int, seed: int = 0) -> None:
@@ -44,7 +44,7 @@ class Proxy:
 
     @property
     def mode(self) -> Mode:
-        """What is done with the bytes."""
+        """What the proxy does with the bytes."""
         return self._mode
 
     @mode.setter

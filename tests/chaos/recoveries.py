@@ -1,4 +1,4 @@
-"""What the chaos runs have covered so far, and how soon all flowed again: ``bench/recovery.json``, shown as a table."""
+"""All recoveries that chaos runs have measured: ``bench/recovery.json``, shown as a table."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Covered(msgspec.Struct):
 
 
 def keep(recoveries: list[Recovery], folder: Path = BENCH) -> None:
-    """Add recoveries to the file and write the table anew."""
+    """Add recoveries to the file and write the table again."""
     file = folder / "recovery.json"
     kept = msgspec.json.decode(file.read_bytes(), type=dict[str, Covered]) if file.exists() else {}
     for each in recoveries:

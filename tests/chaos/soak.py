@@ -1,7 +1,7 @@
-"""``make soak MINUTES=30``: records and faults for long, and whether anything grows in a worker that lives through it.
+"""``make soak MINUTES=30``: records and faults for a long time; nothing may grow in the worker that lives through it.
 
-The first worker is never ended; its memory, descriptors, threads, tasks and loop delay are noted each second. A warm-up
-of a tenth of the time is left out; then the last third is held against the first.
+The first worker is never ended; its memory, descriptors, threads, tasks and loop delay are noted each second. The first
+tenth of the time is a warm-up and is left out; then the last third is compared with the first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MORE = 5
 
 
 class Soak(Storm):
-    """A storm with a fault a minute, whose first worker is watched and spared."""
+    """A storm with one fault a minute, whose first worker is sampled and never ended."""
 
     def _prepared(self, worker: RunningConsumer) -> RunningConsumer:
         self.spared = 1
@@ -44,7 +44,7 @@ class Soak(Storm):
 
 
 def judge(samples: list[Sample]) -> list[str]:
-    """Say what grew from the first third to the last, after a warm-up."""
+    """Return what grew from the first third to the last, after a warm-up."""
     samples = samples[len(samples) // 10 :]
     third = len(samples) // 3
     first, last = samples[:third], samples[-third:]
@@ -67,7 +67,7 @@ def judge(samples: list[Sample]) -> list[str]:
 
 
 async def soak(seed: int, minutes: float, keep: Path | None) -> int:
-    """Run, judge the history and the samples, which ``keep`` gets too; return how much was broken."""
+    """Run, check the history and the samples, pass them to ``keep``, and return the number of violations."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     random = Random(seed)
     faults = [random.choice(FAULTS) for _ in range(max(1, int(minutes * 60 / (FAULT_SECONDS + 5))))]
@@ -100,7 +100,7 @@ def _tell(recovery: Recovery) -> None:
 
 
 def main() -> None:
-    """Read the command line, run, and exit 1 when anything was broken or grew."""
+    """Parse the command line, run, and exit 1 when anything was broken or grew."""
     parser = argparse.ArgumentParser(prog="make soak")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--minutes", type=float, default=30.0)

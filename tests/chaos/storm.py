@@ -1,4 +1,4 @@
-"""Faults of brokers, network and workers, one after the other, while records flow; and how soon all flows again."""
+"""Faults of brokers, network and workers, one after another, while records flow; recovery times are measured."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OVERRIDES = (
 
 
 class Fault(NamedTuple):
-    """One thing that goes wrong and, by ``heal``, right again."""
+    """One fault; ``heal`` ends it."""
 
     name: str
     bound: float
@@ -50,7 +50,7 @@ class Fault(NamedTuple):
 
 
 class Recovery(NamedTuple):
-    """How soon all flowed again after one fault, in seconds."""
+    """The time until all partitions flowed again after one fault, in seconds."""
 
     fault: str
     seconds: float
@@ -60,7 +60,7 @@ class Recovery(NamedTuple):
 
 
 class Storm(Run):
-    """A run on three brokers with proxies; faults are drawn by the seed, or all, one by one."""
+    """A run on three brokers behind proxies, with faults drawn by the seed or in order."""
 
     def __init__(
         self, cluster: Cluster, plan: Plan, three: Three, faults: list[Fault], tell: Callable[[Recovery], object]
@@ -85,7 +85,7 @@ class Storm(Run):
             number += 1
 
     async def _disturb(self, opened: AsyncExitStack) -> None:
-        """Let the next fault come and go; the run ends after the last one."""
+        """Run the next fault from begin to recovery; the run ends after the last one."""
         self.opened = opened
         if not self._left:
             self._over = True
@@ -118,7 +118,7 @@ class Storm(Run):
         return sum('"partitions_revoked"' in line or '"partitions_lost"' in line for w in self._all for line in w.lines)
 
     async def _flows(self, seconds: float) -> None:
-        """Wait until all that is there now, in every partition, is committed."""
+        """Wait until all records that exist now, in every partition, are committed."""
         async with asyncio.timeout(seconds):
             ends = {key: end for key, (_, end) in (await self._offsets()).items()}
             while True:
@@ -134,7 +134,7 @@ class Storm(Run):
             await asyncio.sleep(0.2)
 
     async def judged(self) -> Report:
-        """Run, and judge; two calls of a key may overlap only where a worker was frozen."""
+        """Run and check; two calls of a key may overlap only where a worker was frozen."""
         report = await self.go()
         late = [
             f"{r.fault}: flowed after {r.seconds} s, not within {r.bound}"
@@ -147,7 +147,7 @@ class Storm(Run):
         return report._replace(broken=[*late, *needless(self.recoveries), *broken])
 
     def repeats_below_commits(self) -> int:
-        """Count repeats; each lies at or above what was committed when it began, or the checker says so."""
+        """Count repeats; the checker has shown that each lies at or above the offset committed when it began."""
         return checker.repeats(read_calls(self._folder))
 
     async def choose_leader(self) -> int:
@@ -161,13 +161,13 @@ class Storm(Run):
         return self.victim
 
     def set_network(self, mode: Mode, *, everywhere: bool = False) -> None:
-        """Change the network before the victim, or before all brokers."""
+        """Change the network in front of the victim, or of all brokers."""
         for node, proxy in self.three.proxies.items():
             if everywhere or node == self.victim:
                 proxy.mode = mode
 
     async def end_worker(self, number: signal.Signals) -> None:
-        """Signal one worker, wait for its end, and start another."""
+        """Signal one worker, wait for its end, and start another one."""
         worker = self._workers.pop(self._random.randrange(self.spared, len(self._workers)))
         await worker.said("daemon_started")  # before that it is Python's own start that is signalled
         worker.signal(number)
@@ -176,7 +176,7 @@ class Storm(Run):
         await self._join(self.opened)
 
     def freeze_worker(self) -> None:
-        """Stop one worker where it is; the group will take its partitions away."""
+        """Stop one worker with SIGSTOP; the group will take its partitions away."""
         self.frozen = self._random.choice(self._workers[self.spared :])
         self.frozen.signal(signal.SIGSTOP)
 
@@ -283,7 +283,7 @@ FAULTS = [
 
 
 def needless(recoveries: list[Recovery]) -> list[str]:
-    """Say where partitions were taken away though the group had no reason to notice."""
+    """Return where partitions were taken away although the group had no reason to notice the fault."""
     calm = {fault.name for fault in FAULTS if fault.calm}
     lost = [each for each in recoveries if each.rebalances and each.fault in calm]
     return [f"{each.fault}: {each.rebalances} epochs were lost for nothing" for each in lost]

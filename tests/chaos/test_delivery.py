@@ -1,4 +1,4 @@
-"""Delivery under disturbance, in small: what ``make chaos`` does in full."""
+"""Delivery while workers come and go, at small size; ``make chaos`` runs it at full size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cluster import Cluster
 
 @pytest.mark.parametrize("ordering", ["key", "partition", "unordered"])
 async def test_stops_joins_and_leaves_repeat_nothing(cluster: Cluster, ordering: str) -> None:
-    """While workers stop, join and leave nothing is lost, repeated, reordered or committed ahead."""
+    """While workers stop, join and leave, nothing is lost, repeated, reordered or committed ahead."""
     plan = Plan(seed=7, ordering=ordering, events=6_000, rate=1_000.0, pause=(0.2, 1.0), disturbances=3)
     report = await Run(cluster, plan).go()
     assert report.broken == [], "\n".join(report.broken + report.said)
@@ -21,7 +21,7 @@ async def test_stops_joins_and_leaves_repeat_nothing(cluster: Cluster, ordering:
 
 
 async def test_kills_lose_nothing(cluster: Cluster) -> None:
-    """With workers killed nothing is lost or reordered, and only what was not committed is repeated."""
+    """When workers are killed nothing is lost or reordered, and only uncommitted records are repeated."""
     plan = Plan(seed=11, ordering="key", events=6_000, rate=800.0, kills=True, pause=(0.5, 1.5), disturbances=3)
     report = await Run(cluster, plan).go()
     assert report.broken == [], "\n".join(report.broken + report.said)
@@ -49,7 +49,7 @@ def test_the_checker_accepts_a_good_history() -> None:
 
 
 def test_the_checker_finds_each_fault() -> None:
-    """Each invariant is broken by the history that breaks it: a checker that cannot fail proves nothing."""
+    """Each invariant is broken by a history with its fault, so the checker can fail."""
     assert checker.lost(PRODUCED, [*GOOD[:2], a_call(2, 2, None)])
     assert checker.ahead(PRODUCED, GOOD, [a_commit(3, 2)])
     assert checker.regressions([a_commit(3, 1), a_commit(2, 2)])

@@ -1,4 +1,4 @@
-"""What becomes of bad records and failing handlers on real Kafka: exact to the record, and no kill loses anything."""
+"""Bad records and failing handlers on a real Kafka: exact outcomes, and nothing lost through kills."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK_RETRIES = (
 
 @pytest.fixture
 def folder(cluster: Cluster) -> Path:
-    """Where the handler notes what it handled."""
+    """Folder in which the handler notes what it handled."""
     path = cluster.folder / "done"
     path.mkdir()
     return path
@@ -55,7 +55,7 @@ async def committed(cluster: Cluster) -> bool:
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
 async def test_every_record_has_its_outcome(cluster: Cluster, folder: Path, ordering: str) -> None:
-    """Outcomes are exact to the record, letters equal to the bytes, order is kept; then a redrive brings all home."""
+    """Each record has its exact outcome, letters equal their records, order is kept; a redrive handles the letters."""
     sent = await prepared(cluster, EVENTS)
     kinds = Counter(each.kind for each in sent.values())
     reasons = Counter(BAD[each.kind] for each in sent.values() if each.kind in BAD)
@@ -101,7 +101,7 @@ async def check_counts(cluster: Cluster, daemon: RunningConsumer, kinds: Counter
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_kills_lose_no_record_and_no_letter(cluster: Cluster, folder: Path, seed: int) -> None:
-    """Daemons and redrives are killed at any moment: every record is handled or a letter, every letter comes home."""
+    """Through kills of daemons and redrives each record is handled or a letter, and each letter is redriven."""
     random = Random(seed)
     sent = await prepared(cluster, EVENTS // 2)
     short_session = ("kafka.session_timeout_seconds=6", "kafka.heartbeat_interval_seconds=0.5")
@@ -133,7 +133,7 @@ async def test_kills_lose_no_record_and_no_letter(cluster: Cluster, folder: Path
 
 
 async def test_a_dependency_that_is_down_dead_letters_nothing(cluster: Cluster, folder: Path) -> None:
-    """While what the handler needs is away for 20 s its partitions hold, and go on by themselves."""
+    """While a handler's dependency is down for 20 s its partitions hold, then go on by themselves."""
     await cluster.create(PARTITIONS, dead_letters=1)
     (folder / "down").touch()
     async with cluster.producer() as producer:
@@ -158,7 +158,7 @@ def short_session_options(overrides: tuple[str, ...]) -> list[str]:
 
 
 async def killed_after(cluster: Cluster, seconds: float, *arguments: str) -> None:
-    """Run a ``dlq`` command and kill it after so many seconds, unless it ended before."""
+    """Run a ``dlq`` command and kill it after some seconds, unless it ended before."""
     daemon = a_daemon(cluster, cluster.folder / "done", *REDRIVING)
     async with started("dlq", *arguments, *daemon.arguments[2:]) as process:
         try:

@@ -1,4 +1,4 @@
-"""A short storm on three brokers: what ``make chaos MINUTES=`` does for long; and the proxy that makes the weather."""
+"""A short storm on three brokers, and the proxy that makes its network faults; ``make chaos`` runs long ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLICE = (
 
 
 async def test_a_storm_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Through faults of brokers, network and workers nothing is lost, committed ahead or reordered; all flows again."""
+    """Through faults of brokers, network and workers nothing is lost or reordered; all partitions recover in time."""
     caplog.set_level(logging.CRITICAL, "aiokafka")  # the harness's own clients meet the faults too
     async with Three(tmp_path / "kafka", seed=5) as three:
         plan = Plan(
@@ -46,7 +46,7 @@ async def test_a_storm_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_a_needless_rebalance_is_found() -> None:
-    """An epoch that is lost with a leader is one too many; one that is lost with a worker is not."""
+    """A rebalance after a lost leader is needless; one after a lost worker is not."""
     assert needless([Recovery("leader killed", 1.0, 15.0, 1)])
     assert not needless([Recovery("leader killed", 1.0, 15.0, 0), Recovery("worker killed", 1.0, 11.0, 2)])
 
@@ -58,7 +58,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float = 0.5) -> bytes | None:
-    """Say something and return the answer; None without one in time, empty when the connection has ended."""
+    """Send a word and return the answer; None without one in time, empty after the connection's end."""
     try:
         async with asyncio.timeout(seconds):
             writer.write(b"hello")
@@ -70,7 +70,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sec
 
 
 async def test_the_proxy_does_what_it_says() -> None:
-    """Each mode has its effect on old and new connections: a harness whose faults are none proves nothing."""
+    """Each mode has its effect on open and new connections, so the storm's faults are real."""
     async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
         target = server.sockets[0].getsockname()[1]
         async with Proxy(0, target) as proxy:

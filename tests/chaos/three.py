@@ -1,4 +1,4 @@
-"""Three real brokers, each with a proxy before it: what can happen to brokers and to the network can happen here."""
+"""Three real brokers, each behind a proxy, for faults of brokers and network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROPERTIES = {
 
 
 class Three(LocalKafka):
-    """A cluster of three whose clients come through proxies; whoever measures comes directly."""
+    """A cluster of three brokers whose clients connect through proxies; measurements connect directly."""
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
         super().__init__(brokers=3, folder=folder, properties=self._of_node)
@@ -42,7 +42,7 @@ class Three(LocalKafka):
 
     @property
     def through_proxies(self) -> str:
-        """Bootstrap servers for those to whom things are to happen."""
+        """Bootstrap servers of the clients that meet faults."""
         return ",".join(f"127.0.0.1:{proxy.port}" for proxy in self.proxies.values())
 
     async def __aenter__(self) -> Self:
@@ -68,27 +68,27 @@ class Three(LocalKafka):
         }
 
     def kill(self, node: int) -> None:
-        """End a broker at once, as a power cut would."""
+        """End a broker at once with SIGKILL, like a power cut."""
         os.kill(self._brokers[node - 1].process_id, signal.SIGKILL)
 
     def freeze(self, node: int) -> None:
-        """Stop a broker where it is: it keeps its connections and answers nothing."""
+        """Stop a broker with SIGSTOP: it keeps its connections and answers nothing."""
         os.kill(self._brokers[node - 1].process_id, signal.SIGSTOP)
 
     def thaw(self, node: int) -> None:
-        """Let a frozen broker go on."""
+        """Continue a frozen broker."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._brokers[node - 1].process_id, signal.SIGCONT)
 
     async def end(self, node: int) -> None:
-        """End a broker in order: it gives its leaderships away first."""
+        """Stop a broker in order: it hands over its leaderships first."""
         broker = self._brokers[node - 1]
         broker.terminate()
         while broker.exit_code() is None:
             await asyncio.sleep(0.05)
 
     async def start(self, *nodes: int) -> None:
-        """Start brokers that ended, on what they kept; returns when all answer."""
+        """Start brokers that ended on their kept data; return when all answer."""
         for node in nodes:
             old = self._brokers[node - 1]
             while old.exit_code() is None:

@@ -1,4 +1,4 @@
-"""``session-consumer``, and beside it a task that notes what its process uses: a line of JSON a second, for soaks."""
+"""``session-consumer`` with a task that samples its process once a second as a line of JSON, for soaks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLE_SECONDS = 1.0
 
 
 class Sample(msgspec.Struct):
-    """What one process used at one time."""
+    """Resources that one process used at one time."""
 
     at: float
     rss_mb: float
@@ -53,7 +53,7 @@ def _native_bytes() -> int:
 
 
 async def sample_forever(file: Path) -> None:
-    """Append a sample a second."""
+    """Append one sample a second."""
     while True:
         due = time.monotonic() + SAMPLE_SECONDS
         await asyncio.sleep(SAMPLE_SECONDS)

@@ -1,8 +1,8 @@
-"""A broker in this process, for faults that a real one will not produce on demand: it speaks just enough of Kafka.
+"""A broker in this process, for faults that a real one does not produce on demand; it speaks just enough of Kafka.
 
-One node, one topic, one member a group: whoever joined last, and it is fenced as Kafka fences. It is made of aiokafka's
-own protocol structs; what it answers to an API can be replaced, delayed, withheld or cut off. Everything that a real
-Kafka can do is tested on a real Kafka.
+It has one node, one topic, and one member per group: the one that joined last. It fences as Kafka does. It is built
+from aiokafka's protocol structs. Its answer to an API can be replaced, delayed, withheld or cut off. Everything that a
+real Kafka can do is tested on a real Kafka.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SILENCE = object()
 
 
 class Commit(NamedTuple):
-    """What one commit says of one partition."""
+    """One partition's offset in one commit."""
 
     generation: int
     member: str
@@ -86,7 +86,7 @@ def a_batch(base: int, count: int) -> bytes:
 
 
 class FakeBroker:
-    """Started when entered; every fault is an attribute that a test sets while it runs."""
+    """A broker that runs within its block; every fault is an attribute that a test sets while it runs."""
 
     def __init__(self, topic: str = "t", partitions: int = 2, records: int = 1_000_000, step: int = 5) -> None:
         self.topic = topic
@@ -137,20 +137,20 @@ class FakeBroker:
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """Number of open connections."""
         return len(self._connections)
 
     def rebalance(self) -> None:
-        """Have the member join again, as when another comes or goes."""
+        """Make the member join again, as when another member comes or goes."""
         self._rebalancing = True
 
     def expel(self) -> None:
-        """Throw the member out, as when its session has ended."""
+        """Remove the member from the group, as when its session has expired."""
         self.member = ""
         self.generation += 1
 
     async def move(self) -> None:
-        """Listen on another port from now on; whoever knows only the old one finds nobody."""
+        """Listen on another port from now on; clients that know only the old one find no broker."""
         await self.__aexit__(None, None, None)
         self.port = 0
         await self.__aenter__()
@@ -161,7 +161,7 @@ class FakeBroker:
             writer.transport.abort()
 
     async def away(self, seconds: float) -> None:
-        """Be gone for so long: nothing listens, and connections are reset."""
+        """Listen nowhere for some seconds, and reset all connections."""
         await self.__aexit__(None, None, None)
         await asyncio.sleep(seconds)
         await self.__aenter__()
@@ -209,7 +209,7 @@ class FakeBroker:
         return self.usual(api, version, response, request)
 
     def usual(self, api: int, version: int, response: Any, request: Any) -> Any:
-        """Answer as a broker in good health does; for answers that change only a part of it."""
+        """Return the answer of a healthy broker, for tests that change a part of it."""
         usual = {
             API_VERSIONS: self._api_versions,
             METADATA: self._metadata,
@@ -256,7 +256,7 @@ class FakeBroker:
         return response(0, 0, assignment) if version >= 1 else response(0, assignment)
 
     def _fenced(self, generation: int, member: str) -> int:
-        """Return the error for a request of another member or generation; an empty group takes those of nobody."""
+        """Return the error for a request of another member or generation; an empty group accepts any."""
         if (generation, member) == (-1, "") and not self.member:
             return 0
         if member != self.member:

@@ -1,4 +1,4 @@
-"""A daemon on a fake broker, with time limits of tenths of a second, and what its handler was given."""
+"""A daemon on a fake broker, with time limits of tenths of a second; it notes what its handler got."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATHS = pytest.mark.parametrize("path", ["raw", "plain"])
 
 
 class Run:
-    """A daemon on a fake broker, and what its handler was given."""
+    """A daemon on a fake broker, and the offsets that its handler got."""
 
     def __init__(self, broker: FakeBroker, **changes: Any) -> None:
         kafka: dict[str, Any] = {
@@ -94,7 +94,7 @@ class Run:
         return await asyncio.to_thread(get, self.daemon.http.port, path)
 
     async def until(self, condition: Callable[[], object], seconds: float = 8.0) -> None:
-        """Wait until something holds; fail when it does not, or when the daemon ends meanwhile."""
+        """Wait until a condition holds; fail when it does not in time, or when the daemon ends first."""
         assert self.task is not None
         deadline = time.monotonic() + seconds
         while not condition():
@@ -105,7 +105,7 @@ class Run:
             await asyncio.sleep(0.01)
 
     async def consumes(self, partitions: int | None = None) -> None:
-        """Wait until each partition has moved on, in what is handled and in what is committed."""
+        """Wait until every partition has advanced, in handled and in committed offsets."""
         wanted = range(self.broker.partitions) if partitions is None else [partitions]
         before = {number: self.next.get(number, 0) for number in wanted}
         await self.until(
@@ -115,7 +115,7 @@ class Run:
         )
 
     async def stays(self, value: Callable[[], object], seconds: float = WITHOUT_CURE_SECONDS) -> bool:
-        """Whether something is the same after so long."""
+        """Tell whether a value is unchanged after some seconds."""
         before = value()
         await asyncio.sleep(seconds)
         return value() == before
@@ -124,7 +124,7 @@ class Run:
         await self.until(lambda: sum(self.rebuilds.values()) >= times)
 
     async def end(self, within_seconds: float = 6.0) -> None:
-        """Stop it, and look that it takes everything of its own with it."""
+        """Stop the daemon, and check that it ends in time and leaves nothing."""
         assert self.task is not None
         begun = time.monotonic()
         self.daemon.stop()
@@ -136,7 +136,7 @@ class Run:
             await self.leaves_nothing()
 
     async def leaves_nothing(self) -> None:
-        """Wait for the sockets to close; then no connection and no task is left but the test's and the broker's."""
+        """Wait for the sockets to close; then no connection is open and no task of the daemon is left."""
         for _ in range(50):
             if not self.broker.connections and not tasks_of_aiokafka():
                 break
@@ -145,7 +145,7 @@ class Run:
         assert self.broker.connections == 0
 
     def lost_nothing(self) -> None:
-        """Offsets are handled without a gap, from the first on; commits never pass them, fall, or come too late."""
+        """Check that offsets were handled without a gap, and that no commit ran ahead, fell, or came too late."""
         assert self.gaps == []
         committed: dict[int, int] = {}
         generation = 0
@@ -158,7 +158,7 @@ class Run:
 
 
 def tasks_of_aiokafka() -> list[str]:
-    """Name the tasks that are neither the test's nor the broker's."""
+    """Return the names of tasks that belong neither to the test nor to the broker."""
     names = [str(getattr(task.get_coro(), "__qualname__", "")) for task in asyncio.all_tasks()]
     return [name for name in names if not name.startswith(("FakeBroker", "test_"))]
 
@@ -173,7 +173,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 @asynccontextmanager
 async def a_run_on(broker: FakeBroker, **changes: Any) -> AsyncIterator[Run]:
-    """Run a daemon until the end of the block; it has lost nothing then, and left nothing behind."""
+    """Run a daemon until the end of the block; check that it lost nothing and left nothing."""
     async with running(Run(broker, **changes)) as run:
         await run.consumes()
         yield run
@@ -194,7 +194,7 @@ async def running(run: Run) -> AsyncIterator[Run]:
 
 
 def a_few(count: int, answer: Any) -> Answer:
-    """Answer so for a few requests, and as usual after that."""
+    """Give this answer to a few requests, then the usual one."""
     left = count
 
     def give(_version: int, _response: Any, _request: Any) -> Any:
@@ -206,7 +206,7 @@ def a_few(count: int, answer: Any) -> Answer:
 
 
 async def kill_fetcher(run: Run) -> None:
-    """Have the fetch task meet a defect; return when it has ended."""
+    """Make the fetch task raise; return when it has ended."""
 
     async def defect(*_: Any) -> None:
         raise RuntimeError("a defect")
@@ -217,7 +217,7 @@ async def kill_fetcher(run: Run) -> None:
 
 
 async def empty(version: int, response: Any, request: Any) -> Any:
-    """Answer a fetch with no records, though there are some."""
+    """Answer a fetch without records, though there are some."""
     await asyncio.sleep(0.02)
     rest: tuple[Any, ...] = (0, [], -1, b"") if version >= 11 else ((0, [], b"") if version >= 5 else ([], b""))
     topics = [(topic, [(each[0], 0, 10**6, 10**6, *rest) for each in rows]) for topic, rows in request.topics]

@@ -1,4 +1,4 @@
-"""The handler of the failure runs: what it does with an event stands in the event, and every success in a file."""
+"""The handler of the failure runs: each event says how it fails, and each success is noted in a file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from consumer import Record
 
 
 class Failing:
-    """Appends ``partition offset key redriven`` for each event that it handled, of where it was consumed first.
+    """Appends ``partition offset key redriven`` of each handled event, with its original partition and offset.
 
-    Events whose session_id begins with ``transient`` fail at their first two calls in this process, those with
-    ``lasting`` always, unless the file ``mended`` exists; while the file ``down`` exists nothing it needs is there.
+    Events whose session_id begins with ``transient`` fail in their first two calls in this process. Those with
+    ``lasting`` always fail, unless the file ``mended`` exists. While the file ``down`` exists the handler's dependency
+    is down.
     """
 
     def __init__(self, folder: Path) -> None:

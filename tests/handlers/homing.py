@@ -1,4 +1,4 @@
-"""Handlers of the redrive tests: each appends to a file by which route, and where its events were consumed first."""
+"""Handlers of the redrive tests: each notes in a file its route, and the original place of its events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.session import Session
 
 
 class Notes:
-    """Lines ``route topic partition offset`` of one file, on their way at once; several processes may append to it."""
+    """Lines ``route topic partition offset`` in one file, written at once; several processes may append to it."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -23,7 +23,7 @@ class Notes:
 
 
 class Homing:
-    """Handles every event, and tombstones; fails for those whose session_id begins with ``bad``."""
+    """Handles every event and every tombstone; fails for events whose session_id begins with ``bad``."""
 
     def __init__(self, path: Path, route: str = "all") -> None:
         self._notes = Notes(path)
@@ -36,7 +36,7 @@ class Homing:
 
 
 class InBatches:
-    """Handles batches, and rejects from them the events whose session_id begins with ``bad``."""
+    """Handles batches, and rejects the events whose session_id begins with ``bad``."""
 
     def __init__(self, path: Path) -> None:
         self._notes = Notes(path)
@@ -50,7 +50,7 @@ class InBatches:
 
 
 class Stuck:
-    """Notes its first event, and never ends, cancelled or not."""
+    """Notes its first event and never ends, even when cancelled."""
 
     def __init__(self, path: Path) -> None:
         self._notes = Notes(path)

@@ -1,4 +1,4 @@
-"""A handler that fails in every way there is, and says the caller's number each time."""
+"""A handler that fails in every possible way, each time with the caller's number in the exception."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from consumer import Pause, Record, Reject, Retry
 
 
 class Leaking:
-    """What it does with an event stands in its session_id; ``Retry`` and ``Pause`` get through the second time."""
+    """An event's session_id says how it fails; ``Retry`` and ``Pause`` succeed the second time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""The handler of the chaos tests: notes when each call began and ended, so that a checker can judge afterwards."""
+"""The handler of the chaos tests: it notes begin and end of each call for the checker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from consumer import Record
 
 
 class Logged:
-    """Appends a line at the begin and at the end of each call to a file of this process, on its way at once."""
+    """Appends a line at the begin and at the end of each call to a file of this process, at once."""
 
     def __init__(self, folder: Path, delay: float) -> None:
         self._file = os.open(folder / f"{os.getpid()}.calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

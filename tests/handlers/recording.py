@@ -1,4 +1,4 @@
-"""Handlers for tests: each notes in a file what it was given, so that a test can tell from outside what was handled."""
+"""Handlers that note in a file what they got, so that a test can read it from outside the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from consumer import Record
 
 
 class Recorder:
-    """Appends ``partition offset session_id pid`` a record, on disk at once; ``delay`` seconds a call."""
+    """Appends ``partition offset session_id pid`` of each record at once; each call takes ``delay`` seconds."""
 
     def __init__(self, path: Path, delay: float = 0.0, fail_at: int = -1) -> None:
         self.path = path
@@ -33,7 +33,7 @@ class Recorder:
 
 
 class Buffering:
-    """Keeps offsets in memory and writes them only in ``flush``, as a sink would, unless the file ``broken`` exists."""
+    """Keeps offsets in memory and writes them in ``flush``, as a sink does, unless the file ``broken`` exists."""
 
     def __init__(self, path: Path, broken: Path) -> None:
         self.path = path

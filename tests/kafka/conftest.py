@@ -9,5 +9,5 @@ from tests.kafka.reader import PATHS
 
 @pytest.fixture(params=PATHS)
 def path(request: pytest.FixtureRequest) -> str:
-    """Which of the two paths the source takes."""
+    """Name of the fetch path that the source takes."""
     return str(request.param)

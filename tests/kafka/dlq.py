@@ -1,4 +1,4 @@
-"""Letters put on a real Kafka, ``dlq`` commands run on them, and what a redrive handled."""
+"""Dead letters on a real Kafka, ``dlq`` commands on them, and what a redrive handled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def a_letter(
     reason: str = "exhausted",
     redrives: int = 0,
 ) -> Letter:
-    """Make the letter of the record at ``offset`` of the test's topic, as a daemon would have written it."""
+    """Make the letter of the record at ``offset`` of the test's topic, as a daemon writes it."""
     cause = Cause(reason, route, 5, "builtins.ValueError", PLACE)
     origin = Position(topic or cluster.topic, 0, offset)
     block = write_context("connect", origin, timestamp, cluster.kafka.group_id, cause, redrives)
@@ -77,7 +77,7 @@ def notes(cluster: Cluster) -> Path:
 
 
 def handled(cluster: Cluster) -> list[tuple[str, int]]:
-    """Read which route handled which record, by the offset of its first consumption, in the order of the calls."""
+    """Read which route handled which record, by its original offset, in call order."""
     lines = notes(cluster).read_text().split("\n")[:-1] if notes(cluster).exists() else []
     return [(route, int(offset)) for route, _topic, _partition, offset in map(str.split, lines)]
 
@@ -93,7 +93,7 @@ async def dlq(cluster: Cluster, *words: str, routes: str = "", overrides: tuple[
 
 
 async def redriven(cluster: Cluster, *words: str, **options: Any) -> list[int]:
-    """Redrive; return the offsets of the records that came home by it."""
+    """Redrive; return the original offsets of the records that it handled."""
     before = len(handled(cluster))
     code, out, err = await dlq(cluster, "redrive", *words, **options)
     assert code == 0, (out, err)
@@ -101,7 +101,7 @@ async def redriven(cluster: Cluster, *words: str, **options: Any) -> list[int]:
 
 
 async def left(cluster: Cluster) -> tuple[int, int]:
-    """How many letters are left, and how many home."""
+    """Return how many letters are left to redrive, and how many were redriven."""
     code, out, err = await dlq(cluster, "list", "--json")
     assert code == 0, err
     rows = json.loads(out)["letters"]

@@ -1,4 +1,4 @@
-"""Records produced for a fetch path, and a reader that takes them as the engine would."""
+"""Records produced for a fetch path, and a reader that takes them as the engine does."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def arrived(raw: Any) -> Given:
 
 
 def some(first: int, count: int, size: int = 20) -> list[Given]:
-    """Records of every shape: with and without key, value and headers, with timestamps out of order."""
+    """Make records of every shape: with and without key, value and headers, with timestamps out of order."""
     return [
         Given(
             offset,
@@ -58,7 +58,7 @@ def some(first: int, count: int, size: int = 20) -> list[Given]:
 async def produce_batch(
     producer: aiokafka.AIOKafkaProducer, topic: str, records: Iterable[Given], partition: int = 0
 ) -> None:
-    """Put records on a partition as one batch."""
+    """Produce records to a partition as one batch."""
     batch = producer.create_batch()
     for each in records:
         added = batch.append(timestamp=each.timestamp, key=each.key, value=each.value, headers=list(each.headers))
@@ -77,7 +77,7 @@ async def produce_batches(
 async def produce_with_a_bad_key(
     producer: aiokafka.AIOKafkaProducer, topic: str, records: Iterable[Given], bad: int, *, zstd: bool = False
 ) -> None:
-    """Put records on partition 0 as one batch; brokers let pass that the header key of the one at ``bad`` is no UTF-8.
+    """Produce one batch in which the record at ``bad`` has a header key that is not UTF-8, which brokers accept.
 
     The producer must not be idempotent, or it would change the batch again, nor compress what is compressed here.
     """
@@ -96,7 +96,7 @@ async def produce_with_a_bad_key(
 
 
 async def commit_for_the_group(cluster: Cluster, offsets: dict[int, int]) -> None:
-    """Say where the group goes on, as another member would have."""
+    """Commit where the group goes on, as another member would."""
     client = make_consumer(cluster.kafka)
     await client.start()
     try:
@@ -115,9 +115,9 @@ async def delete_below(cluster: Cluster, offset: int) -> None:
 
 
 class Reader:
-    """Takes from a source as the engine would, record by record, and commits at a revoke where it is.
+    """Takes from a source as the engine does, record by record, and commits its position on revoke.
 
-    A chunk may be left half taken: its records are pulled one at a time and it is kept until its last.
+    A chunk may be left half taken: its records are pulled one at a time, and it is kept until its last.
     """
 
     def __init__(self, cluster: Cluster, path: str, **kafka: Any) -> None:
@@ -158,7 +158,7 @@ class Reader:
         return [record.offset for record in self.taken.get(partition, ())]
 
     async def take(self, *partitions: int, records: int = 1_000_000) -> None:
-        """Wait for the named partitions (all when none is), and take up to so many records of each."""
+        """Wait for the named partitions, or for all, and take up to ``records`` records of each."""
         wanted = [key for key in sorted(self.owned) if not partitions or key.partition in partitions]
         if any(key not in self._chunks for key in wanted):
             await self.source.wait([key for key in wanted if key not in self._chunks], 0.2)
@@ -218,7 +218,7 @@ async def a_reader(cluster: Cluster, path: str, **kafka: Any) -> AsyncIterator[R
 
 
 class Flipped:
-    """A compiled batch whose checksum is found to be wrong."""
+    """A compiled batch whose checksum does not fit."""
 
     def __init__(self, batch: Any) -> None:
         self._batch = batch
@@ -231,7 +231,7 @@ class Flipped:
 
 
 def flip(monkeypatch: pytest.MonkeyPatch, partition: int, offset: int) -> None:
-    """Have the raw path find a wrong checksum in the batch at an offset of one partition."""
+    """Make the raw path find a wrong checksum in the batch at an offset of one partition."""
     init = fetch_raw._Fetch.__init__
 
     def flipping(self: Any, records: Any) -> None:

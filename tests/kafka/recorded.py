@@ -10,7 +10,7 @@ RECORDER = "recording:Recorder"
 
 
 def noted(path: Path, what: str = "begin") -> list[tuple[int, int]]:
-    """(partition, offset) of each call that was noted, in order."""
+    """Return partition and offset of each noted call, in order."""
     lines = path.read_text().splitlines() if path.exists() else []
     return [(int(line.split()[0]), int(line.split()[1])) for line in lines if line.endswith(what)]
 

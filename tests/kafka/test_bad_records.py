@@ -1,4 +1,4 @@
-"""Every row of the README's table of bad records, on a real Kafka: its outcome, and that the others go on."""
+"""Every documented kind of bad record on a real Kafka: its outcome, and that other records go on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH_AT = 5
 
 
 async def one_of(cluster: Cluster, kind: str) -> Sent:
-    """Put one record of a kind between two good ones."""
+    """Produce one record of a kind between two good ones."""
     number = next(number for number in range(200) if failing.kind_of(number) == kind)
     record = failing.a_record(number)
     async with cluster.producer(enable_idempotence=False) as producer:
@@ -44,7 +44,7 @@ async def one_of(cluster: Cluster, kind: str) -> Sent:
 
 @pytest.mark.parametrize("kind", BAD)
 async def test_a_bad_record_becomes_a_dead_letter(cluster: Cluster, kind: str) -> None:
-    """Key, value, headers and timestamp are the record's, the reason is its own, and both neighbours are handled."""
+    """A bad record becomes a letter with its own content and reason, and both neighbours are handled."""
     await cluster.create(dead_letters=1)
     record = await one_of(cluster, kind)
     folder = cluster.folder / "done"
@@ -60,7 +60,7 @@ async def test_a_bad_record_becomes_a_dead_letter(cluster: Cluster, kind: str) -
 
 
 async def test_a_tombstone_is_skipped(cluster: Cluster) -> None:
-    """A null value is no event: it is counted as skipped, and nothing is dead-lettered."""
+    """A null value is counted as skipped, and no dead letter is written."""
     await cluster.create(dead_letters=1)
     await cluster.produce([a_session(1), None, a_session(2)])
     async with cluster.run(*SMALL) as daemon:
@@ -78,7 +78,7 @@ def wrong_checksum(batch: bytearray) -> None:
 
 
 def cut_records(batch: bytearray) -> None:
-    """A record that says it is longer than its batch, under a checksum that is right."""
+    """Make a record that claims to be longer than its batch, with a correct checksum."""
     batch[61] = 0x7E
     set_checksum(batch)
 
@@ -94,7 +94,7 @@ def set_checksum(batch: bytearray) -> None:
 
 @pytest.mark.parametrize("spoil", [wrong_checksum, cut_records, unknown_codec])
 async def test_a_corrupt_batch_halts_its_partition_alone(tmp_path: Path, spoil: Callable[[bytearray], None]) -> None:
-    """What was before it is handled and committed; the log names the command that moves on, and it does."""
+    """Records before a corrupt batch are committed; the logged command moves past it."""
     async with LocalKafka(folder=tmp_path / "kafka") as kafka:
         cluster = Cluster(kafka.bootstrap_servers, spoil.__name__, tmp_path)
         await cluster.create(2, dead_letters=1)
@@ -123,7 +123,7 @@ async def produce_batch(cluster: Cluster, values: list[bytes], partition: int, *
 
 
 def spoil_on_disk(folder: Path, spoil: Callable[[bytearray], None]) -> None:
-    """Change the second batch in a partition's file; the broker hands out what is there without looking."""
+    """Change the second batch in a partition's file; the broker does not check what it serves."""
     file = folder / "00000000000000000000.log"
     data = bytearray(file.read_bytes())
     first = 12 + int.from_bytes(data[8:12], "big")
@@ -137,7 +137,7 @@ def spoil_on_disk(folder: Path, spoil: Callable[[bytearray], None]) -> None:
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd"])
 async def test_a_bomb_halts_its_partition_alone(cluster: Cluster, codec: str) -> None:
-    """A batch over ``kafka.max_batch_bytes`` is never unpacked; with a larger limit it is read after a restart."""
+    """A batch over ``kafka.max_batch_bytes`` is never decompressed; a larger limit reads it after a restart."""
     await cluster.create(2, dead_letters=1)
     large = b'{"timestamp":"2024-10-21T14:05:00Z","agent_name":"%s"}' % (b"a" * 900_000)
     for partition in (0, 1):
@@ -158,7 +158,7 @@ async def test_a_bomb_halts_its_partition_alone(cluster: Cluster, codec: str) ->
 
 
 async def test_on_halt_exit(cluster: Cluster) -> None:
-    """With ``on_halt = "exit"`` a halt drains the daemon and ends it with 74, naming record and way out."""
+    """With ``on_halt = "exit"`` a halt drains the daemon and ends it with 74, naming record and remedy."""
     await cluster.create()
     await cluster.produce([a_session(1), b"bad", a_session(2)])
     async with cluster.run("delivery.on_halt=exit", "dead_letter.topic=") as daemon:
@@ -171,5 +171,5 @@ async def test_on_halt_exit(cluster: Cluster) -> None:
 
 
 def test_the_kinds_are_not_forgotten() -> None:
-    """Each kind of the failure run that is bad has its row above."""
+    """Each bad kind of the failure run has its row above."""
     assert set(BAD) <= {failing.kind_of(number) for number in range(200)}

@@ -1,4 +1,4 @@
-"""The commands as a person types them: what they print, and the code they leave with."""
+"""The commands as a person types them: their output and their exit codes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def reach(cluster: Cluster) -> list[str]:
 )
 @pytest.mark.parametrize("name", ["run", "check"])
 async def test_wrong_settings(name: str, arguments: list[str], says: str) -> None:
-    """Whatever is wrong with the settings is one line that names it, exit code 2, before any connection."""
+    """Wrong settings give one line that names them and exit code 2, before any connection."""
     code, out, err = await command(name, *arguments, COLUMNS="300")
     assert code == 2
     if name == "run":
@@ -58,7 +58,7 @@ async def test_wrong_settings(name: str, arguments: list[str], says: str) -> Non
 
 
 async def test_unreachable_broker() -> None:
-    """A broker that does not answer within ``start_timeout_seconds`` is exit code 69 and one line that names it."""
+    """A broker that does not answer within ``start_timeout_seconds`` gives one line with its name and exit code 69."""
     for name in ("run", "check"):
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
@@ -77,7 +77,7 @@ async def test_unreachable_broker() -> None:
 
 
 async def test_missing_topic(cluster: Cluster) -> None:
-    """A topic that does not exist is one line that names it, and is not created by asking."""
+    """A missing topic gives one line with its name, and is not created."""
     for _ in range(2):
         code, _, err = await command("run", *reach(cluster), "--set", "http.port=0", "--set", "log.level=error")
         assert code == 1
@@ -89,7 +89,7 @@ async def test_missing_topic(cluster: Cluster) -> None:
 
 
 async def test_taken_port(cluster: Cluster) -> None:
-    """An HTTP port that is taken is said before anything is consumed."""
+    """A taken HTTP port is reported before anything is consumed."""
     await cluster.create()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -99,8 +99,8 @@ async def test_taken_port(cluster: Cluster) -> None:
     assert await cluster.committed() == {0: None}
 
 
-async def test_check_says_the_daemon_would_run(cluster: Cluster) -> None:
-    """``check`` exits 0 and lists what it found when the daemon would run."""
+async def test_check_passes_when_the_daemon_would_run(cluster: Cluster) -> None:
+    """``check`` exits 0 and lists its findings when the daemon would run."""
     await cluster.create(partitions=3, dead_letters=2)
     code, out, _ = await command("check", *reach(cluster), "--set", "http.port=0", COLUMNS="300")
     assert code == 0
@@ -115,7 +115,7 @@ async def test_check_says_the_daemon_would_run(cluster: Cluster) -> None:
 
 
 async def test_check_misses_the_topic_for_dead_letters(cluster: Cluster) -> None:
-    """Without it the first bad record would halt its partition: ``check`` says so, unless that is what is set."""
+    """``check`` reports a missing dead-letter topic, unless the settings have none."""
     await cluster.create()
     code, out, _ = await command("check", *reach(cluster), "--set", "http.port=0", COLUMNS="300")
     assert (code, f"dead_letter.topic: no topic '{cluster.topic}.dlq'" in out) == (1, True)
@@ -125,7 +125,7 @@ async def test_check_misses_the_topic_for_dead_letters(cluster: Cluster) -> None
 
 
 async def test_a_printed_line_reaches_file_and_metrics(cluster: Cluster, tmp_path: Path) -> None:
-    """One line through ``produce -`` is found in the jsonl handler's file and in /metrics."""
+    """A line through ``produce -`` is found in the jsonl handler's file and in /metrics."""
     await cluster.create()
     out = tmp_path / "sessions.jsonl"
     line = (SAMPLES / "valid.jsonl").read_bytes().split(b"\n")[0] + b"\n"
@@ -145,7 +145,7 @@ async def test_a_printed_line_reaches_file_and_metrics(cluster: Cluster, tmp_pat
 
 
 async def test_produce_generates_and_creates(cluster: Cluster) -> None:
-    """``produce --generate`` makes as many sessions as it is told, on a topic that it may create."""
+    """``produce --generate`` makes the given number of sessions, and creates the topic when allowed."""
     code, _, err = await command("produce", "--generate", "250", "--create-topic", "2", *reach(cluster))
     assert (code, err) == (0, f"produced 250 records to topic {cluster.topic}\n")
     assert await cluster.lag() == 250
@@ -154,7 +154,7 @@ async def test_produce_generates_and_creates(cluster: Cluster) -> None:
 
 
 async def test_default_route_logs(cluster: Cluster) -> None:
-    """Without routes the daemon says what it gets: positions, and no field of an event unless asked for."""
+    """Without routes the daemon logs records by position, without any field of an event unless allowed."""
     await cluster.create()
     await cluster.produce([b'{"timestamp":"2024-10-21T14:05:00Z","source":"+18042221111"}'])
     async with cluster.run() as daemon:
@@ -169,7 +169,7 @@ async def test_default_route_logs(cluster: Cluster) -> None:
 
 
 async def test_demo_accounts_for_every_event() -> None:
-    """The demo runs the daemon on a Kafka of its own and prints one JSON object in which nothing is missing."""
+    """The demo runs the daemon on its own Kafka and prints one JSON object in which nothing is missing."""
     code, out, err = await command("demo", "--events", "5000", "--json", "--no-stay")
     summary = json.loads(out)
     assert (code, summary["events"], summary["lost"], summary["lag"]) == (0, 5000, 0, 0), err
@@ -198,7 +198,7 @@ async def test_a_signal_ends_the_demo_cleanly(number: signal.Signals, moment: st
 
 
 async def test_a_signal_before_anything_is_begun() -> None:
-    """A signal while the program is still being loaded ends it without a word."""
+    """A signal while the program still loads ends it without a traceback."""
     async with started("run") as early:
         early.send_signal(signal.SIGINT)
         async with asyncio.timeout(20):
@@ -206,8 +206,8 @@ async def test_a_signal_before_anything_is_begun() -> None:
         assert b"Traceback" not in err
 
 
-async def test_produce_says_what_is_missing(cluster: Cluster, tmp_path: Path) -> None:
-    """A missing file is said before a topic is made for it, a missing topic at once, a bad name as it is refused."""
+async def test_produce_names_what_is_missing(cluster: Cluster, tmp_path: Path) -> None:
+    """A missing file is reported before the topic is created, a missing topic at once, a bad name as refused."""
     missing = str(tmp_path / "nothing.jsonl")
     code, _, err = await command("produce", missing, "--create-topic", "1", *reach(cluster))
     assert (code, err) == (2, f"session-consumer: {missing}: No such file or directory\n")
@@ -219,8 +219,8 @@ async def test_produce_says_what_is_missing(cluster: Cluster, tmp_path: Path) ->
     assert (code, "'bad topic!' cannot be created: InvalidTopicError" in err) == (1, True), err
 
 
-async def test_a_dead_fetcher_is_not_alive(cluster: Cluster) -> None:
-    """When the client's own fetch task dies, the daemon ends and says so instead of looking alive."""
+async def test_a_fetch_size_over_the_limit_is_refused(cluster: Cluster) -> None:
+    """A fetch size that would end the client's fetch task is refused at start, with its limit."""
     await cluster.create()
     await cluster.produce([b"{}"])
     async with cluster.run("kafka.fetch_bytes=99999999999") as daemon:
@@ -229,7 +229,7 @@ async def test_a_dead_fetcher_is_not_alive(cluster: Cluster) -> None:
 
 
 async def test_closed_streams(cluster: Cluster) -> None:
-    """A command whose output or input is closed, or cannot say every character, still works."""
+    """A command with closed input or output, or with an ASCII output, still works."""
     await cluster.create(dead_letters=1)
     check = shlex.join([sys.executable, "-P", "-m", "consumer", "check", *reach(cluster), "--set", "http.port=0"])
     for redirected in ("<&-", ">&-", "2>&-", "| head -1"):

@@ -1,4 +1,4 @@
-"""``dlq list`` and ``dlq show`` on a real Kafka, and words that are typed wrong."""
+"""``dlq list`` and ``dlq show`` on a real Kafka, and mistakes on their command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.process import started
 
 
 async def mixed(cluster: Cluster) -> None:
-    """Put letters of two reasons and routes, a double, one that failed again, a foreign record and one of elsewhere."""
+    """Put letters of two reasons and routes, a copy, one that failed again, a foreign one and one of another topic."""
     await cluster.create(dead_letters=2)
     await put(
         cluster,
@@ -35,7 +35,7 @@ async def mixed(cluster: Cluster) -> None:
 
 
 async def test_list_counts_each_letter_once(cluster: Cluster) -> None:
-    """By topic, route and reason; doubles and letters that failed again count once, what is not ours is said apart."""
+    """Letters are counted once by topic, route and reason; foreign letters are counted apart."""
     await mixed(cluster)
     code, out, err = await dlq(cluster, "list")
     assert code == 0
@@ -53,7 +53,7 @@ async def test_list_counts_each_letter_once(cluster: Cluster) -> None:
 
 
 async def test_list_names_letters_singly(cluster: Cluster) -> None:
-    """A line a letter: its place, the record's, why; the newest letter stands for its record; no payload anywhere."""
+    """Each letter is one line: its place, the record's, its cause; no payload."""
     await mixed(cluster)
     code, out, err = await dlq(cluster, "list", "--letters")
     assert (code, len(out.splitlines())) == (0, 4), err
@@ -75,7 +75,7 @@ async def test_list_names_letters_singly(cluster: Cluster) -> None:
 
 
 async def test_no_topic_for_dead_letters(cluster: Cluster) -> None:
-    """A dead-letter topic that does not exist is named, and not created; nothing was dead-lettered, so all is well."""
+    """A missing dead-letter topic is named and not created; without letters that is no error."""
     await cluster.create()
     for words in (["list"], ["redrive"]):
         code, _, err = await dlq(cluster, *words)
@@ -87,7 +87,7 @@ async def test_no_topic_for_dead_letters(cluster: Cluster) -> None:
 
 
 async def test_what_others_wrote_is_payload(cluster: Cluster) -> None:
-    """What Kafka Connect says of an exception may quote the event: it is shown only to those who ask for payload."""
+    """Kafka Connect's text of an exception may quote the event, so it is shown only with ``--payload``."""
     await cluster.create(dead_letters=1)
     said = {
         "topic": cluster.topic.encode(),
@@ -107,7 +107,7 @@ async def test_what_others_wrote_is_payload(cluster: Cluster) -> None:
 
 
 async def test_show_hides_the_payload(cluster: Cluster) -> None:
-    """By the letter's place or by the record's: cause and sizes; key, headers and value only for who asks."""
+    """A letter is found by its own place or the record's; key, headers and value need ``--payload``."""
     await cluster.create(dead_letters=2)
     value = b'{"tags":[null,"[/red]"],"note":"a:phone:b","esc":"\x1b[31m","source":"%s"}' % CALLER.encode()
     first = a_letter(cluster, 7, value, key=CALLER.encode(), headers=(("who", CALLER.encode()), ("empty", None)))
@@ -164,7 +164,7 @@ async def test_no_such_letter(cluster: Cluster, place: str) -> None:
     ],
 )
 async def test_wrong_words(cluster: Cluster, words: list[str], says: str) -> None:
-    """Whatever is typed wrong is said before any connection, with exit code 2."""
+    """A mistake on the command line is reported before any connection, with exit code 2."""
     away = ("kafka.bootstrap_servers=localhost:1",)
     code, out, err = await dlq(cluster, *(word.format(topic=cluster.topic) for word in words), overrides=away)
     assert (code, out) == (2, "")
@@ -190,7 +190,7 @@ async def test_unreachable_broker(cluster: Cluster, words: list[str]) -> None:
     ],
 )
 async def test_ctrl_c_while_letters_are_read(cluster: Cluster, words: list[str], says: bytes) -> None:
-    """It is a clean end, and says that what was asked for was not done."""
+    """Ctrl-C ends the command cleanly, and it reports that it is not done."""
     asked = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

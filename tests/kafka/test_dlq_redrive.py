@@ -1,4 +1,4 @@
-"""``dlq redrive`` on a real Kafka: each letter is handled once, however often it is stopped and begun again."""
+"""``dlq redrive`` on a real Kafka: each letter is handled once, however often it is stopped and started again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.process import started
 
 
 async def test_a_dry_run_does_nothing(cluster: Cluster) -> None:
-    """It says what would be run; nothing is called, and no offset is kept."""
+    """A dry run shows what would be run, calls no handler and keeps no offset."""
     await cluster.create(dead_letters=1)
     await put(cluster, a_letter(cluster, 1), a_letter(cluster, 2))
     code, out, err = await dlq(cluster, "redrive", "--dry-run")
@@ -61,7 +61,7 @@ async def test_a_dry_run_does_nothing(cluster: Cluster) -> None:
     ],
 )
 async def test_filters(cluster: Cluster, words: list[str], offsets: list[int]) -> None:
-    """Filters choose letters; all else stays, and is still there for a redrive without any."""
+    """Filters choose letters; all others stay, and a redrive without filters still runs them."""
     await cluster.create(dead_letters=1)
     made = (
         a_letter(cluster, 1, key=b"k", timestamp=NOON + 1000),
@@ -80,7 +80,7 @@ async def test_filters(cluster: Cluster, words: list[str], offsets: list[int]) -
 
 
 async def test_partitions_without_letters(cluster: Cluster) -> None:
-    """Where there are no letters, or none that are left, nothing is waited for; new ones are run, and only they."""
+    """Partitions without letters left are not waited for; only new letters are run."""
     await cluster.create(dead_letters=3)
     await put(cluster, a_letter(cluster, 1), partition=1)
     assert await redriven(cluster) == [1]
@@ -93,7 +93,7 @@ async def test_partitions_without_letters(cluster: Cluster) -> None:
 
 
 async def test_rate(cluster: Cluster) -> None:
-    """So many a second, evenly, and a stop does not wait for the rest."""
+    """Letters are run evenly at ``--rate``, and a stop does not wait for the rest."""
     await cluster.create(dead_letters=1)
     await put(cluster, *(a_letter(cluster, offset) for offset in range(30)))
     began = time.monotonic()
@@ -111,8 +111,8 @@ async def test_rate(cluster: Cluster) -> None:
     assert code == 0
 
 
-async def test_stopped_and_begun_again(cluster: Cluster) -> None:
-    """Stopped in the middle and begun again, several times: each letter is handled once in all."""
+async def test_stopped_and_started_again(cluster: Cluster) -> None:
+    """A redrive that is stopped and started several times handles each letter once in all."""
     await cluster.create(dead_letters=2)
     await put(cluster, *(a_letter(cluster, offset) for offset in range(40)))
     await put(cluster, *(a_letter(cluster, offset) for offset in range(40, 80)), partition=1)
@@ -143,8 +143,8 @@ async def test_two_at_once(cluster: Cluster) -> None:
     assert sorted(handled(cluster)) == [("all", offset) for offset in range(60)]
 
 
-async def test_letters_that_come_meanwhile_wait(cluster: Cluster) -> None:
-    """What is written while a redrive runs is not run by it, and is not passed over: the next one runs it."""
+async def test_letters_written_during_a_redrive_wait(cluster: Cluster) -> None:
+    """Letters written during a redrive are not run by it and not skipped: the next one runs them."""
     await cluster.create(dead_letters=1)
     await put(cluster, *(a_letter(cluster, offset) for offset in range(20)))
     async with started(*arguments(cluster, "redrive", "--rate", "10")) as process:
@@ -157,8 +157,8 @@ async def test_letters_that_come_meanwhile_wait(cluster: Cluster) -> None:
     assert await redriven(cluster) == [100, 101]
 
 
-async def test_what_fails_again(cluster: Cluster) -> None:
-    """It becomes a new letter of the same record with one redrive more, until --max-redrives leaves it alone."""
+async def test_a_letter_that_fails_again(cluster: Cluster) -> None:
+    """A failed redrive makes a new letter of the same record with one redrive more, up to ``--max-redrives``."""
     await cluster.create(dead_letters=1)
     await put(cluster, a_letter(cluster, 1, an_event("bad")), a_letter(cluster, 2))
     for number in (1, 2):
@@ -195,7 +195,7 @@ async def test_a_route_that_is_gone(cluster: Cluster) -> None:
 
 
 async def test_undecodable_letters_run_through_all_that_match(cluster: Cluster) -> None:
-    """A letter of no route is decoded anew and given to every route that matches; what none wants is counted."""
+    """A letter of no route is decoded again and given to every matching route; unmatched ones are counted."""
     await cluster.create(dead_letters=1)
     still = a_letter(cluster, 3, b"{", route="none", reason="undecodable")
     unwanted = a_letter(cluster, 2, b'{"timestamp":"2024-10-21T12:00:00Z","is_test":true}', route="none")
@@ -207,7 +207,7 @@ async def test_undecodable_letters_run_through_all_that_match(cluster: Cluster) 
 
 
 async def test_tombstones(cluster: Cluster) -> None:
-    """A letter without a value, and one without a key either, runs through the tombstone route that gave it up."""
+    """A letter without a value, or without a key too, runs through the tombstone route that gave it up."""
     await cluster.create(dead_letters=1)
     box = LetterBox(cluster.kafka, Writer(DeadLetterSettings(), cluster.kafka.group_id))
     await box.send(a_letter(cluster, 1, None))
@@ -224,7 +224,7 @@ async def test_tombstones(cluster: Cluster) -> None:
 
 
 async def test_batches(cluster: Cluster) -> None:
-    """A batch route gets letters in batches, with their origins; those it rejects again become new letters."""
+    """A batch route gets letters in batches with their origins; rejected ones become new letters."""
     await cluster.create(dead_letters=1)
     put_letters = [a_letter(cluster, n, an_event("bad" if n % 10 == 3 else "good"), route="batch") for n in range(30)]
     await put(cluster, *put_letters)
@@ -237,7 +237,7 @@ async def test_batches(cluster: Cluster) -> None:
 
 
 async def test_a_call_that_would_not_end(cluster: Cluster) -> None:
-    """A handler that swallows its cancellation does not keep a redrive alive: it ends with 70, the letter is left."""
+    """A handler that swallows its cancellation cannot keep a redrive: it ends with 70, the letter is left."""
     await cluster.create(dead_letters=1)
     await put(cluster, a_letter(cluster, 1, route="stuck"))
     routes = a_route("homing:Stuck", "stuck", path=notes(cluster))
@@ -252,7 +252,7 @@ async def test_a_call_that_would_not_end(cluster: Cluster) -> None:
 
 
 async def test_a_handler_that_the_daemon_uses(cluster: Cluster) -> None:
-    """What only one process may own is said with the way out; routes without letters are not even entered."""
+    """A file that the daemon holds is reported with the remedy; routes without letters are not even opened."""
     await cluster.create(dead_letters=1)
     await put(cluster, a_letter(cluster, 1))
     lines = a_route("consumer.handlers.jsonl:JsonLines", "lines", path=cluster.folder / "a.jsonl")
@@ -269,7 +269,7 @@ async def test_a_handler_that_the_daemon_uses(cluster: Cluster) -> None:
 
 
 async def test_the_fuse(cluster: Cluster) -> None:
-    """When most letters fail again the rest is kept for when it is known why; the limit can be set for a run."""
+    """When most letters fail again the rest is kept, and the limit can be set for one run."""
     await cluster.create(dead_letters=1)
     await put(cluster, *(a_letter(cluster, offset, an_event("bad")) for offset in range(40)))
     small = ("dead_letter.limit_window_records=10",)
@@ -282,7 +282,7 @@ async def test_the_fuse(cluster: Cluster) -> None:
 
 
 async def test_past_an_aborted_transaction(cluster: Cluster) -> None:
-    """Letters that were never committed are none; what ends a topic with markers ends list and redrive too."""
+    """Letters of an aborted transaction do not count; list and redrive end at a topic's markers."""
     await cluster.create(dead_letters=1)
     await put(cluster, a_letter(cluster, 1))
     async with cluster.producer(transactional_id=f"{cluster.topic}-t") as producer:

@@ -1,4 +1,4 @@
-"""``dlq redrive --to`` on a real Kafka, and dead letters from end to end."""
+"""``dlq redrive --to`` on a real Kafka, and dead letters end to end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.kafka.dlq import NOON, a_letter, an_event, dlq, handled, homing, left
 
 
 async def test_republish(cluster: Cluster) -> None:
-    """--to puts the originals on a topic byte for byte, with their timestamps and without what the letter said."""
+    """``--to`` writes the original records unchanged, with their timestamps and without the letter's headers."""
     await cluster.create(dead_letters=1)
     await create_topic(cluster.kafka, f"{cluster.topic}.again", 1)
     originals = [
@@ -40,7 +40,7 @@ async def test_republish(cluster: Cluster) -> None:
 
 
 async def test_republish_that_is_refused(cluster: Cluster) -> None:
-    """What the topic refuses stays the letter that it was, and those behind it too; a missing topic is said at once."""
+    """A refused record stays a letter, and so do those behind it; a missing topic is reported at once."""
     await cluster.create(dead_letters=1)
     await create_small_topic(cluster, f"{cluster.topic}.small")
     large = an_event("a" * 2000)
@@ -70,8 +70,8 @@ async def exists(cluster: Cluster, topic: str) -> bool:
 
 
 @pytest.mark.parametrize("dialect", ["connect", "spring"])
-async def test_from_failure_to_home(cluster: Cluster, dialect: str) -> None:
-    """In either dialect: a daemon gives records up, list and show say why, a redrive brings them home."""
+async def test_from_failure_to_redrive(cluster: Cluster, dialect: str) -> None:
+    """In either dialect a daemon gives records up, list and show give the cause, and a redrive handles them."""
     await cluster.create(dead_letters=2)
     settings = (f"dead_letter.headers={dialect}", "retry.attempts=2", "retry.initial_seconds=0.01")
     await cluster.produce([an_event("bad"), a_session(1), b"{"])

@@ -1,4 +1,4 @@
-"""Both fetch paths: what is taken is what was produced, from where the group was, once."""
+"""Both fetch paths deliver what was produced, once, from the group's offset."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.kafka.reader import CODECS, a_reader, commit_for_the_group, delete_be
 
 
 @pytest.mark.parametrize("codec", CODECS)
-async def test_what_is_taken_is_what_was_produced(cluster: Cluster, path: str, codec: str | None) -> None:
-    """Offset, key, value, headers and timestamp arrive byte for byte, each record once, whatever the codec."""
+async def test_records_arrive_unchanged(cluster: Cluster, path: str, codec: str | None) -> None:
+    """Offset, key, value, headers and timestamp arrive unchanged, each record once, with every codec."""
     await cluster.create()
     records = some(0, 900, size=60)
     await produce_batches(cluster, records[:1], records[1:700], records[700:], codec=codec)
@@ -26,7 +26,7 @@ async def test_what_is_taken_is_what_was_produced(cluster: Cluster, path: str, c
 @pytest.mark.parametrize("codec", [None, "zstd"])
 @pytest.mark.parametrize("start", [0, 1, 499, 500, 777, 999])
 async def test_a_start_in_the_middle_of_a_batch(cluster: Cluster, path: str, codec: str | None, start: int) -> None:
-    """Where the group has committed is where it goes on, though the broker sends whole batches."""
+    """Delivery starts at the committed offset, though brokers send whole batches."""
     await cluster.create()
     records = some(0, 1000)
     await produce_batches(cluster, records[:500], records[500:], codec=codec)
@@ -38,7 +38,7 @@ async def test_a_start_in_the_middle_of_a_batch(cluster: Cluster, path: str, cod
 
 
 async def test_a_batch_larger_than_a_fetch_arrives(cluster: Cluster, path: str) -> None:
-    """A batch over ``fetch_bytes`` still comes, whole; and many fetches in a row lose nothing between them."""
+    """A batch over ``fetch_bytes`` arrives whole, and many fetches in a row lose nothing."""
     await cluster.create()
     records = some(0, 3000, size=100)
     await produce_batches(cluster, *(records[at : at + 300] for at in range(0, 3000, 300)), codec=None)
@@ -48,7 +48,7 @@ async def test_a_batch_larger_than_a_fetch_arrives(cluster: Cluster, path: str) 
 
 
 async def test_a_chunk_is_pulled_in_several_goes(cluster: Cluster, path: str) -> None:
-    """Who pulls may stop anywhere, and another goes on in a loop of its own where the first stopped."""
+    """A loop may stop in the middle of a chunk, and another loop goes on there."""
     await cluster.create()
     await produce_batches(cluster, some(0, 100))
     taken: list[int] = []
@@ -73,7 +73,7 @@ async def test_a_chunk_is_pulled_in_several_goes(cluster: Cluster, path: str) ->
 
 @pytest.mark.parametrize(("rule", "start"), [("earliest", 0), ("latest", 30)])
 async def test_a_group_without_an_offset(cluster: Cluster, path: str, rule: str, start: int) -> None:
-    """The first position is what ``offset_reset`` says, and it is committed before the first record."""
+    """``offset_reset`` gives the first position, which is committed before the first record."""
     await cluster.create()
     await produce_batches(cluster, some(0, 30))
     async with a_reader(cluster, path, offset_reset=rule) as reader:
@@ -86,7 +86,7 @@ async def test_a_group_without_an_offset(cluster: Cluster, path: str, rule: str,
 
 @pytest.mark.parametrize(("rule", "start"), [("earliest", 40), ("latest", 50), ("halt", None)])
 async def test_an_offset_that_is_gone(cluster: Cluster, path: str, rule: str, start: int | None) -> None:
-    """At an offset that the broker deleted the source does what ``out_of_range`` says: go on, or halt."""
+    """At a deleted offset the source goes on or halts, as ``out_of_range`` says."""
     await cluster.create(partitions=2)
     await produce_batches(cluster, some(0, 50))
     await produce_batches(cluster, some(0, 20), partition=1)

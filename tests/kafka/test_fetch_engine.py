@@ -29,7 +29,7 @@ from tests.unit.delivery.engines import FakeLifecycle
 
 
 class Handled:
-    """A handler that gives the loop back now and then, and notes what it got."""
+    """A handler that sometimes yields, and notes its events."""
 
     def __init__(self) -> None:
         self.offsets: dict[int, list[int]] = {}
@@ -73,7 +73,7 @@ async def an_engine(cluster: Cluster, path: str, handler: Any, **delivery: Any) 
 @pytest.mark.parametrize("codec", [None, "lz4"])
 @pytest.mark.parametrize("ordering", ["partition", "key", "unordered"])
 async def test_handlers_that_wait(cluster: Cluster, path: str, ordering: str, codec: str | None) -> None:
-    """With calls that wait, in every ordering, each record is handled once, each key in order, and all is committed."""
+    """With waiting calls in every ordering each record is handled once, each key in order, and all is committed."""
     await cluster.create(partitions=2)
     for partition in range(2):
         await produce_batches(cluster, *(some(at, 100) for at in range(0, 500, 100)), partition=partition, codec=codec)
@@ -96,7 +96,7 @@ async def test_handlers_that_wait(cluster: Cluster, path: str, ordering: str, co
 async def test_a_wrong_checksum_halts_its_partition_alone(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, ordering: str
 ) -> None:
-    """The partition halts at the batch with all before it committed; the other one goes on to its end."""
+    """A partition halts at a wrong checksum with all before it committed; the other one goes on to its end."""
     await cluster.create(partitions=2)
     for partition in range(2):
         await produce_batches(cluster, some(0, 50), some(50, 50), partition=partition)
@@ -116,7 +116,7 @@ async def test_a_wrong_checksum_halts_its_partition_alone(
 
 @pytest.mark.parametrize("codec", [None, "lz4"])
 async def test_a_header_that_is_not_text_halts_its_partition_alone(cluster: Cluster, codec: str | None) -> None:
-    """A record with a header key that is no UTF-8, and without a place to go, halts its partition; the rest goes on."""
+    """Without dead letters a header key that is not UTF-8 halts its partition; the rest goes on."""
     await cluster.create(partitions=2)
     async with cluster.producer(compression_type=None, max_batch_size=1 << 20, enable_idempotence=False) as producer:
         for partition in range(2):

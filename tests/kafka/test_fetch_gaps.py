@@ -26,7 +26,7 @@ from tests.kafka.reader import (
 
 
 async def test_records_deleted_below(cluster: Cluster, path: str) -> None:
-    """Where the beginning was deleted, in the middle of a batch too, the earliest that is left comes first."""
+    """After deletion, also in the middle of a batch, the earliest record that is left comes first."""
     await cluster.create()
     records = some(0, 100)
     await produce_batches(cluster, records[:60], records[60:])
@@ -38,7 +38,7 @@ async def test_records_deleted_below(cluster: Cluster, path: str) -> None:
 
 
 async def test_a_compacted_range(cluster: Cluster) -> None:
-    """Compaction leaves gaps between and within batches: what is left arrives, and the position passes what is gone."""
+    """Compaction leaves gaps: the remaining records arrive, and the position passes the gaps."""
     configs = {"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.01"}
     async with cluster.admin() as admin:
         await admin.create_topics([NewTopic(cluster.topic, 1, 1, topic_configs=configs)])
@@ -65,7 +65,7 @@ async def test_a_compacted_range(cluster: Cluster) -> None:
 
 
 async def is_gone(cluster: Cluster, offset: int) -> bool:
-    """Whether reading from an offset finds a later one."""
+    """Tell whether reading from an offset finds a later one."""
     client = aiokafka.AIOKafkaConsumer(bootstrap_servers=cluster.bootstrap_servers)
     await client.start()
     try:
@@ -84,7 +84,7 @@ async def a_transaction_of(cluster: Cluster, name: str) -> AsyncIterator[aiokafk
 
 
 async def marker_written(cluster: Cluster, offset: int) -> None:
-    """Wait for a transaction's marker: the coordinator writes it after it has answered the producer."""
+    """Wait for a transaction's marker, which the coordinator writes after it has answered the producer."""
     kafka = msgspec.structs.replace(cluster.kafka, isolation_level="read_uncommitted")
 
     async def written() -> bool:
@@ -96,7 +96,7 @@ async def marker_written(cluster: Cluster, offset: int) -> None:
 
 @pytest.mark.parametrize("isolation", ["read_committed", "read_uncommitted"])
 async def test_transactions(cluster: Cluster, path: str, isolation: str) -> None:
-    """Committed alone (or all, uncommitted) records are shown; an open transaction ends what read_committed may read.
+    """``read_committed`` shows committed records up to the first open transaction; ``read_uncommitted`` shows all.
 
     Two transactions overlap, one is aborted; markers and aborted batches move the position and are never seen.
     """
@@ -145,7 +145,7 @@ async def test_transactions(cluster: Cluster, path: str, isolation: str) -> None
 
 
 async def test_markers_at_the_end_move_the_position(cluster: Cluster, path: str) -> None:
-    """Behind the last record lie only markers and aborted batches: the position reaches the end, to be committed."""
+    """Behind the last record markers and aborted batches move the position to the end, to be committed."""
     await cluster.create()
     async with a_transaction_of(cluster, "a") as producer:
         await producer.begin_transaction()
@@ -165,7 +165,7 @@ async def test_markers_at_the_end_move_the_position(cluster: Cluster, path: str)
 
 
 async def test_a_start_inside_an_aborted_transaction(cluster: Cluster, path: str) -> None:
-    """Committed into the middle of an aborted transaction, the group goes on behind it and sees nothing of it."""
+    """A group that starts inside an aborted transaction goes on behind it."""
     await cluster.create()
     async with a_transaction_of(cluster, "a") as producer:
         await producer.begin_transaction()

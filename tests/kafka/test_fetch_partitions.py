@@ -1,4 +1,4 @@
-"""Both fetch paths on several partitions, and when members come and go."""
+"""Both fetch paths on several partitions, and while members join and leave."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from tests.cluster import Cluster, eventually
 from tests.kafka.reader import a_reader, commit_for_the_group, produce_batches, some
 
 
-async def test_partitions_that_are_left_lose_nothing(cluster: Cluster, path: str) -> None:
-    """What nobody takes stays buffered, round after round; taken later it is all there, from its beginning."""
+async def test_a_partition_that_is_not_taken_keeps_its_records(cluster: Cluster, path: str) -> None:
+    """Records that are not taken stay buffered, and arrive later from the first on."""
     await cluster.create(partitions=3)
     for partition in range(3):
         await produce_batches(cluster, *(some(at, 100) for at in range(0, 1000, 100)), partition=partition)
@@ -22,7 +22,7 @@ async def test_partitions_that_are_left_lose_nothing(cluster: Cluster, path: str
 
 
 async def test_partitions_are_taken_in_small_portions_in_turn(cluster: Cluster, path: str) -> None:
-    """Taken a few records at a time, now here, now there, every partition stays in order and whole."""
+    """Taken a few records at a time in turn, every partition stays complete and in order."""
     await cluster.create(partitions=3)
     for partition in range(3):
         await produce_batches(cluster, *(some(at, 50) for at in range(0, 300, 50)), partition=partition)
@@ -38,7 +38,7 @@ async def test_partitions_are_taken_in_small_portions_in_turn(cluster: Cluster, 
 
 
 async def test_a_rebalance_in_the_middle_of_chunks(cluster: Cluster, path: str) -> None:
-    """A member joins while chunks are half taken: ownerships begin at the committed offset, each record comes once."""
+    """After a rebalance in the middle of chunks, delivery starts at the commit and each record comes once."""
     await cluster.create(partitions=4)
     for partition in range(4):
         await produce_batches(cluster, *(some(at, 200) for at in range(0, 1000, 200)), partition=partition)
@@ -75,7 +75,7 @@ async def test_a_rebalance_in_the_middle_of_chunks(cluster: Cluster, path: str) 
 
 
 async def test_a_member_that_leaves_hands_over(cluster: Cluster, path: str) -> None:
-    """What a member has left half taken is taken by the next from the committed offset on."""
+    """What a leaving member has half taken goes to the next one from the committed offset on."""
     await cluster.create()
     await produce_batches(cluster, some(0, 300), some(300, 300))
     async with a_reader(cluster, path) as first:

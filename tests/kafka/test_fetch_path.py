@@ -1,4 +1,4 @@
-"""Which fetch path the source takes, by what it finds of aiokafka."""
+"""Which fetch path the source takes, by the version and internals of aiokafka."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.kafka.reader import Reader, a_reader, produce_batches, some
 
 
 def test_the_raw_path_is_supported_here() -> None:
-    """The aiokafka that is pinned is the one that the raw path was written for."""
+    """The pinned aiokafka supports the raw path."""
     assert supported()
 
 
 @pytest.fixture(params=["version", "records", "module", "fetcher", "compiled"])
 def changed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Change one thing of aiokafka that the raw path relies on."""
+    """Change one thing in aiokafka that the raw path relies on."""
     if request.param == "version":
         monkeypatch.setattr(aiokafka, "__version__", "0.15.0")
     elif request.param == "records":
@@ -38,12 +38,12 @@ def changed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_changed_aiokafka_is_not_supported(changed: str) -> None:
-    """Another version, a private name that is gone, or a parser that is not compiled: each is noticed."""
+    """Another version, a missing private name, or a parser that is not compiled switches off the raw path."""
     assert not supported(), changed
 
 
 def test_a_changed_aiokafka_is_read_the_plain_way(cluster: Cluster, changed: str) -> None:
-    """Unless told otherwise the source then takes the plain path, and says so; told to take the raw one it refuses."""
+    """By default the source then takes the plain path and logs it; told to take the raw one it refuses."""
     with capture_logs() as logs:
         assert Reader(cluster, "auto").source._choose_fetch() is PlainFetch
     assert [(line["log_level"], line["event"]) for line in logs] == [("warning", "raw_fetch_unsupported")], changed
@@ -52,7 +52,7 @@ def test_a_changed_aiokafka_is_read_the_plain_way(cluster: Cluster, changed: str
 
 
 async def test_the_fallback_works(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With another version of aiokafka a source left to choose reads everything the plain way."""
+    """With another version of aiokafka the source reads everything on the plain path."""
     await cluster.create()
     await produce_batches(cluster, some(0, 100))
     async with a_reader(cluster, "auto") as reader:

@@ -37,7 +37,7 @@ async def corrupt_at_take(reader: Reader, partition: int = 0) -> CorruptBatchErr
 
 
 async def test_a_wrong_checksum_stops_its_partition_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Taking from the partition raises with the batch's offset, after all before it; the other partition is whole."""
+    """A wrong checksum raises with the batch's offset, after all before it; the other partition is complete."""
     await cluster.create(partitions=2)
     for partition in range(2):
         await produce_batches(cluster, some(0, 50), some(50, 50), some(100, 50), partition=partition)
@@ -51,8 +51,8 @@ async def test_a_wrong_checksum_stops_its_partition_alone(cluster: Cluster, monk
 
 
 @pytest.mark.parametrize(("zstd", "start"), [(False, 0), (True, 0), (True, 15)])
-async def test_a_bad_header_is_one_records_trouble(cluster: Cluster, zstd: bool, start: int) -> None:
-    """All records but the one with the key that is no UTF-8 arrive, compressed or not, from wherever the group is."""
+async def test_a_bad_header_affects_one_record(cluster: Cluster, zstd: bool, start: int) -> None:
+    """All records but the one whose header key is not UTF-8 arrive, compressed or not, from any start."""
     await cluster.create()
     async with cluster.producer(compression_type=None, max_batch_size=1 << 20, enable_idempotence=False) as producer:
         await produce_batch(producer, cluster.topic, some(0, 10))
@@ -72,7 +72,7 @@ async def test_a_bad_header_is_one_records_trouble(cluster: Cluster, zstd: bool,
 
 @pytest.mark.parametrize("codec", CODECS[1:])
 async def test_a_batch_over_the_limit_stops_its_partition_alone(cluster: Cluster, codec: str) -> None:
-    """Pulling from it raises, with where it begins and ends, after all before it; the other partition is whole."""
+    """A batch over the limit raises with its offsets, after all before it; the other partition is complete."""
     await cluster.create(partitions=2)
     large = [Given(offset, None, bytes(1_500_000), (), 1_700_000_000_000) for offset in (50, 51)]
     async with cluster.producer(compression_type=codec, max_batch_size=1 << 22, max_request_size=1 << 23) as producer:

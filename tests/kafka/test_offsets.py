@@ -1,4 +1,4 @@
-"""Where a partition begins: each one for itself, committed before its first record, and counted when chosen anew."""
+"""Where a partition starts: each by itself, committed before its first record, and counted when reset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUICKLY_MISSED = ("kafka.session_timeout_seconds=6", "kafka.heartbeat_interval_s
 
 
 async def test_offset_reset_latest(cluster: Cluster, tmp_path: Path) -> None:
-    """With ``latest`` a new group begins at the end, and has committed that before its first record."""
+    """With ``latest`` a new group starts at the end, and commits that before its first record."""
     await cluster.create()
     out = tmp_path / "handled"
     await cluster.produce(map(a_session, range(7)))
@@ -41,7 +41,7 @@ async def test_offset_reset_latest(cluster: Cluster, tmp_path: Path) -> None:
 
 
 async def test_offset_reset_none_halts(cluster: Cluster, tmp_path: Path) -> None:
-    """With ``none`` a partition without a committed offset halts and says what to do."""
+    """With ``none`` a partition without a committed offset halts with its remedy."""
     await cluster.create()
     await cluster.produce(map(a_session, range(7)))
     routes = a_route(RECORDER, path=tmp_path / "handled")
@@ -54,7 +54,7 @@ async def test_offset_reset_none_halts(cluster: Cluster, tmp_path: Path) -> None
 async def test_an_offset_that_is_gone(
     cluster: Cluster, tmp_path: Path, rule: str, expected: list[tuple[int, int]]
 ) -> None:
-    """When the broker no longer has the next offset the partition halts, or goes on where ``out_of_range`` says."""
+    """When the next offset is deleted the partition halts, or goes on as ``out_of_range`` says."""
     await cluster.create()
     out = tmp_path / "handled"
     await cluster.produce(map(a_session, range(10)))
@@ -80,7 +80,7 @@ async def test_an_offset_that_is_gone(
 
 
 async def test_a_partition_whose_offsets_expired(cluster: Cluster, tmp_path: Path) -> None:
-    """A partition whose offset the group has forgotten begins anew; one whose offset it knows goes on."""
+    """A partition without a committed offset starts by ``offset_reset``; the others go on."""
     await cluster.create(2)
     out = tmp_path / "handled"
     for partition in (0, 1):
@@ -94,7 +94,7 @@ async def test_a_partition_whose_offsets_expired(cluster: Cluster, tmp_path: Pat
 
 
 async def test_a_crash_before_the_first_commit_skips_nothing(cluster: Cluster, tmp_path: Path) -> None:
-    """With ``latest`` what came after the first start is not skipped by the second: where it began is committed."""
+    """With ``latest`` a second start skips nothing that came after the first: its position was committed."""
     await cluster.create()
     out = tmp_path / "handled"
     await cluster.produce(map(a_session, range(4)))
@@ -113,7 +113,7 @@ async def test_a_crash_before_the_first_commit_skips_nothing(cluster: Cluster, t
 
 
 async def test_an_added_partition(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A partition that is added while the daemon runs is found, and begins where ``offset_reset`` says."""
+    """A partition that is added while the daemon runs is found, and starts by ``offset_reset``."""
 
     def looking_often(*arguments: Any) -> aiokafka.AIOKafkaConsumer:
         made = make_consumer(*arguments)
@@ -146,7 +146,7 @@ async def test_an_added_partition(cluster: Cluster, monkeypatch: pytest.MonkeyPa
 
 
 async def commit(cluster: Cluster, offsets: dict[int, int]) -> None:
-    """Commit as a group without members."""
+    """Commit for a group without members."""
     client = aiokafka.AIOKafkaConsumer(
         bootstrap_servers=cluster.bootstrap_servers, group_id=cluster.kafka.group_id, enable_auto_commit=False
     )

@@ -1,4 +1,4 @@
-"""Nothing that a caller said of himself leaves the process but by its handlers and the dead letters' own content."""
+"""Personal data leaves the process only through handlers and dead letters."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("dialect", "log_format"), [("connect", "json"), ("spring", "console")])
-async def test_a_caller_is_told_of_nowhere(cluster: Cluster, tmp_path: Path, dialect: str, log_format: str) -> None:
-    """With every kind of failure a caller's number is in no log, metric, page, status, context header or command."""
+async def test_a_callers_number_appears_nowhere(
+    cluster: Cluster, tmp_path: Path, dialect: str, log_format: str
+) -> None:
+    """With every kind of failure a caller's number is in no log, metric, page, context header or command output."""
     await cluster.create(dead_letters=1)
     said: dict[str, str] = {}
     async with cluster.producer(enable_idempotence=False) as producer:
@@ -95,7 +97,7 @@ async def test_a_caller_is_told_of_nowhere(cluster: Cluster, tmp_path: Path, dia
 
 
 async def produce_bad_header(producer: aiokafka.AIOKafkaProducer, topic: str) -> None:
-    """Put a record whose header key is not UTF-8, with the number in it."""
+    """Produce a record whose header key is not UTF-8 and holds the number."""
     name = f"bad-{CALLER}"
     batch = producer.create_batch()
     batch.append(timestamp=1, key=CALLER.encode(), value=an_event("good"), headers=[(name, CALLER.encode())])

@@ -1,4 +1,4 @@
-"""A real Prometheus beside the daemon: it counts what was produced, its alerts fire, and every panel has data."""
+"""A real Prometheus beside the daemon: its counts are exact, its alerts fire, and every panel has data."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FIRING = 'count by (alertname) (ALERTS{alertstate="firing"})'
 
 @pytest.fixture(autouse=True)
 def _prometheus() -> None:
-    """Look for it before anything is begun."""
+    """Look for the program before the test starts anything."""
     program("prometheus")
 
 
 async def test_it_counts_what_was_produced(cluster: Cluster, tmp_path: Path) -> None:
-    """Prometheus has exactly as many records and outcomes as were produced: handled, skipped and dead-lettered."""
+    """Prometheus has exactly the produced records and outcomes: handled, skipped and dead-lettered."""
     await cluster.create(partitions=3, dead_letters=1)
     routes = a_route(RECORDER, path=tmp_path / "handled")
     async with cluster.run(routes=routes) as daemon, RunningPrometheus(tmp_path, await daemon.url()) as prometheus:
@@ -45,7 +45,7 @@ async def test_it_counts_what_was_produced(cluster: Cluster, tmp_path: Path) -> 
 
 
 async def test_a_halt_fires_its_alert(cluster: Cluster, tmp_path: Path) -> None:
-    """A partition that halts, and it alone, has its alert firing; Prometheus finds no fault in any rule."""
+    """A halted partition fires its alert and no other; Prometheus finds no error in any rule."""
     await cluster.create()
     await cluster.produce([a_session(0), NOT_AN_EVENT])
     routes = a_route(RECORDER, path=tmp_path / "handled")
@@ -61,7 +61,7 @@ async def test_a_halt_fires_its_alert(cluster: Cluster, tmp_path: Path) -> None:
 
 
 async def test_the_dashboard_has_data(cluster: Cluster, tmp_path: Path) -> None:
-    """Once there is a dead letter every panel but one shows something, with every label that its legend names."""
+    """With a dead letter every panel but one shows data, with every label of its legend."""
     await cluster.create(dead_letters=1)
     routes = a_route(RECORDER, path=tmp_path / "handled", delay=0.001)
     async with cluster.run(routes=routes) as daemon, RunningPrometheus(tmp_path, await daemon.url()) as prometheus:
@@ -82,7 +82,7 @@ async def test_the_dashboard_has_data(cluster: Cluster, tmp_path: Path) -> None:
 
 
 async def test_promtool_finds_no_fault_with_a_scrape(cluster: Cluster, tmp_path: Path) -> None:
-    """What the daemon exports is well formed and named as Prometheus wants it."""
+    """promtool accepts the daemon's metrics and their names."""
     await cluster.create()
     async with cluster.run(routes=a_route(RECORDER, path=tmp_path / "handled")) as daemon:
         await daemon.said("partitions_assigned")

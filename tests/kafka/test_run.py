@@ -1,4 +1,4 @@
-"""The daemon as a process on a real Kafka: it loses nothing, repeats nothing without need, and ends as it should."""
+"""The daemon as a process on a real Kafka: nothing is lost or needlessly repeated, and it ends as specified."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.kafka.recorded import RECORDER, cluster_caught_up, noted
 
 
 async def test_consume_stop_start(cluster: Cluster, tmp_path: Path) -> None:
-    """Stopped by SIGTERM and started again, the daemon has handled every record once, in order, and committed all."""
+    """Stopped by SIGTERM and started again, the daemon handles every record once, in order, and commits all."""
     await cluster.create(partitions=3)
     out = tmp_path / "handled"
     routes = a_route(RECORDER, path=out)
@@ -37,7 +37,7 @@ async def test_consume_stop_start(cluster: Cluster, tmp_path: Path) -> None:
 
 
 async def test_two_processes_share_the_partitions(cluster: Cluster, tmp_path: Path) -> None:
-    """A second process takes its share while records flow, and gives it back as it leaves: nothing lost or twice."""
+    """A second process takes its share while records flow and gives it back: nothing is lost or repeated."""
     await cluster.create(partitions=4)
     out = tmp_path / "handled"
     routes = a_route(RECORDER, path=out, delay=0.001)
@@ -79,7 +79,7 @@ async def produce_until(enough: asyncio.Event, cluster: Cluster, partitions: int
 
 
 async def test_a_kill_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
-    """Killed without warning, the daemon repeats at most what was not committed, and loses nothing."""
+    """After a kill at most uncommitted records are repeated, and nothing is lost."""
     await cluster.create()
     out = tmp_path / "handled"
     routes = a_route(RECORDER, path=out, delay=0.001)
@@ -100,7 +100,7 @@ async def test_a_kill_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
 
 
 async def test_undecodable_record_halts_its_partition_alone(cluster: Cluster, tmp_path: Path) -> None:
-    """Without a topic for dead letters a record that is no event stops its partition there; the other goes on."""
+    """Without a dead-letter topic an undecodable record halts its partition; the other goes on."""
     await cluster.create(partitions=2)
     out = tmp_path / "handled"
     await cluster.produce([a_session(0), a_session(1), b'{"timestamp":"+18045550100"}', a_session(3)], 0)
@@ -137,7 +137,7 @@ async def test_on_halt_exit(cluster: Cluster, tmp_path: Path, bad: bytes, why: s
 
 
 async def test_failing_handler_halts(cluster: Cluster, tmp_path: Path) -> None:
-    """A handler that goes on raising, without dead letters, halts its partition; nothing of the record is said."""
+    """Without dead letters a handler that keeps raising halts its partition; the log shows nothing of the record."""
     await cluster.create()
     await cluster.produce(map(a_session, range(10)))
     routes = a_route(RECORDER, path=tmp_path / "handled", fail_at=4)
@@ -149,7 +149,7 @@ async def test_failing_handler_halts(cluster: Cluster, tmp_path: Path) -> None:
 
 
 async def test_too_large_value_is_not_decoded(cluster: Cluster, tmp_path: Path) -> None:
-    """A value over ``max_record_bytes`` has no outcome here and says its size."""
+    """Without dead letters a value over ``max_record_bytes`` halts its partition with its size."""
     await cluster.create()
     await cluster.produce([a_session(0) + b" " * 200])
     routes = a_route(RECORDER, path=tmp_path / "handled")
@@ -159,7 +159,7 @@ async def test_too_large_value_is_not_decoded(cluster: Cluster, tmp_path: Path) 
 
 
 async def test_tombstones_and_unmatched_events_are_skipped(cluster: Cluster, tmp_path: Path) -> None:
-    """A null value and an event that no route wants are skipped, counted, and committed past."""
+    """Null values and unmatched events are skipped, counted and committed."""
     await cluster.create()
     await cluster.produce([None, a_session(1), b'{"timestamp":"2024-10-21T14:05:00Z","isTest":true}'])
     routes = a_route(RECORDER, path=tmp_path / "handled") + "match = { is_test = false }\n"
@@ -176,7 +176,7 @@ async def test_tombstones_and_unmatched_events_are_skipped(cluster: Cluster, tmp
 
 
 async def test_a_started_call_ends_before_the_stop(cluster: Cluster, tmp_path: Path) -> None:
-    """On SIGTERM the call under way ends and is committed; those behind it are not started."""
+    """On SIGTERM the running call ends and is committed; no other starts."""
     await cluster.create()
     out = tmp_path / "handled"
     await cluster.produce(map(a_session, range(5)))
@@ -188,7 +188,7 @@ async def test_a_started_call_ends_before_the_stop(cluster: Cluster, tmp_path: P
 
 
 async def test_a_call_that_outlasts_the_drain(cluster: Cluster, tmp_path: Path) -> None:
-    """A call still running when the drain ends is cancelled, counted, not committed, and the process exits 70."""
+    """A call that outlasts the drain is cancelled, counted and not committed; the process exits 70."""
     await cluster.create()
     out = tmp_path / "handled"
     await cluster.produce(map(a_session, range(3)))
@@ -200,7 +200,7 @@ async def test_a_call_that_outlasts_the_drain(cluster: Cluster, tmp_path: Path) 
 
 
 async def test_a_call_that_swallows_its_cancellation(cluster: Cluster, tmp_path: Path) -> None:
-    """A call that will not even be cancelled cannot keep the process: it leaves the group and exits 70."""
+    """A call that swallows its cancellation cannot keep the process: it leaves the group and exits 70."""
     await cluster.create()
     begun = tmp_path / "begun"
     await cluster.produce([a_session(0)])
@@ -214,7 +214,7 @@ async def test_a_call_that_swallows_its_cancellation(cluster: Cluster, tmp_path:
 async def test_a_second_signal_leaves_at_once(
     cluster: Cluster, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    """The first signal drains, a second one ends the process with 128 + its number."""
+    """The first signal drains; a second one ends the process with 128 + its number."""
     await cluster.create()
     out = tmp_path / "handled"
     await cluster.produce([a_session(0)])
@@ -227,7 +227,7 @@ async def test_a_second_signal_leaves_at_once(
 
 
 async def test_a_blocked_loop_can_be_left(cluster: Cluster, tmp_path: Path) -> None:
-    """A handler that blocks the event loop cannot keep the process from ending at a second signal."""
+    """A second signal ends the process also while a handler blocks the event loop."""
     await cluster.create()
     begun = tmp_path / "begun"
     await cluster.produce([a_session(0)])
@@ -240,7 +240,7 @@ async def test_a_blocked_loop_can_be_left(cluster: Cluster, tmp_path: Path) -> N
 
 
 async def test_nothing_is_committed_that_is_not_flushed(cluster: Cluster, tmp_path: Path) -> None:
-    """While a handler's flush fails nothing is committed; when it works again, everything is."""
+    """While a handler's flush fails nothing is committed; when it succeeds, everything is."""
     await cluster.create()
     out, broken = tmp_path / "flushed", tmp_path / "broken"
     broken.touch()
@@ -256,7 +256,7 @@ async def test_nothing_is_committed_that_is_not_flushed(cluster: Cluster, tmp_pa
 
 
 async def test_transaction_markers_leave_no_lag(cluster: Cluster, tmp_path: Path) -> None:
-    """The committed offset passes the marker behind a transaction; aborted records are not seen; no lag is left."""
+    """The committed offset passes a transaction's marker; aborted records are not seen; no lag is left."""
     await cluster.create()
     out = tmp_path / "handled"
     async with cluster.producer(transactional_id=f"tx-{cluster.topic}") as producer:
@@ -278,7 +278,7 @@ async def test_transaction_markers_leave_no_lag(cluster: Cluster, tmp_path: Path
 
 
 async def test_more_than_the_room(cluster: Cluster, tmp_path: Path) -> None:
-    """No more records are in flight than the settings allow, and a full partition does not hold back another."""
+    """At most ``max_in_flight_records`` are in flight, and a full partition does not delay another."""
     await cluster.create(partitions=2)
     slow = tmp_path / "handled"
     await cluster.produce(map(a_session, range(200)), 0)

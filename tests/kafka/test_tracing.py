@@ -1,4 +1,4 @@
-"""Tracing from end to end: a producer's span on Kafka, a daemon, and what a collector gets."""
+"""Tracing end to end: a producer's span on Kafka, a daemon, and a collector."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @asynccontextmanager
 async def a_collector() -> AsyncIterator[tuple[str, list[Span]]]:
-    """Run a collector of spans by OTLP over HTTP; yields its address and what it got."""
+    """Run an OTLP collector over HTTP; yield its address and the spans that it gets."""
     got: list[Span] = []
 
     async def take(request: web.Request) -> web.Response:
@@ -43,7 +43,7 @@ async def a_collector() -> AsyncIterator[tuple[str, list[Span]]]:
 
 
 async def test_a_producers_trace_goes_on(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The span of a call reaches the collector, before the daemon has ended, and names the producer's span."""
+    """A call's span reaches the collector before the daemon ends, and links the producer's span."""
     await cluster.create()
     async with a_collector() as (address, got), cluster.producer() as producer:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
@@ -62,7 +62,7 @@ async def test_a_producers_trace_goes_on(cluster: Cluster, tmp_path: Path, monke
 async def test_a_collector_that_is_away_holds_up_nothing(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records are handled and the daemon ends cleanly, though nobody takes its spans."""
+    """Without a collector records are handled and the daemon ends cleanly."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     await cluster.create()
     await cluster.produce([a_session(0)])
@@ -72,7 +72,7 @@ async def test_a_collector_that_is_away_holds_up_nothing(
 
 
 async def test_the_extra_is_missing(cluster: Cluster, tmp_path: Path) -> None:
-    """Without the extra the daemon says what to install, before it connects."""
+    """Without the extra the daemon names what to install, before it connects."""
     hidden = tmp_path / "hidden" / "opentelemetry"
     hidden.mkdir(parents=True)
     (hidden / "__init__.py").write_text("raise ImportError")

@@ -1,4 +1,4 @@
-"""A real Chromium, without a window, for the tests of the status page."""
+"""A real Chromium without a window, for the tests of the status page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.statuses import a_status
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def browser() -> AsyncIterator[Browser]:
-    """Debian's Chromium, or any named chromium in the path; without it a test is skipped, or fails where CI is set."""
+    """Chromium from the path; without it a test is skipped, or fails where CI is set."""
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     if executable is None:
         why = "no chromium in the path; on Debian: apt-get install --no-install-recommends chromium"

@@ -1,4 +1,4 @@
-"""The status page in a real browser: light, dark, on a phone, without its script, refreshed, stalled, left alone."""
+"""The status page in a real browser: light, dark, on a phone, without its script, refreshed, and stalled."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ FAINT = """() => {
 
 
 class Opened:
-    """A page in the browser, and what went wrong in it."""
+    """A page in the browser, and its errors."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -115,7 +115,7 @@ def opened(browser: Browser, served: Served) -> Open:
     "status", [a_status(), a_troubled_status(), a_status(state="draining")], ids=["calm", "troubled", "draining"]
 )
 async def test_light_and_dark(opened: Open, scheme: str, status: Status) -> None:
-    """In either scheme all text can be read, and neither the policy nor the console has anything to say."""
+    """In either colour scheme all text has contrast, and neither policy nor console reports anything."""
     async with opened(status, scheme=scheme) as found:
         await found.page.locator("details").evaluate_all("(all) => all.forEach((each) => (each.open = true))")
         ground = await found.page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor")
@@ -127,7 +127,7 @@ async def test_light_and_dark(opened: Open, scheme: str, status: Status) -> None
 @pytest.mark.parametrize("width", [390, 320])
 @pytest.mark.parametrize("status", [a_troubled_status(), MANY, WIDE], ids=["troubled", "many", "wide"])
 async def test_on_a_phone(opened: Open, status: Status, width: int) -> None:
-    """On a phone nothing sticks out to the side, however long the names are; what is wide scrolls in its own box."""
+    """On a phone nothing overflows to the side, whatever the names; wide parts scroll in their own boxes."""
     async with opened(status, width=width) as found:
         await found.page.locator("details").evaluate_all("(all) => all.forEach((each) => (each.open = true))")
         assert await found.page.evaluate("() => document.documentElement.scrollWidth") <= width
@@ -146,7 +146,7 @@ async def test_the_phone_shows_what_matters_first(opened: Open) -> None:
 
 
 async def test_without_the_script(opened: Open, served: Served) -> None:
-    """Without the script everything is there, can be unfolded, and a link loads it again."""
+    """Without the script everything is shown and can be unfolded, and a link reloads the page."""
     async with opened(a_status(), script=False) as found:
         await expect(found.page.get_by_role("heading", name="Running")).to_be_visible()
         await expect(found.page.get_by_role("heading", name="retry", exact=True)).to_be_hidden()
@@ -158,14 +158,14 @@ async def test_without_the_script(opened: Open, served: Served) -> None:
 
 
 async def test_the_script_needs_no_reload_link(opened: Open) -> None:
-    """With the script there is no link to reload, and it says how often it asks."""
+    """With the script there is no reload link, and the page shows its refresh interval."""
     async with opened() as found:
         await expect(found.page.get_by_role("link", name="Reload")).to_have_count(0)
         await expect(found.page.get_by_text("every 2 s")).to_be_visible()
 
 
 async def test_the_chart_for_a_screen_reader(opened: Open) -> None:
-    """A chart is an image with a sentence, and a table with the same numbers, named, with a header for each cell."""
+    """A chart is an image with a sentence, and a named table with the same numbers and a header for each cell."""
     async with opened() as found:
         chart = found.page.get_by_role("img", name=re.compile("^Records a second over the last five minutes: now "))
         await expect(chart).to_have_count(1)
@@ -177,7 +177,7 @@ async def test_the_chart_for_a_screen_reader(opened: Open) -> None:
 
 
 async def test_what_a_screen_reader_finds(opened: Open) -> None:
-    """Headings lead through the page, tables and what scrolls have names, and the state is a word."""
+    """Headings lead through the page, tables and scrolling boxes have names, and the state is a word."""
     async with opened(a_troubled_status()) as found:
         for name in ("Partly halted", "Partitions", "Routes", "Last failures", "Since the start", "Settings"):
             await expect(found.page.get_by_role("heading", name=name)).to_have_count(1)
@@ -188,7 +188,7 @@ async def test_what_a_screen_reader_finds(opened: Open) -> None:
 
 
 async def test_names_are_text(opened: Open) -> None:
-    """A topic or route that is named like a script stands there as its name, and does nothing."""
+    """A topic or a route named like a script is shown as text, and does nothing."""
     name = "<img src=x onerror=alert(1)><script>alert(2)</script>"
     status = a_status(
         partitions=[a_partition(0, name)], failures=[a_failure(route=name, topic=name)], halts=[a_halt(0, topic=name)]
@@ -200,7 +200,7 @@ async def test_names_are_text(opened: Open) -> None:
 
 
 async def test_numbers_move(opened: Open, served: Served) -> None:
-    """The page follows the daemon by itself: numbers, state, halts, title and the colour of the tab's sign."""
+    """The page follows the daemon by itself: numbers, state, halts, title and the colour of the icon."""
     async with opened(a_status()) as found:
         sign = await found.page.locator("#icon").get_attribute("href")
         served.status = a_status(
@@ -220,8 +220,8 @@ async def test_numbers_move(opened: Open, served: Served) -> None:
         assert await found.problems() == []
 
 
-async def test_a_refresh_disturbs_nobody(opened: Open, served: Served) -> None:
-    """What was unfolded, scrolled to, focused or selected stays so while the numbers change."""
+async def test_a_refresh_keeps_what_the_reader_did(opened: Open, served: Served) -> None:
+    """A refresh keeps what was unfolded, scrolled, focused or selected."""
     async with opened(MANY) as found:
         page = found.page
         await page.get_by_text("As a table").first.click()
@@ -247,7 +247,7 @@ async def test_a_refresh_disturbs_nobody(opened: Open, served: Served) -> None:
 
 
 async def test_a_hidden_tab_asks_nothing(opened: Open, served: Served) -> None:
-    """While nobody looks nothing is asked; who comes back sees what is now, at once."""
+    """A hidden tab sends no requests; when it is shown again it refreshes at once."""
     hide = """(hidden) => {
       Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
       document.dispatchEvent(new Event("visibilitychange"));
@@ -268,7 +268,7 @@ async def test_a_hidden_tab_asks_nothing(opened: Open, served: Served) -> None:
 
 
 async def test_the_daemon_is_gone(opened: Open, served: Served) -> None:
-    """When nobody answers the page says so, since when, and pales; when the daemon is back it goes on."""
+    """Without answers the page says so, since when, and pales; when the daemon is back it goes on."""
     async with opened(a_status()) as found:
         await expect(found.page.locator("#notice")).to_be_empty()
         await served.server.__aexit__()
@@ -285,8 +285,8 @@ async def test_the_daemon_is_gone(opened: Open, served: Served) -> None:
         await expect(found.page).to_have_title("Running · session-consumer")
 
 
-async def test_a_daemon_started_anew(opened: Open, served: Served) -> None:
-    """Another run of the daemon may be another version: the page loads itself whole, with its settings."""
+async def test_a_restarted_daemon_reloads_the_page(opened: Open, served: Served) -> None:
+    """A restarted daemon may have another version, so the page reloads as a whole, with its settings."""
     async with opened(a_status()) as found:
         await found.page.get_by_text("Settings").click()
         await expect(found.page.get_by_text("earliest")).to_be_visible()
@@ -297,7 +297,7 @@ async def test_a_daemon_started_anew(opened: Open, served: Served) -> None:
 
 
 async def test_stalled(opened: Open) -> None:
-    """A stalled daemon says so first, and why."""
+    """A stalled daemon shows that first, with the reason."""
     why = "the event loop is blocked, most likely by a handler that waits without await"
     async with opened(a_status(state="stalled", stalled=why, since=AT - 75)) as found:
         await expect(found.page.get_by_role("heading", name="Stalled")).to_be_visible()
@@ -306,7 +306,7 @@ async def test_stalled(opened: Open) -> None:
 
 
 async def test_the_counts_are_true(cluster: Cluster, opened: Open, tmp_path: Path) -> None:
-    """Of a daemon on a real Kafka the page shows what was handled, skipped, dead-lettered and committed."""
+    """The page of a daemon on a real Kafka shows what was handled, skipped, dead-lettered and committed."""
     await cluster.create(partitions=2, dead_letters=1)
     await cluster.produce([*map(a_session, range(120)), None, b'{"timestamp":"+18045550100"}'], 0)
     await cluster.produce(map(a_session, range(80)), 1)
@@ -339,7 +339,7 @@ async def test_the_counts_are_true(cluster: Cluster, opened: Open, tmp_path: Pat
 
 
 async def test_a_blocked_event_loop(cluster: Cluster, opened: Open, tmp_path: Path) -> None:
-    """While a handler blocks the event loop the page is answered nevertheless, and says so."""
+    """While a handler blocks the event loop the page still answers, and shows it."""
     await cluster.create()
     begun = tmp_path / "begun"
     await cluster.produce([a_session(0)])
