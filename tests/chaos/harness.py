@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     kills: bool = False
     pause: tuple[float, float] = (0.5, 2.0)
     disturbances: int = 0
-    """At least so many: records flow until then, however long a busy machine takes to start workers."""
+    """Minimum number of disturbances; records flow until then, even if a busy machine starts workers slowly."""
     overrides: tuple[str, ...] = ()
     """Settings of every worker."""
 

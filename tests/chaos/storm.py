@@ -56,7 +56,7 @@ class Recovery(NamedTuple):
     seconds: float
     bound: float
     rebalances: int = 0
-    """Epochs that workers lost meanwhile."""
+    """Number of epochs that workers lost during the fault."""
 
 
 class Storm(Run):
@@ -70,7 +70,7 @@ class Storm(Run):
         self.victim = 1
         self.frozen: Any = None
         self.spared = 0
-        """So many of the first workers are left alone."""
+        """Number of first workers that no fault touches."""
         self.opened: AsyncExitStack
         self.recoveries: list[Recovery] = []
         self._left = list(faults)

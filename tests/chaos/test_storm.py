@@ -83,7 +83,7 @@ async def test_the_proxy_does_what_it_says() -> None:
             proxy.mode = "black_hole"
             assert await answer(*old) is None
             proxy.mode = "pass"
-            assert await answer(*old) is None  # dead for good, and nobody was told
+            assert await answer(*old) is None  # it stays broken without a notice
             new = await asyncio.open_connection("127.0.0.1", port)
             assert await answer(*new) == b"hello"
             proxy.mode = "one_way"

@@ -287,7 +287,7 @@ async def test_a_match_that_raises_halts_at_its_record(ordering: str, kind: str)
     async with an_engine_on(source, *routes, ordering=ordering) as bench:
         bench.engine.assign([KEY])
         await until(lambda: bench.failures or bench.engine.partitions[KEY].halt)
-        if kind != "batches":  # a batch in the making may be called or left: either way it is not passed
+        if kind != "batches":  # an unfinished batch may be called or left: its records are not committed either way
             await until(lambda: source.committed >= 2)
         await rounds()
     assert handled in ([b"0", b"1"], [])

@@ -104,7 +104,7 @@ def test_stop_iteration_from_a_thread_ends_the_call() -> None:
         except Exception as error:
             raised.append(error)
 
-    # In a thread of its own, as a call that never ends could not be cancelled either.
+    # In another thread, because a call that never ends could not be cancelled either.
     attempting = threading.Thread(target=lambda: asyncio.run(attempt()), daemon=True)
     attempting.start()
     attempting.join(timeout=5)
