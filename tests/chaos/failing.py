@@ -59,9 +59,7 @@ Place = tuple[int, int]
 
 
 def kind_of(number: int) -> str:
-    """Return a record's kind: one in a hundred of each bad kind, two that fail twice, and every 200th that always
-    fails.
-    """
+    """Return a record's kind: one in a hundred of each bad kind, two that fail twice; every 200th always fails."""
     return "lasting" if number % 200 == 99 else EVERY_HUNDRED.get(number % 100, "asks")
 
 
@@ -116,7 +114,7 @@ class Read(NamedTuple):
 
     context: Context
     record: Sent
-    """Its own headers, without what says why it is here; ``kind`` is empty."""
+    """The record with its own headers, without those of the dead letter; ``kind`` is empty."""
     headers: dict[str, bytes | None]
 
 

@@ -48,7 +48,7 @@ class Report(NamedTuple):
     seconds: float
     broken: list[str]
     said: list[str]
-    """What the workers had to say: the first thing that one wants to read when something is broken."""
+    """Warnings and errors that the workers logged; read them first when something is broken."""
 
 
 class Run:
