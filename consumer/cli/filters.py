@@ -29,6 +29,37 @@ def _milliseconds(_context: click.Context, _option: click.Parameter, value: str 
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(milliseconds=1)
 
 
+OPTIONS = (
+    click.option("--key", metavar="TEXT", help="Only letters with this key."),
+    click.option(
+        "--until",
+        metavar="TIME",
+        callback=_milliseconds,
+        help="Only records with a timestamp before this time (UTC).",
+    ),
+    click.option(
+        "--since",
+        metavar="TIME",
+        callback=_milliseconds,
+        help="Only records with a timestamp from this time (UTC) on.",
+    ),
+    click.option(
+        "--route",
+        "routes",
+        multiple=True,
+        metavar="NAME",
+        help="Only letters of this route; repeatable. none: letters without a route.",
+    ),
+    click.option(
+        "--reason",
+        "reasons",
+        multiple=True,
+        type=click.Choice(REASONS),
+        help="Only letters with this reason; repeatable.",
+    ),
+)
+
+
 def filters(command: Callable[..., None]) -> Callable[..., None]:
     """Add the filter options; the command gets a Filter as ``chosen``, without a limit of redrives."""
 
@@ -48,34 +79,6 @@ def filters(command: Callable[..., None]) -> Callable[..., None]:
         chosen = Filter(sorted({*reasons}), sorted({*routes}), since, until, digest, NO_CAP)
         command(chosen=chosen, **others)
 
-    for option in (
-        click.option("--key", metavar="TEXT", help="Only letters with this key."),
-        click.option(
-            "--until",
-            metavar="TIME",
-            callback=_milliseconds,
-            help="Only records with a timestamp before this time (UTC).",
-        ),
-        click.option(
-            "--since",
-            metavar="TIME",
-            callback=_milliseconds,
-            help="Only records with a timestamp from this time (UTC) on.",
-        ),
-        click.option(
-            "--route",
-            "routes",
-            multiple=True,
-            metavar="NAME",
-            help="Only letters of this route; repeatable. none: letters without a route.",
-        ),
-        click.option(
-            "--reason",
-            "reasons",
-            multiple=True,
-            type=click.Choice(REASONS),
-            help="Only letters with this reason; repeatable.",
-        ),
-    ):
+    for option in OPTIONS:
         with_filter = option(with_filter)
     return with_filter

@@ -16,15 +16,15 @@ ROOT = Path(__file__).parent.parent.parent
 # How many there are of each. Lower a number when one is gone; never raise it.
 COUNTS = {
     "functions over 45 lines": 4,
-    "modules over 250 lines": 8,
+    "modules over 250 lines": 7,
     "test files over 400 lines": 0,
     "modules outside folders": 8,
-    "constructors with more than 7 parameters": 1,
-    "callables as constructor parameters": 34,
-    "parameters raw: Any": 37,
-    "assertions that something is not None": 25,
-    "suppressed complexity rules": 11,
-    "section banners": 18,
+    "constructors with more than 7 parameters": 0,
+    "callables as constructor parameters": 16,
+    "parameters raw: Any": 0,
+    "assertions that something is not None": 6,
+    "suppressed complexity rules": 10,
+    "section banners": 0,
 }
 
 BANNER = re.compile(r"\s*#\s*(-{2,}|={2,}|─{2,}|#{2,})")
