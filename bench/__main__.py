@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from bench.driver import ContestantError, VoidRunError
 from bench.full import PARTS, full, report
+from bench.in_use import NAMES
 from bench.quick import quick
 
 
@@ -16,7 +17,7 @@ def main() -> None:
     options = _options()
     try:
         if options.what == "quick":
-            print(json.dumps(asyncio.run(quick())))
+            print(json.dumps(asyncio.run(quick(options.work))))
         elif options.what == "report":
             report()
         else:
@@ -32,6 +33,13 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--only", action="append", choices=list(PARTS), default=[], help="run only this part; repeatable"
+    )
+    parser.add_argument(
+        "--work",
+        action="append",
+        choices=NAMES,
+        default=[],
+        help='quick: run only this work of "In use"; repeatable',
     )
     parser.add_argument("--events", type=int, default=500_000, help="number of events per run (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds (%(default)s)")

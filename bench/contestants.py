@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bench.data import Spelling
+
 
 class Contestant(NamedTuple):
     name: str
@@ -18,6 +20,12 @@ class Contestant(NamedTuple):
     """Whether it commits to Kafka's group, where the driver can verify it."""
     informative: bool = False
     """Whether no claim depends on it: its failure is shown in the table, and does not end the benchmark."""
+    spelling: Spelling = "snake"
+    """Spelling of its records."""
+    writes: bool = False
+    """Whether it writes files, whose lines the driver counts."""
+    note: str = ""
+    """What the table must say about it."""
 
     @property
     def may_fail(self) -> bool:

@@ -1,15 +1,21 @@
-"""Data sets: sessions in snake_case with keys, one topic each, produced once and read by all contestants."""
+"""Data sets: sessions with keys, one topic each, produced once and read by all contestants.
+
+Each data set exists in three spellings with the same information: the usual snake_case, camelCase, and snake_case with
+one field that the Struct does not have.
+"""
 
 from __future__ import annotations
 
 import itertools
 import random
 import string
-from typing import NamedTuple
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaProducer
 
+from bench.loops.in_use import FILES
 from consumer.kafka.producer import create_topic
 from consumer.settings.sections import Kafka
 from schemas.samples import encoded, sessions
@@ -18,6 +24,7 @@ from schemas.session import Session
 KEYS = 20_000
 BATCH_BYTES = 131_072
 OUTSTANDING = 64
+Spelling = Literal["snake", "camel", "unknown"]
 
 
 class DataSet(NamedTuple):
@@ -28,14 +35,24 @@ class DataSet(NamedTuple):
     codec: str = "lz4"
     partitions: int = 4
     keys: int = KEYS
+    spelling: Spelling = "snake"
 
     @property
     def topic(self) -> str:
-        return f"bench-{self.events}-{self.size}-{self.codec}-{self.partitions}-{self.keys}"
+        return f"bench-{self.events}-{self.size}-{self.codec}-{self.partitions}-{self.keys}-{self.spelling}"
+
+    def lines(self) -> dict[str, int]:
+        """Return the number of lines that each of ``FILES`` must have after a run."""
+        kinds = [session.channel_manager_type or "" for session in itertools.islice(sessions(), self.keys)]
+        whole, rest = divmod(self.events, self.keys)
+        return {
+            name: sum(whole + (index < rest) for index, kind in enumerate(kinds) if fnmatchcase(kind, wanted))
+            for name, wanted in FILES.items()
+        }
 
 
-def values(size: int, count: int) -> list[bytes]:
-    """Return ``count`` distinct sessions of about ``size`` bytes each: 150, 325 or more."""
+def values(size: int, count: int, spelling: Spelling = "snake") -> list[bytes]:
+    """Return ``count`` distinct sessions of about ``size`` bytes each: 150, 325 or more (in snake_case)."""
     letters = random.Random(0)  # the same data in every run
     made = []
     for session in itertools.islice(sessions(), count):
@@ -52,8 +69,16 @@ def values(size: int, count: int) -> list[bytes]:
         elif size > 400:
             text = "".join(letters.choices(string.ascii_lowercase + " ", k=max(1, size - 345)))
             shaped = msgspec.structs.replace(session, prompt_name=text)
-        made.append(encoded(shaped))
+        made.append(spelled(shaped, spelling))
     return made
+
+
+def spelled(session: Session, spelling: Spelling) -> bytes:
+    """Encode a session in one of the spellings."""
+    if spelling == "unknown":
+        fields = msgspec.to_builtins(session)
+        return msgspec.json.encode({**fields, "customer_sentiment": "neutral"})
+    return encoded(session, camel=spelling == "camel")
 
 
 class Topics:
@@ -84,7 +109,7 @@ class Topics:
 
 async def _fill(servers: str, data: DataSet) -> None:
     """Append whole batches: a key always goes to the same partition, a batch holds up to ``BATCH_BYTES``."""
-    pool = values(data.size, data.keys)
+    pool = values(data.size, data.keys, data.spelling)
     keys = [str(number).encode() for number in range(data.keys)]
     producer = AIOKafkaProducer(
         bootstrap_servers=servers,

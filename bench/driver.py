@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from bench.contestants import Contestant
@@ -24,6 +25,9 @@ RUN_SECONDS = 120.0
 COMMITTED_SECONDS = 10.0
 SCRAPE_SECONDS = 1.0
 LINE_BYTES = 64_000_000
+
+Lines = dict[str, list[dict[str, Any]]]
+"""The lines of all rounds, by name of the contestant."""
 
 
 class VoidRunError(Exception):
@@ -53,8 +57,12 @@ class Driver:
     async def run(self, contestant: Contestant, data: DataSet, *, scrape: bool = False) -> dict[str, Any]:
         """Run one contestant on one data set and print its line. Raises VoidRunError or ContestantError."""
         topic = await self.topics.filled(data)
-        async with self.started(contestant, topic, data.events) as process:
-            result = await _result(process, scrape=scrape)
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            async with self.started(contestant, topic, data.events, folder=folder) as process:
+                result = await _result(process, scrape=scrape)
+            lines = _lines_in(Path(folder))
+        if lines != (data.lines() if contestant.writes else {}):
+            raise VoidRunError(f"{contestant.name}: {data.lines()} lines expected, {lines} written")
         committed = await self._committed(topic, process.group, data.events) if contestant.commits else None
         return checked(result, contestant.name, data, committed)
 
@@ -138,6 +146,10 @@ async def _started(python, module: str, job: dict[str, Any]) -> AsyncIterator[Pr
                 await process.wait()
 
 
+def _lines_in(folder: Path) -> dict[str, int]:
+    return {each.name: each.read_bytes().count(b"\n") for each in folder.iterdir()}
+
+
 async def _result(process: Process, *, scrape: bool) -> dict[str, Any]:
     if not scrape:
         return await process.said("handled")
@@ -183,22 +195,20 @@ def checked(result: dict[str, Any], name: str, data: DataSet, committed: int | N
     return line
 
 
-async def alternate(
-    driver: Driver, contestants: Sequence[Contestant], data: DataSet, rounds: int
-) -> dict[str, list[dict[str, Any]]]:
+async def alternate(driver: Driver, contestants: Sequence[Contestant], data: DataSet, rounds: int) -> Lines:
     """Run all contestants in rounds, every second round in reverse; return the lines of each, by name.
 
     A peer that cannot be run, or a mode that no claim rests on, is left out after its first failure, with the
     reason in place of its lines' numbers.
     """
-    lines: dict[str, list[dict[str, Any]]] = {each.name: [] for each in contestants}
+    lines: Lines = {each.name: [] for each in contestants}
     failed: set[str] = set()
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}")
         for each in contestants if number % 2 == 0 else reversed(contestants):
             if each.name in failed:
                 continue
-            given = data._replace(events=max(1000, int(data.events * each.share)))
+            given = data._replace(events=max(1000, int(data.events * each.share)), spelling=each.spelling)
             try:
                 lines[each.name].append(await driver.run(each, given))
             except (PeerUnavailableError, ContestantError) as error:

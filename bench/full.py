@@ -12,6 +12,7 @@ from bench.contestants import BARE, INLINE, OURS, PEERS, SUSPENDING, TUNED
 from bench.data import DataSet
 from bench.driver import Driver, alternate, open_driver
 from bench.environment import HERE
+from bench.in_use import in_use
 from bench.latency import latency
 from bench.machine import commit, machine
 from bench.quick import metrics_pairs
@@ -30,6 +31,11 @@ TRIO = [BARE, INLINE, TUNED]
 async def table(driver: Driver, events: int, rounds: int) -> Any:
     """All contestants on the same records."""
     return await alternate(driver, [BARE, *OURS, *SUSPENDING, *PEERS], DataSet(events), rounds)
+
+
+async def uses(driver: Driver, events: int, rounds: int) -> Any:
+    """Works of users beside loops written by hand, with the peers of handlers that wait."""
+    return await in_use(driver, events, rounds, [], peers=True)
 
 
 async def codecs(driver: Driver, events: int, rounds: int) -> Any:
@@ -76,6 +82,7 @@ async def processes(_driver: Driver, events: int, rounds: int) -> Any:
 
 PARTS: dict[str, Callable[[Driver, int, int], Awaitable[Any]]] = {
     "table": table,
+    "in_use": uses,
     "codecs": codecs,
     "sizes": sizes,
     "partitions": partitions,

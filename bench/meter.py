@@ -57,15 +57,19 @@ class Count:
         self._events = events
         self._done = done
 
+    def begin(self) -> None:
+        """Start the clocks at the first call, for handlers that wait before they count."""
+        if self._mark == 1:
+            self._meter.first()
+            self._mark = self._events
+
     def add(self, events: int = 1) -> None:
         self.handled += events
         if self.handled >= self._mark:
             self._reached()
 
     def _reached(self) -> None:
-        if self._mark == 1:
-            self._meter.first()
-            self._mark = self._events
+        self.begin()
         if self.handled >= self._events:
             self._meter.last()
             self._mark = sys.maxsize

@@ -6,8 +6,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.contestants import BARE, OURS, PEERS, SUSPENDING, TUNED
+from bench.contestants import BARE, OURS, PEERS, SUSPENDING, TUNED, Contestant
 from bench.plot import bars
+from bench.works import WORKS, Work
 
 EVERYONE = [BARE, *OURS, *SUSPENDING, *PEERS]
 HEAD = """# Results
@@ -83,6 +84,44 @@ def _row(each, found: dict[str, Any]) -> str:
     cpu, memory = spread([line["cpu_us"] for line in lines]), median(line["rss_mb"] for line in lines)
     ratio = spread(over(lines, bare))
     return f"| {each.title} | {speeds} | {ratio} | {cpu} | {memory:.0f} | {'; '.join(notes)} |"
+
+
+IN_USE = """## In use
+
+Kinds of use beside a loop written by hand for the same work, with which each group begins; ratios are to it, of the
+same round. 4 partitions, 20,000 keys, up to 64 calls of a partition at once. A loop by hand commits once per poll, and
+has no retries, dead letters, metrics or memory limits.
+
+| work | thousand events/s | against by hand | µs CPU an event | CPU against by hand | MB | notes |
+|---|---|---|---|---|---|---|"""
+
+
+def _in_use(part: dict[str, Any]) -> list[str]:
+    found, rows = part["result"], {}
+    for work in WORKS:
+        for each in work.contestants(peers=True):
+            if found.get(each.name):
+                rows.setdefault(each.name, _use(each, work, found))
+    return [IN_USE, *rows.values()]
+
+
+def _use(each: Contestant, work: Work, found: dict[str, Any]) -> str:
+    lines, hand = found[each.name], found[work.hand.name]
+    if "failed" in lines[0]:
+        return f"| {each.title} | | | | | | not run: {lines[0]['failed'].replace('|', '/')} |"
+    events, cpu = over(lines, hand), over(lines, hand, "cpu_us")
+    notes = [f"{lines[0]['events']:,} events", *([each.note] if each.note else [])]
+    if each is work.ours:
+        met = work.floor.met_by(median(events), median(cpu))
+        notes.append(f"floor: {work.floor}: {'met' if met else 'not met'}")
+    columns = [
+        spread([line["per_second"] / 1000 for line in lines], 1),
+        spread(events),
+        spread([line["cpu_us"] for line in lines]),
+        spread(cpu),
+        f"{median(line['rss_mb'] for line in lines):.0f}",
+    ]
+    return f"| {each.title} | {' | '.join(columns)} | {'; '.join(notes)} |"
 
 
 def _by(title: str, what: str, extra=lambda _found: []):
@@ -175,6 +214,7 @@ def _plot(found: dict[str, Any]) -> str:
 
 WRITERS = {
     "table": _table,
+    "in_use": _in_use,
     "codecs": _by("By codec", "codec"),
     "sizes": _by("By size of event", "bytes"),
     "partitions": _by("By number of partitions", "partitions", _many_against_few),

@@ -1,4 +1,7 @@
-"""FastStream over aiokafka: one message or batches, with a msgspec decoder, no logger, its default acknowledgement."""
+"""FastStream over aiokafka: one message, batches, or ``max_workers``.
+
+With a msgspec decoder, no logger, and its default acknowledgement, which commits before the handling.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import msgspec
 from faststream import FastStream
 from faststream.kafka import KafkaBroker
 
+from bench.loops.in_use import ALL_CALLS, SECONDS
 from bench.meter import Count, Meter, read_job
 from schemas.session import Session
 
@@ -32,7 +36,14 @@ async def main() -> None:
     async def handle_all(events) -> None:
         count.add(len(events))
 
-    if job.mode == "batch":
+    async def handle_waiting(event) -> None:  # noqa: ARG001 - what is measured is being called
+        count.begin()
+        await asyncio.sleep(SECONDS[job.mode])
+        count.add()
+
+    if job.mode in SECONDS:
+        broker.subscriber(job.topic, decoder=decode_one, max_workers=ALL_CALLS, **common)(handle_waiting)
+    elif job.mode == "batch":
         broker.subscriber(job.topic, batch=True, decoder=decode_all, **common)(handle_all)
     else:
         broker.subscriber(job.topic, decoder=decode_one, **common)(handle_one)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
+from bench.loops.in_use import CALLS, FILES, SECONDS
 from bench.loops.ours_handlers import handlers
 from bench.meter import Meter, read_job, say
 from consumer.logs import configure_logging
@@ -24,25 +26,46 @@ MODES = {
     "key": ("coroutine", "key"),
     "key_suspending": ("suspending", "key"),
     "latency": ("latency", "partition"),
+    "wait0": ("waiting", "key"),
+    "wait1": ("waiting", "key"),
+    "wait10": ("waiting", "key"),
+    "wait0_partition": ("waiting", "partition"),
+    "routes3": ("coroutine", "partition"),
 }
 """The handler's name and the ordering, by mode."""
 
 
+def routes_for(job) -> list[RouteSettings]:
+    """Return one route that has a match, with 500 records a batch (also the default); for ``routes3`` two files too."""
+    count = f"bench.loops.ours_handlers:handlers.{MODES[job.mode][0]}"
+    if job.mode == "routes3":
+        files = [
+            RouteSettings(
+                name=name.partition(".")[0],
+                handler="consumer.handlers.jsonl:JsonLines",
+                match={"channel_manager_type": kinds},
+                options={"path": str(Path(job.folder) / name)},
+            )
+            for name, kinds in FILES.items()
+        ]
+        return [*files, RouteSettings(name="count", handler=count)]
+    return [
+        RouteSettings(
+            name="count",
+            handler=count,
+            match={"channel_manager_type": "*_v1"},
+            max_records=500 if job.mode == "batch" else None,
+        )
+    ]
+
+
 def settings_for(job) -> Settings:
-    """Return the default settings with one route that has a match, and 500 records a batch (also the default)."""
-    handler, ordering = MODES[job.mode]
+    """Return the default settings with the routes and the ordering of a mode."""
     return Settings(
         kafka=Kafka(bootstrap_servers=job.servers.split(","), topics=[job.topic], group_id=job.group),
-        delivery=Delivery(ordering=ordering),
+        delivery=Delivery(ordering=MODES[job.mode][1], concurrency=CALLS),
         http=Http(port=0),
-        routes=[
-            RouteSettings(
-                name="count",
-                handler=f"bench.loops.ours_handlers:handlers.{handler}",
-                match={"channel_manager_type": "*_v1"},
-                max_records=500 if job.mode == "batch" else None,
-            )
-        ],
+        routes=routes_for(job),
     )
 
 
@@ -59,6 +82,7 @@ async def main() -> None:
     job, meter, done = read_job(), Meter(), asyncio.Event()
     shared = getattr(job, "shared", False)
     handlers.events = job.events
+    handlers.seconds = SECONDS.get(job.mode, 0.0)
     handlers.at_first = meter.first
     handlers.at_last = lambda: (meter.last(), done.set())
     configure_logging(Log(level="warning"))

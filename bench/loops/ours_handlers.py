@@ -18,14 +18,18 @@ class Handlers:
         self.handled = 0
         self.mark = 1
         self.events = 0
+        self.seconds = 0.0
         self.took: list[int] = []
         self.at_first: Callable[[], None]
         self.at_last: Callable[[], None]
 
-    def reached(self) -> None:
+    def begin(self) -> None:
         if self.mark == 1:
             self.at_first()
             self.mark = self.events
+
+    def reached(self) -> None:
+        self.begin()
         if self.handled >= self.events:
             self.mark = sys.maxsize
             self.at_last()
@@ -47,6 +51,14 @@ class Handlers:
 
     async def suspending(self, _event: Session) -> None:
         await asyncio.sleep(0)
+        self.handled += 1
+        if self.handled >= self.mark:
+            self.reached()
+
+    async def waiting(self, _event: Session) -> None:
+        if self.mark == 1:
+            self.begin()
+        await asyncio.sleep(self.seconds)
         self.handled += 1
         if self.handled >= self.mark:
             self.reached()

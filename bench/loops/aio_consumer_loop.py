@@ -1,0 +1,65 @@
+"""confluent-kafka's ``AIOConsumer``: ``consume``, then a task an event in a group per poll, and one commit per poll."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+import msgspec
+from confluent_kafka import KafkaException, Message
+from confluent_kafka.aio import AIOConsumer
+
+from bench.loops.in_use import CALLS, SECONDS
+from bench.meter import Meter, read_job
+from schemas.session import Session
+
+POLL_RECORDS = 5000
+"""Many, as a poll may hold records of one partition only, and its end waits for the last call."""
+
+
+async def main() -> None:
+    job, meter = read_job(), Meter()
+    seconds, handled = SECONDS[job.mode], 0
+    decode = msgspec.json.Decoder(Session).decode
+    consumer = AIOConsumer(
+        {
+            "bootstrap.servers": job.servers,
+            "group.id": job.group,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "fetch.queue.backoff.ms": 5,
+        },
+        max_workers=2,
+    )
+
+    async def call(message: Message, before: asyncio.Task[None] | None, slots: asyncio.Semaphore) -> None:
+        if before is not None:
+            await before
+        async with slots:
+            decode(message.value())
+            await asyncio.sleep(seconds)
+
+    await consumer.subscribe([job.topic])
+    while handled < job.events:
+        if not handled:
+            meter.first()
+        messages = await consumer.consume(POLL_RECORDS, timeout=0.05 if handled else 0.01)
+        if not messages:
+            continue
+        limits, last = defaultdict(lambda: asyncio.Semaphore(CALLS)), {}
+        async with asyncio.TaskGroup() as group:
+            for message in messages:
+                if message.error():
+                    raise KafkaException(message.error())
+                key = message.key()
+                last[key] = group.create_task(call(message, last.get(key), limits[message.partition()]))
+        handled += len(messages)
+        if handled >= job.events:
+            meter.last()
+        await consumer.commit(asynchronous=False)
+    await consumer.close()
+    meter.report(handled)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
