@@ -30,7 +30,7 @@ class Work(NamedTuple):
     hand: Contestant
     floor: Floor
     slot: Contestant | None = None
-    """A better loop by hand, whose ratios are shown and have no floor."""
+    """A better loop by hand than the one of the floors; its ratios are shown beside."""
     peers: tuple[Contestant, ...] = ()
     """Contestants of the long comparison only."""
 
@@ -43,7 +43,7 @@ class Work(NamedTuple):
 
 
 def _decoding(spelling: Spelling, title: str, loop: str) -> list[Work]:
-    hand = Contestant(f"{spelling}_hand", loop, "hand_loops", spelling, share=0.5, spelling=spelling)
+    hand = Contestant(f"{spelling}_hand", loop, "hand_loops", spelling, share=0.8, spelling=spelling)
     return [
         Work(
             Contestant(
@@ -51,7 +51,7 @@ def _decoding(spelling: Spelling, title: str, loop: str) -> list[Work]:
                 f"this project: {title}, {way}",
                 "ours",
                 mode,
-                share=0.5,
+                share=0.8,
                 spelling=spelling,
             ),
             hand,
@@ -65,26 +65,28 @@ def _decoding(spelling: Spelling, title: str, loop: str) -> list[Work]:
     ]
 
 
-def _waiting(name: str, title: str, cpu_ratio: float) -> Work:
+def _waiting(name: str, title: str, cpu_ratio: float, share: float) -> Work:
     return Work(
-        Contestant(name, f"this project: {title}", "ours", name, share=0.1),
-        Contestant(f"{name}_hand", "by hand: a task an event, `TaskGroup` per poll", "hand_loops", name, share=0.1),
+        Contestant(name, f"this project: by key, {title}", "ours", name, share=share),
+        Contestant(
+            f"{name}_hand", f"by hand: {title}, a task an event, `TaskGroup` per poll", "hand_loops", name, share=share
+        ),
         Floor(1.3, cpu_ratio),
         slot=Contestant(
-            f"{name}_slot", "by hand: the same, a task only for a free slot", "hand_loops", f"{name}:slot", share=0.1
+            f"{name}_slot", f"by hand: {title}, a task for a free slot", "hand_loops", f"{name}:slot", share=share
         ),
         peers=(
             Contestant(
                 f"{name}_aio_consumer",
-                "confluent-kafka `AIOConsumer`",
+                f"confluent-kafka `AIOConsumer`: {title}",
                 "aio_consumer_loop",
                 name,
                 "confluent",
-                share=0.1,
+                share=share,
             ),
             Contestant(
                 f"{name}_faststream",
-                "FastStream, `max_workers`",
+                f"FastStream, `max_workers`: {title}",
                 "faststream_loop",
                 name,
                 "faststream",
@@ -93,41 +95,47 @@ def _waiting(name: str, title: str, cpu_ratio: float) -> Work:
             ),
             Contestant(
                 f"{name}_faststream_concurrent",
-                "faststream-concurrent-aiokafka",
+                f"faststream-concurrent-aiokafka: {title}",
                 "faststream_concurrent_loop",
                 name,
                 "faststream-concurrent",
                 share=0.05,
-                note="no order of keys",
+                note="no order of keys; no limit of uncommitted calls",
             ),
         ),
     )
 
 
 WORKS = [
-    *_decoding("camel", "camelCase", 'by hand: `getmany`, a Struct with `rename="camel"`'),
-    *_decoding("unknown", "one unknown field", "by hand: `getmany`, a Struct that ignores unknown fields"),
+    *_decoding("camel", "camelCase", 'by hand: camelCase, a Struct with `rename="camel"`'),
+    *_decoding("unknown", "one unknown field", "by hand: one unknown field, a Struct that ignores it"),
     Work(
-        Contestant("routes3", "this project: three routes", "ours", "routes3", share=0.4, writes=True),
+        Contestant("routes3", "this project: three routes", "ours", "routes3", share=0.6, writes=True),
         Contestant(
             "routes3_hand",
-            "by hand: if/elif, encode, buffered write",
+            "by hand: three routes, if/elif, encode, buffered write",
             "hand_loops",
             "routes3",
-            share=0.4,
+            share=0.6,
             writes=True,
             note="syncs no file",
         ),
         Floor(cpu_ratio=0.8),
     ),
-    _waiting("wait0", "by key, `sleep(0)`", 0.4),
-    _waiting("wait1", "by key, waiting 1 ms", 0.75),
-    _waiting("wait10", "by key, waiting 10 ms", 0.6),
+    _waiting("wait0", "`sleep(0)`", 0.4, share=0.2),
+    _waiting("wait1", "waiting 1 ms", 0.75, share=0.15),
+    _waiting("wait10", "waiting 10 ms", 0.6, share=0.1),
     Work(
         Contestant(
-            "wait0_partition", "this project: in partition order, `sleep(0)`", "ours", "wait0_partition", share=0.4
+            "wait0_partition", "this project: in partition order, `sleep(0)`", "ours", "wait0_partition", share=0.6
         ),
-        Contestant("wait0_partition_hand", "by hand: a task a partition", "hand_loops", "wait0_partition", share=0.4),
+        Contestant(
+            "wait0_partition_hand",
+            "by hand: in partition order, `sleep(0)`, a task a partition",
+            "hand_loops",
+            "wait0_partition",
+            share=0.6,
+        ),
         Floor(cpu_ratio=0.6),
     ),
 ]

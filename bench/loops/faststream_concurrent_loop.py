@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import msgspec
 from faststream import AckPolicy, FastStream
@@ -24,6 +23,8 @@ async def main() -> None:
     seconds, decode = SECONDS[job.mode], msgspec.json.Decoder(Session).decode
     broker = KafkaBroker(job.servers, logger=None)
     broker.add_middleware(KafkaConcurrentProcessingMiddleware)
+    app = FastStream(broker, logger=None)
+    count = Count(meter, job.events, app.exit)
 
     async def decode_one(message):
         return decode(message.body)
@@ -40,17 +41,21 @@ async def main() -> None:
         await asyncio.sleep(seconds)
         count.add()
 
-    @asynccontextmanager
-    async def lifespan():
-        running = await initialize_concurrent_processing(
-            broker.context, concurrency_limit=ALL_CALLS, commit_batch_size=1000, commit_batch_timeout_sec=1.0
+    @app.on_startup
+    async def start() -> None:
+        await initialize_concurrent_processing(
+            broker.context,
+            concurrency_limit=ALL_CALLS,
+            commit_batch_size=1000,
+            commit_batch_timeout_sec=1.0,
+            max_uncommitted_tasks=None,  # faster: 8,000 events/s, and 2,400 with the default of 10,000
         )
-        yield
-        await running.committer.commit_all()  # stopping cancels calls, and the last one has just called exit
+
+    @app.on_shutdown  # before the broker is stopped, which a lifespan is not
+    async def stop() -> None:
+        await broker.context.get("concurrent_processing").committer.commit_all()
         await stop_concurrent_processing(broker.context)
 
-    app = FastStream(broker, logger=None, lifespan=lifespan)
-    count = Count(meter, job.events, app.exit)
     await app.run(log_level=50)
     meter.report(count.handled)
 
