@@ -58,7 +58,7 @@ soak: .venv/test ## run long with a fault a minute; memory, descriptors and task
 bench: .venv/demo ## compare with other consumers, and write bench/RESULTS.md (ARGS="--only table")
 	@$(BIN)/python -m bench full $(ARGS)
 
-bench-quick: .venv/demo ## measure the ratios that must not fall, as one JSON object, in under 90 s
+bench-quick: .venv/demo ## measure the ratios that must not fall, as one JSON object, in under 4 minutes
 	@$(BIN)/python -m bench quick
 
 lint: .venv/test ## check rules and format with ruff
