@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from consumer.instructions import code_of
 from consumer.record import RawRecord
 
 
@@ -126,11 +127,14 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Describe an exception without its text: its class and where it was raised; our own errors with their message."""
+    """Describe an exception without its text: its class, a Reject's code, and where it was raised.
+
+    Our own errors are described with their message.
+    """
     if isinstance(error, ConsumerError):
         return f"{type(error).__name__}: {error}"
-    place = raised_at(error)
-    return f"{type(error).__name__}{f' ({place})' if place else ''}"
+    code, place = code_of(error), raised_at(error)
+    return f"{type(error).__name__}{f' {code!r}' if code else ''}{f' ({place})' if place else ''}"
 
 
 def raised_at(error: BaseException) -> str:

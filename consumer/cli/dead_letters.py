@@ -40,7 +40,8 @@ async def take_inventory(settings: Settings, chosen: Filter, progress: Progress)
     kafka = msgspec.structs.replace(settings.kafka, topics=dead_letter_topics(settings))
     groups = await groups_offsets(kafka, Filter().group(kafka.group_id))
     passed = [read_passed(kafka.group_id, name, committed) for name, committed in groups.items()]
-    inventory = Inventory(chosen, settings.kafka.topics, [each for each in passed if each is not None])
+    found = [each for each in passed if each is not None]
+    inventory = Inventory(chosen, settings.kafka.topics, settings.kafka.group_id, found)
     async with open_scan(kafka) as scan:
         missing = sorted(set(kafka.topics) - {key.topic for key in scan.ends})
         if missing:
@@ -64,6 +65,7 @@ def context_rows(context: Context, *, payload: bool = False) -> dict[str, Any]:
     return {
         "record": plain(str(context.origin)),
         "reason": plain(context.reason) or "unknown",
+        "code": context.code,
         "route": plain(context.route),
         "attempts": context.attempts,
         "redrives": context.redrives,
@@ -83,10 +85,12 @@ def print_counts(progress: Progress, inventory: Inventory) -> None:
         (*(plain(each) for each in kind), f"{left:,}", f"{redriven:,}") for *kind, left, redriven in inventory.table()
     ]
     if rows:
-        progress.table([("topic", "route", "reason", "left", "redriven"), *rows])
+        progress.table([("topic", "route", "reason", "code", "left", "redriven"), *rows])
     else:
         progress.print("no dead letters")
     if inventory.foreign:
         progress.say(f"{inventory.foreign:,} more records do not name their original record; they are ignored")
     if inventory.elsewhere:
         progress.say(f"{inventory.elsewhere:,} more letters are of topics outside kafka.topics; they are ignored")
+    if inventory.of_other_groups:
+        progress.say(f"{inventory.of_other_groups:,} more letters are of other consumer groups; they are ignored")

@@ -6,7 +6,7 @@ import asyncio
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import msgspec
@@ -47,7 +47,7 @@ def dlq() -> None:
 def list_letters(
     *, chosen: Filter, singly: bool, as_json: bool, config: Path | None, overrides: tuple[str, ...]
 ) -> None:
-    """Count dead letters by topic, route and reason.
+    """Count this group's dead letters by topic, route, reason and code.
 
     The columns are letters left to redrive and letters redriven. Each record and route counts once, however often its
     letter was written.
@@ -63,9 +63,13 @@ def list_letters(
             if not each.redriven:
                 progress.print(_line(each.place, each.context, as_json=as_json))
     elif as_json:
-        names = ("topic", "route", "reason", "left", "home")
+        names = ("topic", "route", "reason", "code", "left", "home")
         rows = [dict(zip(names, row, strict=True)) for row in inventory.table()]
-        others = {"foreign": inventory.foreign, "elsewhere": inventory.elsewhere}
+        others = {
+            "foreign": inventory.foreign,
+            "elsewhere": inventory.elsewhere,
+            "of_other_groups": inventory.of_other_groups,
+        }
         progress.print(msgspec.json.encode({"letters": rows, **others}).decode())
     else:
         print_counts(progress, inventory)
@@ -75,7 +79,8 @@ def _line(place: Position, context: Context, *, as_json: bool) -> str:
     if as_json:
         return msgspec.json.encode({"letter": str(place), **context_rows(context)}).decode()
     rows = context_rows(context)
-    return f"{place}  of {rows['record']}  {rows['reason']}  route {rows['route']}  {rows['error']}"
+    why = f"{rows['reason']} {rows['code']}".rstrip()
+    return f"{place}  of {rows['record']}  {why}  route {rows['route']}  {rows['error']}"
 
 
 @dlq.command()
@@ -83,7 +88,7 @@ def _line(place: Position, context: Context, *, as_json: bool) -> str:
 @click.option("--payload", is_flag=True, help="Show key, headers and value, which hold personal data.")
 @settings_options
 def show(*, position: str, payload: bool, config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Show one letter with its cause.
+    """Show one letter of this group with its cause.
 
     POSITION is that of the letter, such as session-events.dlq-0@12, or of the record, such as session-events-0@1234. A
     record has a letter for each route that failed, and for each redrive that failed again.
@@ -97,32 +102,47 @@ def show(*, position: str, payload: bool, config: Path | None, overrides: tuple[
     shown = asyncio.run(until_signal(_show(settings, place, progress, payload=payload)))
     if shown is None:
         progress.say("stopped before all letters were read")
-    elif shown == 0:
+    elif not shown.letters:
         topics = ", ".join(dead_letter_topics(settings))
+        ours = f"group {settings.kafka.group_id!r}"
+        others = f"; there is one of group {', '.join(sorted(shown.other_groups))}" if shown.other_groups else ""
         raise ConsumerError(
-            f"there is no dead letter at {position}, or of a record there, in {topics}; dlq list --letters names the"
-            " letters that are left"
+            f"there is no dead letter of {ours} at {position}, or of a record there, in {topics}{others}; dlq list"
+            " --letters names the letters that are left"
         )
 
 
-async def _show(settings: Settings, place: Position, progress: Progress, *, payload: bool) -> int:
+class Shown(NamedTuple):
+    """The result of ``dlq show``."""
+
+    letters: int
+    """Number of letters that were printed."""
+    other_groups: set[str]
+    """Groups of letters at that position that belong to other daemons."""
+
+
+async def _show(settings: Settings, place: Position, progress: Progress, *, payload: bool) -> Shown:
     kafka = msgspec.structs.replace(settings.kafka, topics=dead_letter_topics(settings))
     key = TopicPartition(place.topic, place.partition)
     only = {key: place.offset} if place.topic in kafka.topics else None
-    found = []
+    found: list[tuple[Position, RawRecord, Context | None]] = []
+    others: set[str] = set()
     async with open_scan(kafka, only) as scan:
         with progress.bar("reading", scan.total) as report:
             async for where, raw in scan.records():
                 context = read_context(raw.headers)
                 at = Position(*where, raw.offset)
                 if at == place or (context is not None and context.origin == place):
-                    found.append((at, raw, context))
+                    if context is None or context.is_of(kafka.group_id):
+                        found.append((at, raw, context))
+                    else:
+                        others.add(plain(context.group))
                 if only is not None:
                     break
                 report(scan.passed)
     for at, raw, context in found:
         _print_letter(progress, at, raw, context, payload=payload)
-    return len(found)
+    return Shown(len(found), others)
 
 
 def _print_letter(

@@ -73,7 +73,7 @@ async def _produce(
     with _opened(what) as stream:
         kafka = msgspec.structs.replace(settings.kafka, topics=[topic])
         if partitions:
-            for name in filter(None, (topic, settings.dead_letter.topic_for(topic))):
+            for name in filter(None, (topic, settings.dead_letter.topic_for(topic, settings.kafka.group_id))):
                 await create_topic(kafka, name, partitions)
         else:
             await probe_topics(kafka, "choose another with --topic, or create it with --create-topic N")

@@ -19,6 +19,8 @@ class Cause(NamedTuple):
     error_class: str
     message: str
     """Message of this software with class and place, never the exception's text, which may quote the event."""
+    code: str = ""
+    """Code of the handler's Reject; empty without one."""
 
 
 def class_name(error: BaseException) -> str:

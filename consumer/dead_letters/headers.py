@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from consumer.dead_letters.cause import NO_ROUTE, Cause
+from consumer.instructions import is_code
 from consumer.record import Position
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -30,6 +31,14 @@ class Context(NamedTuple):
     message: str = ""
     is_ours: bool = True
     """Whether this software wrote the letter; a message of other software may quote the event."""
+    group: str = ""
+    """Consumer group of the daemon that wrote the letter; empty if the letter does not name it."""
+    code: str = ""
+    """Code of the handler's Reject."""
+
+    def is_of(self, group: str) -> bool:
+        """Whether the letter belongs to a group. Letters that name no group belong to every group."""
+        return self.group in ("", group)
 
 
 def write_context(
@@ -41,7 +50,10 @@ def write_context(
         (f"{OURS}route", cause.route.encode()),
         (f"{OURS}attempts", b"%d" % cause.attempts),
         (f"{OURS}redrives", b"%d" % redrives),
+        (f"{OURS}group", group.encode()),
     ]
+    if cause.code:
+        block.append((f"{OURS}code", cause.code.encode()))
     if dialect == "connect":
         texts = {
             "topic": origin.topic,
@@ -79,6 +91,7 @@ def split_headers(headers: Headers) -> tuple[Headers, Headers]:
 def read_context(headers: Headers) -> Context | None:
     """Read the context of a letter in either dialect; None when it does not name the record's position."""
     given = {name: value for name, value in split_headers(headers)[1] if value is not None}
+    code = _text(given.get(f"{OURS}code", b""))
     try:
         if f"{CONNECT}offset" in given:
             place, error_class, message = (
@@ -104,6 +117,8 @@ def read_context(headers: Headers) -> Context | None:
             _text(given.get(error_class, b"")),
             _text(given.get(message, b"")),
             is_ours=f"{OURS}reason" in given,
+            group=_text(given.get(f"{OURS}group", b"")),
+            code=code if is_code(code) else "",  # a text of other software may quote the event
         )
     except (KeyError, ValueError):
         return None

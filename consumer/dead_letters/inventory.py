@@ -51,19 +51,22 @@ class Found(NamedTuple):
 
 
 class Inventory:
-    """All dead letters, each record and route counted once, however often a letter was written.
+    """All dead letters of one consumer group, each record and route counted once, however often a letter was written.
 
     Letters are written at least once, so a kill may leave duplicates. Memory grows with the number of letters.
     """
 
-    def __init__(self, chosen: Filter, topics: Collection[str], passed: Sequence[Passed]) -> None:
-        """``topics`` are the topics of the records: other daemons may use the same dead-letter topic."""
+    def __init__(self, chosen: Filter, topics: Collection[str], group: str, passed: Sequence[Passed]) -> None:
+        """``topics`` and ``group`` are those of the daemon: others may use the same dead-letter topic."""
         self.letters = 0
         """Number of letters read, duplicates included."""
         self.foreign = 0
         """Number of records without the position of their original."""
         self.elsewhere = 0
         """Number of letters whose records are of other topics."""
+        self.of_other_groups = 0
+        """Number of letters that name another consumer group."""
+        self._group = group
         self._topics = frozenset(topics)
         self._filter = chosen
         self._uncapped = msgspec.structs.replace(chosen, max_redrives=NO_CAP)
@@ -78,6 +81,9 @@ class Inventory:
             return
         if context.origin.topic not in self._topics:
             self.elsewhere += 1
+            return
+        if not context.is_of(self._group):
+            self.of_other_groups += 1
             return
         self.letters += 1
         identity = context.origin, context.route
@@ -110,11 +116,12 @@ class Inventory:
         """Number of letters that are not redriven because they reached the limit of redrives."""
         return sum(1 for each in self._found.values() if each.capped and not each.redriven)
 
-    def table(self) -> list[tuple[str, str, str, int, int]]:
-        """Count letters by topic, route and reason: those left to redrive, and those redriven."""
-        left: Counter[tuple[str, str, str]] = Counter()
-        redriven: Counter[tuple[str, str, str]] = Counter()
+    def table(self) -> list[tuple[str, str, str, str, int, int]]:
+        """Count letters by topic, route, reason and code: those left to redrive, and those redriven."""
+        left: Counter[tuple[str, str, str, str]] = Counter()
+        redriven: Counter[tuple[str, str, str, str]] = Counter()
         for each in self.found:
-            kind = each.context.origin.topic, each.context.route, each.context.reason or "unknown"
+            context = each.context
+            kind = context.origin.topic, context.route, context.reason or "unknown", context.code
             (redriven if each.redriven else left)[kind] += 1
         return [(*kind, left[kind], redriven[kind]) for kind in sorted(left | redriven)]

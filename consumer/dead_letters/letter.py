@@ -42,4 +42,5 @@ class Writer(NamedTuple):
         if before is not None:
             origin, redrives, own = before.origin, before.redrives + 1, list(split_headers(own)[0])
         block = write_context(self.settings.headers, origin, raw.timestamp, self.group, cause, redrives)
-        return Letter(self.settings.topic_for(origin.topic), raw.key, raw.value, [*own, *block], raw.timestamp)
+        topic = self.settings.topic_for(origin.topic, self.group)
+        return Letter(topic, raw.key, raw.value, [*own, *block], raw.timestamp)

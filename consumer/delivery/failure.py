@@ -19,6 +19,7 @@ from consumer.delivery.fuse import Fuse
 from consumer.delivery.gate import Gate
 from consumer.delivery.retry import Attempts
 from consumer.errors import DecodeError, HandlerFailedError, LetterDelayedError, LetterRefusedError, place_of
+from consumer.instructions import code_of
 from consumer.logs import Sparingly
 from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
@@ -270,8 +271,8 @@ class FailedCall:
 
     def cause(self, failed: HandlerFailedError, reason: str | None = None) -> Cause:
         """Return the cause for a dead letter; ``reason`` overrides that of the last failed call."""
-        calls = self._attempts.calls
-        return Cause(reason or self._reason, self.route, calls, class_name(failed.error), str(failed))
+        calls, error = self._attempts.calls, failed.error
+        return Cause(reason or self._reason, self.route, calls, class_name(error), str(failed), code_of(error))
 
     def _pause(self, *, on: bool) -> None:
         if on != self._pausing:

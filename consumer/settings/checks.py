@@ -8,7 +8,7 @@ import re
 import msgspec
 
 from consumer.errors import SettingsError
-from consumer.settings.sections import DeadLetterSettings, RetrySettings, RouteSettings, Security, Settings
+from consumer.settings.sections import DeadLetterSettings, Kafka, RetrySettings, RouteSettings, Security, Settings
 
 TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 MAX_INT32 = 2**31 - 1
@@ -51,11 +51,11 @@ def check_relations(settings: Settings) -> None:
         f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or joining the group can never succeed",
     )
     _check_security(kafka.security)
-    _check_failures(settings.retry, settings.dead_letter, kafka.topics)
+    _check_failures(settings.retry, settings.dead_letter, kafka)
     _check_routes(settings.routes)
 
 
-def _check_failures(retry: RetrySettings, dead_letter: DeadLetterSettings, topics: list[str]) -> None:
+def _check_failures(retry: RetrySettings, dead_letter: DeadLetterSettings, kafka: Kafka) -> None:
     _require(retry.multiplier >= 1, f"retry.multiplier = {retry.multiplier} must be at least 1")
     _require(0 <= retry.jitter <= 1, f"retry.jitter = {retry.jitter} must be from 0 to 1")
     _require(
@@ -63,14 +63,15 @@ def _check_failures(retry: RetrySettings, dead_letter: DeadLetterSettings, topic
         f"retry.initial_seconds = {retry.initial_seconds} is above retry.maximum_seconds = {retry.maximum_seconds}",
     )
     _require(dead_letter.limit_ratio <= 1, f"dead_letter.limit_ratio = {dead_letter.limit_ratio} must be at most 1")
-    for topic in topics:
-        target = dead_letter.topic_for(topic)
+    for topic in kafka.topics:
+        target = dead_letter.topic_for(topic, kafka.group_id)
         _require(
             TOPIC_NAME.fullmatch(target) is not None or not dead_letter.topic,
-            f"dead_letter.topic: {target!r} is no topic name; `{{topic}}` stands for the record's topic",
+            f"dead_letter.topic: {target!r} is no topic name; `{{topic}}` stands for the record's topic,"
+            " `{{group}}` for kafka.group_id",
         )
         _require(
-            target not in topics,
+            target not in kafka.topics,
             f"dead_letter.topic: {target!r} is one of kafka.topics, so dead letters would be consumed again for ever",
         )
 

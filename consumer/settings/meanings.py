@@ -38,7 +38,9 @@ MEANINGS = {
     "retry.maximum_seconds": "Maximum seconds between two calls.",
     "retry.multiplier": "Factor by which each wait is longer than the one before.",
     "retry.jitter": "Share of each wait by which the wait is lengthened or shortened at random, from 0 to 1.",
-    "dead_letter.topic": "Topic of dead letters; `{topic}` is the record's. Empty: the first one halts its partition.",
+    "dead_letter.topic": (
+        "Topic of dead letters; may hold `{topic}` and `{group}`. Empty: the first one halts its partition."
+    ),
     "dead_letter.headers": "Names of the cause's headers: connect (`__connect.errors.*`) or spring (`kafka_dlt-*`).",
     "dead_letter.limit_ratio": "Maximum share of dead letters in a full window. Above it all partitions halt.",
     "dead_letter.limit_window_records": "Records in that window, counted over all partitions.",

@@ -78,9 +78,9 @@ class DeadLetterSettings(msgspec.Struct, frozen=True):
     limit_ratio: float = 0.5
     limit_window_records: int = 1000
 
-    def topic_for(self, topic: str) -> str:
-        """Return the dead-letter topic of a topic; empty when there is none."""
-        return self.topic.replace("{topic}", topic)
+    def topic_for(self, topic: str, group: str) -> str:
+        """Return the dead-letter topic of a topic that a consumer group reads; empty when there is none."""
+        return self.topic.replace("{topic}", topic).replace("{group}", group)
 
 
 class WatchdogSettings(msgspec.Struct, frozen=True):
@@ -147,7 +147,8 @@ class Settings(msgspec.Struct, frozen=True):
 
 def dead_letter_topics(settings: Settings) -> list[str]:
     """Return the dead-letter topics of this daemon's topics."""
-    return sorted({settings.dead_letter.topic_for(topic) for topic in settings.kafka.topics})
+    kafka = settings.kafka
+    return sorted({settings.dead_letter.topic_for(topic, kafka.group_id) for topic in kafka.topics})
 
 
 LOG_EVERYTHING = RouteSettings(name="log", handler="consumer.handlers.log:Log")

@@ -38,11 +38,13 @@ def a_letter(
     route: str = "all",
     reason: str = "exhausted",
     redrives: int = 0,
+    group: str = "",
+    code: str = "",
 ) -> Letter:
-    """Make the letter of the record at ``offset`` of the test's topic, as a daemon writes it."""
-    cause = Cause(reason, route, 5, "builtins.ValueError", PLACE)
+    """Make the letter of the record at ``offset`` of the test's topic, as a daemon would have written it."""
+    cause = Cause(reason, route, 5, "builtins.ValueError", PLACE, code)
     origin = Position(topic or cluster.topic, 0, offset)
-    block = write_context("connect", origin, timestamp, cluster.kafka.group_id, cause, redrives)
+    block = write_context("connect", origin, timestamp, group or cluster.kafka.group_id, cause, redrives)
     return Letter(f"{cluster.topic}.dlq", key, value, [*headers, *block], timestamp)
 
 

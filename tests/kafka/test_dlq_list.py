@@ -15,7 +15,10 @@ from tests.process import started
 
 
 async def mixed(cluster: Cluster) -> None:
-    """Put letters of two reasons and routes, a copy, one that failed again, a foreign one and one of another topic."""
+    """Put letters of three reasons and two routes, and records that do not count.
+
+    Those are a double, one that failed again, a foreign record, a letter of another topic and one of another group.
+    """
     await cluster.create(dead_letters=2)
     await put(
         cluster,
@@ -30,33 +33,39 @@ async def mixed(cluster: Cluster) -> None:
         a_letter(cluster, 1, route="other"),
         msgspec.structs.replace(a_letter(cluster, 9), headers=[("trace", b"7")]),
         a_letter(cluster, 4, topic="elsewhere"),
+        a_letter(cluster, 8, reason="rejected", code="unknown_agent"),
+        a_letter(cluster, 8, group="other"),
         partition=1,
     )
 
 
 async def test_list_counts_each_letter_once(cluster: Cluster) -> None:
-    """Letters are counted once by topic, route and reason; foreign letters are counted apart."""
+    """Letters count by topic, route, reason and code, doubles once; letters of others are counted apart."""
     await mixed(cluster)
     code, out, err = await dlq(cluster, "list")
     assert code == 0
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if cluster.topic in line]
     assert rows == [
-        [cluster.topic, "all", "exhausted", "2", "0"],
-        [cluster.topic, "none", "undecodable", "1", "0"],
-        [cluster.topic, "other", "exhausted", "1", "0"],
+        [cluster.topic, "all", "exhausted", "", "2", "0"],
+        [cluster.topic, "all", "rejected", "unknown_agent", "1", "0"],
+        [cluster.topic, "none", "undecodable", "", "1", "0"],
+        [cluster.topic, "other", "exhausted", "", "1", "0"],
     ]
     assert "1 more records do not name their original record" in err
     assert "1 more letters are of topics outside kafka.topics" in err
+    assert "1 more letters are of other consumer groups" in err
     code, out, err = await dlq(cluster, "list", "--json", "--route", "all")
-    row = {"topic": cluster.topic, "route": "all", "reason": "exhausted", "left": 2, "home": 0}
-    assert json.loads(out) == {"letters": [row], "foreign": 1, "elsewhere": 1}
+    row = {"topic": cluster.topic, "route": "all", "reason": "exhausted", "code": "", "left": 2, "home": 0}
+    rejected = row | {"reason": "rejected", "code": "unknown_agent", "left": 1}
+    assert json.loads(out) == {"letters": [row, rejected], "foreign": 1, "elsewhere": 1, "of_other_groups": 1}
 
 
 async def test_list_names_letters_singly(cluster: Cluster) -> None:
     """Each letter is one line: its place, the record's, its cause; no payload."""
     await mixed(cluster)
     code, out, err = await dlq(cluster, "list", "--letters")
-    assert (code, len(out.splitlines())) == (0, 4), err
+    assert (code, len(out.splitlines())) == (0, 5), err
+    assert f"{cluster.topic}.dlq-1@4  of {cluster.topic}-0@8  rejected unknown_agent  route all" in out
     assert f"{cluster.topic}.dlq-0@3  of {cluster.topic}-0@3  exhausted  route all  builtins.ValueError" in out
     code, out, err = await dlq(cluster, "list", "--letters", "--json")
     found = {each["letter"]: each for each in map(json.loads, out.splitlines())}
@@ -64,13 +73,15 @@ async def test_list_names_letters_singly(cluster: Cluster) -> None:
         "letter": f"{cluster.topic}.dlq-0@3",
         "record": f"{cluster.topic}-0@3",
         "reason": "exhausted",
+        "code": "",
         "route": "all",
         "attempts": 5,
         "redrives": 1,
         "error": "builtins.ValueError",
         "message": PLACE,
     }
-    assert len(found) == 4
+    assert found[f"{cluster.topic}.dlq-1@4"]["code"] == "unknown_agent"
+    assert len(found) == 5
     assert CALLER not in out + err
 
 
@@ -111,6 +122,7 @@ async def test_show_hides_the_payload(cluster: Cluster) -> None:
     await cluster.create(dead_letters=2)
     value = b'{"tags":[null,"[/red]"],"note":"a:phone:b","esc":"\x1b[31m","source":"%s"}' % CALLER.encode()
     first = a_letter(cluster, 7, value, key=CALLER.encode(), headers=(("who", CALLER.encode()), ("empty", None)))
+    first = msgspec.structs.replace(first, headers=[*first.headers, ("session-consumer.code", b"unknown_agent")])
     await put(cluster, a_letter(cluster, 6), first, partition=1)
     await put(cluster, a_letter(cluster, 7, value, redrives=1))
     code, out, err = await dlq(cluster, "show", f"{cluster.topic}.dlq-1@1")
@@ -120,6 +132,7 @@ async def test_show_hides_the_payload(cluster: Cluster) -> None:
         "letter": f"{cluster.topic}.dlq-1@1",
         "record": f"{cluster.topic}-0@7",
         "reason": "exhausted",
+        "code": "unknown_agent",
         "route": "all",
         "attempts": "5",
         "redrives": "0",
@@ -145,7 +158,19 @@ async def test_no_such_letter(cluster: Cluster, place: str) -> None:
     place = place.format(topic=cluster.topic)
     code, out, err = await dlq(cluster, "show", place)
     assert (code, out) == (1, "")
-    assert f"session-consumer: there is no dead letter at {place}, or of a record there, in {cluster.topic}.dlq" in err
+    group = cluster.kafka.group_id
+    says = f"there is no dead letter of group {group!r} at {place}, or of a record there, in {cluster.topic}.dlq;"
+    assert f"session-consumer: {says}" in err
+
+
+@pytest.mark.parametrize("place", ["{topic}-0@1", "{topic}.dlq-0@0"])
+async def test_a_letter_of_another_group_is_not_shown(cluster: Cluster, place: str) -> None:
+    """It is an error that names the other group, whether the letter or its record was asked for."""
+    await cluster.create(dead_letters=1)
+    await put(cluster, a_letter(cluster, 1, group="other"))
+    code, out, err = await dlq(cluster, "show", place.format(topic=cluster.topic), "--payload")
+    assert (code, out) == (1, "")
+    assert f"in {cluster.topic}.dlq; there is one of group other;" in err
 
 
 @pytest.mark.parametrize(

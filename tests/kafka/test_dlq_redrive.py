@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from functools import partial
 
+import msgspec
 import pytest
 
 from consumer.dead_letters.headers import read_context, split_headers
@@ -77,6 +78,19 @@ async def test_filters(cluster: Cluster, words: list[str], offsets: list[int]) -
     assert await redriven(cluster, *words, routes=routes) == offsets
     assert await left(cluster) == (5 - len(offsets), len(offsets))
     assert sorted([*offsets, *await redriven(cluster, routes=routes)]) == [1, 2, 3, 4, 6]
+
+
+async def test_letters_of_other_groups(cluster: Cluster) -> None:
+    """In a shared dead-letter topic each group redrives its own letters, and those that name no group."""
+    await cluster.create(dead_letters=1)
+    nameless = a_letter(cluster, 3)
+    headers = [each for each in nameless.headers if each[0] != "session-consumer.group"]
+    await put(cluster, a_letter(cluster, 1), a_letter(cluster, 2, group="other"))
+    await put(cluster, msgspec.structs.replace(nameless, headers=headers), a_letter(cluster, 4, group="other"))
+    code, out, _ = await dlq(cluster, "redrive", "--dry-run")
+    assert (code, "2 letters would be redriven" in out) == (0, True)
+    assert await redriven(cluster) == [1, 3]
+    assert await redriven(cluster, overrides=("kafka.group_id=other",)) == [2, 3, 4]
 
 
 async def test_partitions_without_letters(cluster: Cluster) -> None:

@@ -37,15 +37,17 @@ def a_letter(
     reason: str = "exhausted",
     redrives: int = 0,
     topic: str = "t",
+    group: str = "g",
+    code: str = "",
     **fields: Any,
 ) -> Raw:
-    """Make a letter at offset ``place`` of the dead-letter topic, for the record at offset ``record``."""
-    cause = Cause(reason, route, 5, "builtins.ValueError", "")
-    return Raw(place, write_context("connect", Position(topic, 0, record), 1000, "g", cause, redrives), **fields)
+    """Make a letter at offset ``place`` of the record at offset ``record``."""
+    cause = Cause(reason, route, 5, "builtins.ValueError", "", code)
+    return Raw(place, write_context("connect", Position(topic, 0, record), 1000, group, cause, redrives), **fields)
 
 
 def a_survey(*letters: Raw | tuple[TopicPartition, Raw], chosen: Filter = ALL, passed: Any = ()) -> Inventory:
-    inventory = Inventory(chosen, ["t"], passed)
+    inventory = Inventory(chosen, ["t"], "g", passed)
     for each in letters:
         key, raw = (DLQ, each) if isinstance(each, Raw) else each
         inventory.add(key, raw)
@@ -96,12 +98,34 @@ def test_a_redrive_counts_for_its_filter_only() -> None:
     assert to_run(inventory) == [0]
 
 
-def test_any_group_may_have_redriven_a_letter() -> None:
-    """A letter was redriven if any group passed it, whatever filters are asked for now."""
+def test_letters_of_other_groups_are_not_ours() -> None:
+    """Another group's letter of the same record and route is counted apart, and stands for no letter of ours."""
+    inventory = a_survey(
+        a_letter(0, 7), a_letter(1, 7, group="other", redrives=1), (OTHER, a_letter(5, 8, group="other"))
+    )
+    assert (inventory.letters, inventory.of_other_groups, to_run(inventory)) == (1, 2, [0])
+
+
+def test_a_letter_without_a_group_is_ours() -> None:
+    """Letters of other software and of earlier versions name no group."""
+    letter = a_letter(0, 7)
+    nameless = letter._replace(headers=[each for each in letter.headers if each[0] != "session-consumer.group"])
+    assert to_run(a_survey(nameless)) == [0]
+    assert to_run(a_survey(nameless, a_letter(1, 7))) == [0]
+
+
+def test_letters_are_counted_by_code() -> None:
+    """Rejects with different codes are different rows."""
+    letters = [a_letter(n, n, reason="rejected", code=code) for n, code in enumerate(("no_agent", "", "no_agent"))]
+    assert a_survey(*letters).table() == [("t", "a", "rejected", "", 1, 0), ("t", "a", "rejected", "no_agent", 2, 0)]
+
+
+def test_home_by_any_of_the_groups() -> None:
+    """It is enough that one of them passed it, whatever the filters asked for now are."""
     passed = [Passed(Filter(routes=["b"]), {DLQ: 100}), Passed(Filter(reasons=["exhausted"]), {DLQ: 1})]
     inventory = a_survey(a_letter(0, 1), a_letter(1, 2, route="b"), a_letter(2, 3), passed=passed)
     assert to_run(inventory) == [2]
-    assert inventory.table() == [("t", "a", "exhausted", 1, 1), ("t", "b", "exhausted", 0, 1)]
+    assert inventory.table() == [("t", "a", "exhausted", "", 1, 1), ("t", "b", "exhausted", "", 0, 1)]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -116,7 +140,7 @@ def test_a_letter_that_failed_again_is_left() -> None:
     """If a redrive failed, its new letter stands for the record and is left to be run."""
     inventory = a_survey(a_letter(0, 7), a_letter(9, 7, redrives=1), passed=[Passed(ALL, {DLQ: 5})])
     assert to_run(inventory) == [9]
-    assert inventory.table() == [("t", "a", "exhausted", 1, 0)]
+    assert inventory.table() == [("t", "a", "exhausted", "", 1, 0)]
 
 
 def test_an_older_double_does_not_bring_it_back() -> None:

@@ -13,6 +13,7 @@ from consumer.dead_letters.cause import REASONS, Cause, class_name
 from consumer.dead_letters.headers import Context, read_context, split_headers
 from consumer.dead_letters.letter import Letter, Writer
 from consumer.errors import DecodeError
+from consumer.instructions import CODE
 from consumer.record import Position, TopicPartition
 from consumer.settings.sections import DeadLetterSettings
 
@@ -70,6 +71,7 @@ def test_the_connect_dialect() -> None:
             ("session-consumer.route", b"voice"),
             ("session-consumer.attempts", b"5"),
             ("session-consumer.redrives", b"0"),
+            ("session-consumer.group", b"group"),
             ("__connect.errors.topic", b"orders"),
             ("__connect.errors.partition", b"3"),
             ("__connect.errors.offset", b"1234"),
@@ -89,6 +91,7 @@ def test_the_spring_dialect() -> None:
         ("session-consumer.route", b"voice"),
         ("session-consumer.attempts", b"5"),
         ("session-consumer.redrives", b"0"),
+        ("session-consumer.group", b"group"),
         ("kafka_dlt-original-topic", b"orders"),
         ("kafka_dlt-original-partition", b"\x00\x00\x00\x03"),
         ("kafka_dlt-original-offset", b"\x00\x00\x00\x00\x00\x00\x04\xd2"),
@@ -114,6 +117,25 @@ def test_every_reason_has_its_stage(reason: str, stage: bytes) -> None:
     assert reason in REASONS
     headers = dict(a_letter(cause=CAUSE._replace(reason=reason)).headers)
     assert headers["__connect.errors.stage"] == stage
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_reject_code_is_in_the_letter(dialect: Dialect) -> None:
+    """A code has its own header in both dialects; a letter without a code has no such header."""
+    letter = a_letter(cause=CAUSE._replace(reason="rejected", code="unknown_agent"), dialect=dialect)
+    assert dict(letter.headers)["session-consumer.code"] == b"unknown_agent"
+    assert "session-consumer.code" not in dict(a_letter(dialect=dialect).headers)
+    assert context(failed_again(letter, dialect)).code == ""
+
+
+@pytest.mark.parametrize("said", [b"+4930123456", b"Unknown agent", b"", b"\xff", b"a" * 65])
+def test_a_code_of_another_form_is_not_read(said: bytes) -> None:
+    """A code header that no Reject could have written may hold payload; it counts as missing."""
+    letter = a_letter()
+    assert context(letter).code == ""
+    found = read_context([*letter.headers, ("session-consumer.code", said)])
+    assert found is not None
+    assert found.code == ""
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -146,10 +168,17 @@ def test_any_timestamp_is_kept(timestamp: int, dialect: Dialect) -> None:
 
 
 @pytest.mark.parametrize(
-    ("topic", "target"), [("{topic}.dlq", "orders.dlq"), ("dead", "dead"), ("x.{topic}", "x.orders")]
+    ("topic", "target"),
+    [
+        ("{topic}.dlq", "orders.dlq"),
+        ("dead", "dead"),
+        ("x.{topic}", "x.orders"),
+        ("{topic}.{group}.dlq", "orders.group.dlq"),
+        ("{group}", "group"),
+    ],
 )
-def test_the_topic_of_a_letter(topic: str, target: str) -> None:
-    """``{topic}`` is the record's topic; the letter of a letter stays in its dead-letter topic."""
+def test_where_it_goes(topic: str, target: str) -> None:
+    """`{topic}` stands for the record's topic, `{group}` for the group; also for a letter that failed again."""
     writer = Writer(DeadLetterSettings(topic=topic), "group")
     letter = writer.letter(KEY, Raw(), CAUSE)
     again = writer._replace(of_letters=True).letter(DLQ, Raw(headers=tuple(letter.headers)), CAUSE)
@@ -187,6 +216,7 @@ causes = st.builds(
     attempts=st.integers(0, 2**31 - 1),
     error_class=st.text(max_size=8),
     message=st.text(max_size=20),
+    code=st.just("") | st.from_regex(CODE, fullmatch=True),
 )
 
 
@@ -206,6 +236,8 @@ def test_a_letter_is_read_as_it_was_written(raw: Raw, cause: Cause, dialects: li
         len(dialects) - 1,
         cause.error_class.encode("ascii", "backslashreplace").decode(),
         cause.message.encode("ascii", "backslashreplace").decode(),
+        group="group",
+        code=cause.code,
     )
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer import Pause, Record, Reject, Retry
 from consumer.delivery.decoding import Decoder
@@ -69,6 +70,32 @@ async def test_a_record_that_always_fails_becomes_a_dead_letter(kind: str, order
         assert (count(bench, Outcome.HANDLED), count(bench, Outcome.DEAD_LETTERED)) == (2, 2)
         assert bench.counters.dead_letters["t", "exhausted"] == bench.counters.dead_letters["t", "rejected"] == 1
     assert not any("private" in cause.message for _, cause in letters.written)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "batch"])
+async def test_a_reject_code_is_kept(kind: str) -> None:
+    """The code is in the letter's cause, in the log line and in the recent failures; the text is nowhere."""
+    source = LogSource(keyed([b"a", b"b", b"c", b"d"]))
+    error = Reject("private", code="unknown_agent")
+    handler, letters = Scripted({1: [error]}, source.done), Letters(source.done)
+
+    def reject_second(events: list[bytes], records: list[Record]) -> None:
+        found = [index for index, record in enumerate(records) if record.offset == 1]
+        source.done.update(record.offset for record in records)
+        if found:
+            raise Reject("private", code="unknown_agent", indexes=found)
+
+    name = f"coded-{kind}"  # log lines are limited for each route
+    route = a_batch_route(reject_second, name) if kind == "batch" else a_route(handler.kind(kind), name)
+    with capture_logs() as logs:
+        async with an_engine_on(source, route, retry=QUICK, letters=letters) as bench:
+            bench.engine.assign([KEY])
+            await until(lambda: source.committed == source.end)
+            failures = bench.counters.failures.latest_first
+    assert [cause.code for _, cause in letters.written] == ["unknown_agent"]
+    assert [each["code"] for each in logs if each["event"] == "record_dead_lettered"] == ["unknown_agent"]
+    assert ["'unknown_agent'" in each.error for each in failures] == [True]
+    assert "private" not in str((letters.written, logs, failures))
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
