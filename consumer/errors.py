@@ -12,6 +12,9 @@ from difflib import get_close_matches
 from consumer.instructions import code_of
 from consumer.record import RawRecord
 
+MAX_CAUSES = 3
+"""Maximum number of causes in the description of an exception; a chain may be a ring."""
+
 
 class ConsumerError(Exception):
     """Base class of errors that are reported in one line; ``exit_code`` is the exit code of the process."""
@@ -80,7 +83,7 @@ class DecodeError(ConsumerError):
 
 
 class HandlerFailedError(Exception):
-    """A handler raised. The message names the exception's class and place, never its text: it may quote the event."""
+    """A handler raised. The message has the class, place and causes of the exception, never its text (payload)."""
 
     def __init__(self, route: str, error: BaseException) -> None:
         super().__init__(f"the handler of route {route!r} raised {place_of(error)}")
@@ -127,14 +130,25 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Describe an exception without its text: its class, a Reject's code, and where it was raised.
+    """Describe an exception without its text: its class, a Reject's code, where it was raised, the classes of causes.
 
     Our own errors are described with their message.
     """
     if isinstance(error, ConsumerError):
         return f"{type(error).__name__}: {error}"
     code, place = code_of(error), raised_at(error)
-    return f"{type(error).__name__}{f' {code!r}' if code else ''}{f' ({place})' if place else ''}"
+    described = f"{type(error).__name__}{f' {code!r}' if code else ''}{f' ({place})' if place else ''}"
+    return ", caused by ".join([described, *(type(cause).__name__ for cause in causes_of(error))])
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """Return the cause of an exception (``raise … from``), the cause of that, and so on, at most MAX_CAUSES."""
+    causes: list[BaseException] = []
+    cause = error.__cause__
+    while cause is not None and len(causes) < MAX_CAUSES:
+        causes.append(cause)
+        cause = cause.__cause__
+    return causes
 
 
 def raised_at(error: BaseException) -> str:

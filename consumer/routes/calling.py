@@ -60,9 +60,9 @@ def within(call: Callable[..., Awaitable[Any]], seconds: float) -> Callable[...,
         try:
             async with limit:
                 return await call(*arguments)
-        except TimeoutError as error:
+        except TimeoutError:
             if limit.expired():
-                raise CallTimeoutError from error
+                raise CallTimeoutError from None  # its cause is this limit, not a failure in the handler
             raise  # raised by the handler
 
     return limited

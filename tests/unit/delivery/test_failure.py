@@ -98,6 +98,30 @@ async def test_a_reject_code_is_kept(kind: str) -> None:
     assert "private" not in str((letters.written, logs, failures))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_class_of_a_cause_is_kept(kind: str) -> None:
+    """Log lines, letter and recent failures name the class of an exception's cause, and not its text."""
+    source = LogSource(keyed([b"a"]))
+    error = RuntimeError("private")
+    error.__cause__ = KeyError("private")
+    handler, letters = Scripted({0: [error]}, source.done), Letters(source.done)
+    name = f"caused-{kind}"  # log lines are limited for each route
+    with capture_logs() as logs:
+        async with an_engine_on(source, a_route(handler.kind(kind), name), retry=QUICK, letters=letters) as bench:
+            bench.engine.assign([KEY])
+            await until(lambda: source.committed == source.end)
+            failures = bench.counters.failures.latest_first
+    described = [
+        *(cause.message for _, cause in letters.written),
+        *(each["error"] for each in logs if each["event"] == "call_failed"),
+        *(each["message"] for each in logs if each["event"] == "record_dead_lettered"),
+        *(each.error for each in failures),
+    ]
+    assert len(described) == 1 + 2 + 1 + 2
+    assert all("RuntimeError" in each and each.endswith(", caused by KeyError") for each in described)
+    assert "private" not in str((letters.written, logs, failures))
+
+
 @pytest.mark.parametrize("ordering", ORDERINGS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("error", [Retry(after=0.001), Pause(after=0.001), ConnectionResetError()])
