@@ -1,7 +1,7 @@
 """Instructions: the exceptions by which a handler states what to do with its record.
 
-A handler that returns has handled its record. A ConnectionError means the same as ``Pause()``. Any other exception is
-an error, which is retried.
+A handler that returns has handled its record. A ConnectionError means the same as ``Pause()``, and so does a group that
+holds only such. Any other exception is an error, which is retried.
 """
 
 from __future__ import annotations

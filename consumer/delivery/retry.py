@@ -48,8 +48,8 @@ class Attempts:
                 return Decision("retry", self._wait(error.after))
             case Pause():
                 return Decision("pause", self._wait(error.after))
-            case ConnectionError():
-                return Decision("pause", self._wait(None))
+        if _is_outage(error):
+            return Decision("pause", self._wait(None))
         kind: Literal["error", "timeout"] = "timeout" if isinstance(error, CallTimeoutError) else "error"
         if self.calls >= self._policy.attempts:
             return Decision(kind, None)
@@ -67,3 +67,16 @@ class Attempts:
         except OverflowError:
             seconds = policy.maximum_seconds
         return max(seconds * (1 + policy.jitter * (2 * self._chance() - 1)), MINIMUM_SECONDS)
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether what the handler needs is down: a connection error or Pause, or a group that holds only such."""
+    left = [error]
+    while left:
+        each = left.pop()
+        if isinstance(each, ConnectionError | Pause):
+            continue
+        if not isinstance(each, BaseExceptionGroup):
+            return False
+        left += each.exceptions
+    return True

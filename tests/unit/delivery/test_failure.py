@@ -124,9 +124,17 @@ async def test_the_class_of_a_cause_is_kept(kind: str) -> None:
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("error", [Retry(after=0.001), Pause(after=0.001), ConnectionResetError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        Retry(after=0.001),
+        Pause(after=0.001),
+        ConnectionResetError(),
+        ExceptionGroup("", [ConnectionResetError(), Pause()]),
+    ],
+)
 async def test_instructions_without_a_limit(error: Exception, kind: str, ordering: str) -> None:
-    """Retry, Pause and a lost connection count no attempt: the record is called until it succeeds."""
+    """Retry, Pause, a lost connection and a group of such count no attempt: the record is called until it succeeds."""
     source = LogSource(keyed([b"a", b"b", b"a", b"c"]))
     handler = Scripted({1: [error] * 10 + [None]}, source.done)
     async with an_engine_on(

@@ -115,6 +115,46 @@ def test_a_connection_error_is_a_pause() -> None:
     assert Attempts(PLAIN).after(TimeoutError()).kind == "error"
 
 
+GROUPS_OF_OUTAGES = [
+    ExceptionGroup("", [ConnectionError()]),
+    ExceptionGroup("", [ConnectionResetError(), BrokenPipeError()]),
+    ExceptionGroup("", [Pause(after=60), ConnectionError()]),
+    ExceptionGroup("", [ExceptionGroup("", [ConnectionError()]), ExceptionGroup("", [Pause()])]),
+    BaseExceptionGroup("", [ConnectionError()]),
+]
+OTHER_GROUPS = [
+    ExceptionGroup("", [ConnectionError(), ValueError()]),
+    ExceptionGroup("", [ConnectionError(), ExceptionGroup("", [ConnectionError(), TimeoutError()])]),
+    ExceptionGroup("", [ConnectionError(), Retry()]),
+    ExceptionGroup("", [ConnectionError(), Reject()]),
+    ExceptionGroup("", [Reject()]),
+    BaseExceptionGroup("", [ConnectionError(), KeyboardInterrupt()]),
+]
+
+
+@pytest.mark.parametrize("group", GROUPS_OF_OUTAGES, ids=repr)
+def test_a_group_of_connection_errors_is_a_pause(group: BaseException) -> None:
+    """A group that holds only connection errors and Pause, at any depth, pauses as the schedule says."""
+    attempts = Attempts(PLAIN)
+    assert [attempts.after(group) for _ in range(3)] == [Decision("pause", wait) for wait in (0.2, 0.4, 0.8)]
+    assert attempts.calls == 1
+
+
+@pytest.mark.parametrize("group", OTHER_GROUPS, ids=repr)
+def test_a_group_with_anything_else_is_an_error(group: BaseException) -> None:
+    """One other exception in a group is a reason to count the call."""
+    assert Attempts(PLAIN).after(group) == Decision("error", 0.2)
+    assert Attempts(RetrySettings(attempts=1)).after(group).reason == "exhausted"
+
+
+def test_a_deep_group() -> None:
+    """The depth of a group has no limit."""
+    group: Exception = ConnectionError()
+    for _ in range(5000):
+        group = ExceptionGroup("", [group])
+    assert Attempts(PLAIN).after(group).kind == "pause"
+
+
 @pytest.mark.parametrize("made", [Retry, Pause])
 def test_at_once_is_a_moment_later(made: Callable[..., Exception]) -> None:
     """``after=0`` waits for the minimum, so that it does not keep the event loop busy."""
