@@ -20,7 +20,7 @@ from consumer.dead_letters.cause import Cause
 from consumer.metrics.definitions import METRICS
 from consumer.routes.handler import MAX_RECORDS, MAX_SECONDS
 from consumer.settings.meanings import MEANINGS
-from consumer.settings.sections import RouteSettings, Settings
+from consumer.settings.sections import RouteRetry, RouteSettings, Settings
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -39,7 +39,7 @@ NOT_SET = {
 }
 """What a setting without a value means."""
 
-TYPES = {bool: "boolean", str: "string", dict: "table", list: "list of strings"}
+TYPES = {bool: "boolean", str: "string", dict: "table", list: "list of strings", RouteRetry: "table"}
 UNITS = {"_seconds": "seconds", "_bytes": "bytes"}
 
 WHEN = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ import structlog
 from consumer.dead_letters.cause import NO_ROUTE, Cause, class_name
 from consumer.delivery.fuse import Fuse
 from consumer.delivery.gate import Gate
-from consumer.delivery.retry import Attempts
+from consumer.delivery.retry import Attempts, RoutePolicy
 from consumer.errors import DecodeError, HandlerFailedError, LetterDelayedError, LetterRefusedError, place_of
 from consumer.instructions import code_of
 from consumer.logs import Sparingly
@@ -53,6 +53,8 @@ class FailurePolicy(NamedTuple):
     letters: Letters | None
     """None if ``dead_letter.topic`` is empty."""
     remedy: Remedy
+    routes: Mapping[str, RoutePolicy]
+    """The retry policy of each route, by name."""
 
 
 class Halts(Protocol):
@@ -98,6 +100,7 @@ class FailureHandler:
         self.gate = gate
         self.counters = counters
         self.retry = failures.policy.retry
+        self.policies = failures.policy.routes
         self._policy, self._halts = failures
         self._retry = retry
 
@@ -209,8 +212,9 @@ class FailedCall:
     ) -> None:
         """Begin the hold; ``attempts`` overrides the setting. A batch has no slot to free while it waits."""
         self.route = route
-        policy = failure_handler.retry
-        self._attempts = Attempts(policy if attempts is None else msgspec.structs.replace(policy, attempts=attempts))
+        retry, pause_on = failure_handler.policies[route]
+        retry = retry if attempts is None else msgspec.structs.replace(retry, attempts=attempts)
+        self._attempts = Attempts(retry, pause_on=pause_on)
         self._failure_handler = failure_handler
         self._has_slot = not of_batch
         self._hold = Hold("error", route, offset, time.time())

@@ -28,16 +28,31 @@ class Decision(NamedTuple):
         return "rejected" if self.kind == "reject" else "exhausted"
 
 
+class RoutePolicy(NamedTuple):
+    """Retry policy of one route."""
+
+    retry: RetrySettings
+    pause_on: tuple[type[Exception], ...] = ()
+    """Exceptions that mean the same as ``Pause()``, besides ConnectionError."""
+
+
 class Attempts:
     """Counts the calls of one route with one record or batch; lives until its outcome."""
 
-    def __init__(self, policy: RetrySettings, chance: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        policy: RetrySettings,
+        chance: Callable[[], float] = random.random,
+        pause_on: tuple[type[Exception], ...] = (),
+    ) -> None:
+        """``pause_on`` holds exceptions that mean the same as ``Pause()``, besides ConnectionError."""
         self.calls = 1
         """Calls that count as attempts, the first included."""
         self._waits = 0
         """Retry and Pause so far; they count no attempt."""
         self._policy = policy
         self._chance = chance
+        self._outages = (ConnectionError, Pause, *pause_on)
 
     def after(self, error: BaseException) -> Decision:
         """Return what follows a call that raised ``error``."""
@@ -48,13 +63,30 @@ class Attempts:
                 return Decision("retry", self._wait(error.after))
             case Pause():
                 return Decision("pause", self._wait(error.after))
-        if _is_outage(error):
+        if self._is_outage(error):
             return Decision("pause", self._wait(None))
         kind: Literal["error", "timeout"] = "timeout" if isinstance(error, CallTimeoutError) else "error"
         if self.calls >= self._policy.attempts:
             return Decision(kind, None)
         self.calls += 1
         return Decision(kind, self._delay(self.calls - 1))
+
+    def _is_outage(self, error: BaseException) -> bool:
+        """Whether what the handler needs is down; a group says so if all of its exceptions do.
+
+        A call past its time limit counts as an attempt, whatever ``pause_on`` holds.
+        """
+        left = [error]
+        while left:
+            each = left.pop()
+            if isinstance(each, Reject | Retry | CallTimeoutError):
+                return False
+            if isinstance(each, self._outages):
+                continue
+            if not isinstance(each, BaseExceptionGroup):
+                return False
+            left += each.exceptions
+        return True
 
     def _wait(self, seconds: float | None) -> float:
         self._waits += 1
@@ -67,16 +99,3 @@ class Attempts:
         except OverflowError:
             seconds = policy.maximum_seconds
         return max(seconds * (1 + policy.jitter * (2 * self._chance() - 1)), MINIMUM_SECONDS)
-
-
-def _is_outage(error: BaseException) -> bool:
-    """Whether what the handler needs is down: a connection error or Pause, or a group that holds only such."""
-    left = [error]
-    while left:
-        each = left.pop()
-        if isinstance(each, ConnectionError | Pause):
-            continue
-        if not isinstance(each, BaseExceptionGroup):
-            return False
-        left += each.exceptions
-    return True

@@ -12,6 +12,7 @@ from consumer.delivery.engine import MEASURE_SECONDS, Engine, Source
 from consumer.delivery.failure import FailurePolicy, Letters, Remedy
 from consumer.delivery.fuse import Fuse
 from consumer.delivery.pipeline import Pipeline
+from consumer.delivery.retry import RoutePolicy
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
 from consumer.kafka.letter_box import LetterBox
@@ -81,7 +82,8 @@ def make_engine(
 ) -> Engine:
     """Make an engine on a source; ``remedy`` returns what ends a partition's halt."""
     fuse = Fuse(settings.dead_letter.limit_ratio, settings.dead_letter.limit_window_records)
-    policy = FailurePolicy(settings.retry, fuse, letters, remedy)
+    policies = {route.name: RoutePolicy(route.retry or settings.retry, route.pause_on) for route in pipeline.routes}
+    policy = FailurePolicy(settings.retry, fuse, letters, remedy, policies)
     committer = Committer(source, pipeline.flushes, counters, lifecycle.tasks)
     return Engine(source, pipeline, policy, settings.delivery, counters, committer, lifecycle)
 

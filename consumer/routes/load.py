@@ -29,8 +29,21 @@ def load_routes(settings: Settings, environment: Mapping[str, str]) -> list[Rout
     for index, each in enumerate(settings.routes or [LOG_EVERYTHING]):
         where = f"routes[{index}] ({each.name})"
         matches = compile_match(Session, each.match, where)
-        routes.append(Route(each.name, matches, load_handler(each, where, environment), each.tombstones))
+        handler, pause_on = load_handler(each, where, environment), load_exceptions(each, where)
+        retry = each.retry.over(settings.retry)
+        routes.append(Route(each.name, matches, handler, each.tombstones, pause_on, retry))
     return routes
+
+
+def load_exceptions(route: RouteSettings, where: str) -> tuple[type[Exception], ...]:
+    """Import the exceptions in a route's ``pause_on``. Raises SettingsError for one that is no exception class."""
+    found = []
+    for reference in route.pause_on:
+        each = _import(reference, f"{where}.pause_on")
+        if not (inspect.isclass(each) and issubclass(each, Exception)):
+            raise SettingsError(f"{where}.pause_on: {reference} is not a class derived from Exception")
+        found.append(each)
+    return tuple(found)
 
 
 def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str]) -> Handler:
@@ -95,7 +108,7 @@ def _import(reference: str, where: str) -> Any:
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if module_name == missing or module_name.startswith(f"{missing}."):
-            remedy = "put its folder in `path` or PYTHONPATH"
+            remedy = "put its folder in `path` or PYTHONPATH, or install it beside session-consumer"
         else:
             remedy = f"{module_name} imports it; install it beside session-consumer"
         raise SettingsError(f"{where}: {reference}: there is no module {missing!r}; {remedy}") from error

@@ -11,6 +11,7 @@ import msgspec
 from consumer.errors import ConsumerError, SettingsError, place_of
 from consumer.routes.handler import Handler
 from consumer.routes.match import Predicate
+from consumer.settings.sections import RetrySettings
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -21,6 +22,10 @@ class Route(msgspec.Struct, frozen=True):
     handler: Handler
     tombstones: bool = False
     """Whether records with a null value reach the handler, as the event None."""
+    pause_on: tuple[type[Exception], ...] = ()
+    """Exceptions that mean the same as ``Pause()``, besides ConnectionError."""
+    retry: RetrySettings | None = None
+    """Retry policy of the route; None for the settings in ``[retry]``."""
 
 
 def matching(routes: Sequence[Route], event: Any) -> list[Route]:

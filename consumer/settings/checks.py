@@ -19,11 +19,8 @@ MAY_BE_ZERO = ("http.port", "retry.jitter")
 def check_relations(settings: Settings) -> None:
     """Raise SettingsError for a value out of range, or for values that cannot work together."""
     kafka, delivery = settings.kafka, settings.delivery
-    for name, number in _numbers(settings):
-        if not (0 < number < math.inf) and name not in MAY_BE_ZERO:
-            raise SettingsError(f"{name} = {number} must be above 0 and finite")
-        limit = MAX_SECONDS if name.endswith("_seconds") else MAX_INT32
-        _require(number <= limit, f"{name} = {number} is over {limit:_}, the largest number of Kafka's protocol")
+    for section in ("kafka", "delivery", "retry", "dead_letter", "watchdog", "http"):
+        _check_numbers(getattr(settings, section), section)
     _require(0 <= settings.http.port < 65536, f"http.port = {settings.http.port} must be from 0 to 65535")
     _require(bool(kafka.bootstrap_servers), "kafka.bootstrap_servers is empty; name a broker as host:port")
     for server in kafka.bootstrap_servers:
@@ -51,17 +48,32 @@ def check_relations(settings: Settings) -> None:
         f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or joining the group can never succeed",
     )
     _check_security(kafka.security)
-    _check_failures(settings.retry, settings.dead_letter, kafka)
-    _check_routes(settings.routes)
+    _check_retry(settings.retry, "retry")
+    _check_dead_letters(settings.dead_letter, kafka)
+    _check_routes(settings.routes, settings.retry)
 
 
-def _check_failures(retry: RetrySettings, dead_letter: DeadLetterSettings, kafka: Kafka) -> None:
-    _require(retry.multiplier >= 1, f"retry.multiplier = {retry.multiplier} must be at least 1")
-    _require(0 <= retry.jitter <= 1, f"retry.jitter = {retry.jitter} must be from 0 to 1")
+def _check_numbers(section: msgspec.Struct, where: str) -> None:
+    for field, number in msgspec.structs.asdict(section).items():
+        if not isinstance(number, int | float) or isinstance(number, bool):
+            continue
+        name = f"{where}.{field}"
+        if not (0 < number < math.inf) and not name.endswith(MAY_BE_ZERO):
+            raise SettingsError(f"{name} = {number} must be above 0 and finite")
+        limit = MAX_SECONDS if field.endswith("_seconds") else MAX_INT32
+        _require(number <= limit, f"{name} = {number} is over {limit:_}, the largest number of Kafka's protocol")
+
+
+def _check_retry(retry: RetrySettings, where: str) -> None:
+    _require(retry.multiplier >= 1, f"{where}.multiplier = {retry.multiplier} must be at least 1")
+    _require(0 <= retry.jitter <= 1, f"{where}.jitter = {retry.jitter} must be from 0 to 1")
     _require(
         retry.initial_seconds <= retry.maximum_seconds,
-        f"retry.initial_seconds = {retry.initial_seconds} is above retry.maximum_seconds = {retry.maximum_seconds}",
+        f"{where}.initial_seconds = {retry.initial_seconds} is above {where}.maximum_seconds = {retry.maximum_seconds}",
     )
+
+
+def _check_dead_letters(dead_letter: DeadLetterSettings, kafka: Kafka) -> None:
     _require(dead_letter.limit_ratio <= 1, f"dead_letter.limit_ratio = {dead_letter.limit_ratio} must be at most 1")
     for topic in kafka.topics:
         target = dead_letter.topic_for(topic, kafka.group_id)
@@ -89,7 +101,7 @@ def _check_security(security: Security) -> None:
         _require(not unused, f"kafka.security.{name} is set, but the protocol {security.protocol} does not use TLS")
 
 
-def _check_routes(routes: list[RouteSettings]) -> None:
+def _check_routes(routes: list[RouteSettings], retry: RetrySettings) -> None:
     names = [route.name for route in routes]
     for name in names:
         _require(name not in ("", "none"), f"routes: the name {name!r} is reserved; choose another")
@@ -98,15 +110,9 @@ def _check_routes(routes: list[RouteSettings]) -> None:
         for field in ("timeout_seconds", "max_records", "max_seconds", "flush_seconds"):
             number = getattr(route, field)
             _require(number is None or number > 0, f"routes ({route.name}): {field} = {number} must be above 0")
-
-
-def _numbers(settings: Settings) -> list[tuple[str, float]]:
-    found: list[tuple[str, float]] = []
-    for section in ("kafka", "delivery", "retry", "dead_letter", "watchdog", "http"):
-        for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                found.append((f"{section}.{name}", value))
-    return found
+        where = f"routes ({route.name}): retry"
+        _check_numbers(route.retry, where)
+        _check_retry(route.retry.over(retry), where)
 
 
 def _require(holds: bool, otherwise: str) -> None:

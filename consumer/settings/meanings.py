@@ -63,6 +63,8 @@ MEANINGS = {
     "routes.max_seconds": "Maximum seconds for which a batch is collected; 1.0 when not set.",
     "routes.flush_seconds": "Minimum seconds between two flushes, and so between two commits.",
     "routes.tombstones": "Whether records with a null value reach the handler, as the event None and the Record.",
+    "routes.retry": "Settings of `[retry]` for this route, such as { attempts = 10 }. Others are those of `[retry]`.",
+    "routes.pause_on": "Exceptions that count as `Pause`, each as `module:attribute`, besides ConnectionError.",
 }
 
 HIDDEN = {"kafka.fetch_path": "Fetch path, for diagnosis: auto, raw or plain."}

@@ -112,6 +112,21 @@ class TracingSettings(msgspec.Struct, frozen=True):
     enabled: bool = False
 
 
+class RouteRetry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Retry settings of one route; those that are not set are the ones in ``[retry]``."""
+
+    attempts: int | None = None
+    initial_seconds: float | None = None
+    maximum_seconds: float | None = None
+    multiplier: float | None = None
+    jitter: float | None = None
+
+    def over(self, retry: RetrySettings) -> RetrySettings:
+        """Return the settings of the route: its own, and those of ``retry`` for the rest."""
+        given = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        return msgspec.structs.replace(retry, **given)
+
+
 class RouteSettings(msgspec.Struct, frozen=True):
     """One route: its handler, the events it matches and the limits of its calls."""
 
@@ -125,6 +140,8 @@ class RouteSettings(msgspec.Struct, frozen=True):
     max_seconds: float | None = None
     flush_seconds: float | None = None
     tombstones: bool = False
+    retry: RouteRetry = RouteRetry()
+    pause_on: list[str] = []
 
     def __repr__(self) -> str:
         return f"RouteSettings(name={self.name!r}, handler={self.handler!r}, …)"

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -145,6 +146,34 @@ async def test_instructions_without_a_limit(error: Exception, kind: str, orderin
         assert Counter(handler.calls) == {0: 1, 1: 11, 2: 1, 3: 1}
         assert sum(errors(bench).values()) == 10
         assert bench.engine.partitions[KEY].pausing == 0
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "batch"])
+async def test_a_route_has_a_retry_policy(kind: str) -> None:
+    """The number of attempts and ``pause_on`` of a route hold for that route alone."""
+    source = LogSource(keyed([b"a"] * 4))
+    script: dict[int, list[BaseException | None]] = {1: [LookupError()] * 5 + [None], 2: [ValueError()]}
+    first, second = Scripted(script), Scripted({2: [ValueError()], 3: [LookupError()]}, source.done)
+    letters = Letters(source.done)
+
+    def batched(_events: list[bytes], records: list[Record]) -> None:
+        for record in records:
+            if record.offset not in first.handled:
+                first.answer(record)
+
+    route = a_batch_route(batched) if kind == "batch" else a_route(first.kind(kind))
+    policy = msgspec.structs.replace(QUICK, attempts=5)
+    routes = [msgspec.structs.replace(route, pause_on=(LookupError,), retry=policy), a_route(second.plain, "r1")]
+    async with an_engine_on(source, *routes, retry=QUICK, letters=letters) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == source.end)
+        assert errors(bench)["pause"] == 5
+        assert errors(bench, "r1") == {"error": 6}
+    singles = 1 if kind == "batch" else 0
+    assert Counter(first.calls) == {0: 1, 1: 6, 2: 5 + singles, 3: 1}
+    attempts = 1 if kind == "batch" else 5
+    found = [(2, "exhausted", "r0", attempts), (2, "exhausted", "r1", 3), (3, "exhausted", "r1", 3)]
+    assert sorted(letters.causes) == found
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)

@@ -155,6 +155,39 @@ def test_a_deep_group() -> None:
     assert Attempts(PLAIN).after(group).kind == "pause"
 
 
+class LibraryError(Exception):
+    """A lost connection, as a library that has its own exceptions raises it."""
+
+
+def test_what_a_route_pauses_on() -> None:
+    """Exceptions in ``pause_on``, their subclasses, and groups of such pause as the schedule says."""
+
+    class RefusedError(LibraryError):
+        pass
+
+    mixed = ExceptionGroup("", [LibraryError(), ExceptionGroup("", [ConnectionError(), Pause()])])
+    for error in (LibraryError(), RefusedError(), mixed):
+        attempts = Attempts(PLAIN, pause_on=(LibraryError, LookupError))
+        assert [attempts.after(error) for _ in range(3)] == [Decision("pause", wait) for wait in (0.2, 0.4, 0.8)]
+        assert attempts.calls == 1
+        assert Attempts(PLAIN).after(error).kind == "error"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Reject(), "reject"),
+        (Retry(), "retry"),
+        (CallTimeoutError(), "timeout"),
+        (ValueError(), "pause"),
+        (ExceptionGroup("", [ValueError()]), "pause"),
+    ],
+)
+def test_a_broad_pause_on_leaves_instructions_alone(error: Exception, kind: str) -> None:
+    """With ``pause_on`` of all exceptions Reject and Retry are still followed, and a time limit is an attempt."""
+    assert Attempts(PLAIN, pause_on=(Exception,)).after(error).kind == kind
+
+
 @pytest.mark.parametrize("made", [Retry, Pause])
 def test_at_once_is_a_moment_later(made: Callable[..., Exception]) -> None:
     """``after=0`` waits for the minimum, so that it does not keep the event loop busy."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from consumer.errors import SettingsError
-from consumer.routes.load import extend_path
+from consumer.routes.load import extend_path, load_routes
+from consumer.routes.route import Route
+from consumer.settings.sections import RetrySettings, Settings
 from tests.unit.routes.modules import WHERE, Write, load, load_reference, refusal
 
 
@@ -113,3 +116,45 @@ def test_path_is_made_of_folders(tmp_path: Path, make: Callable[[Path], None]) -
     with pytest.raises(SettingsError) as refused:
         extend_path([str(entry)], [])
     assert str(refused.value) == f"path: {entry} is not a folder"
+
+
+def a_route_with(**fields: object) -> list[Route]:
+    """Load the routes of settings whose only route has these fields."""
+    route = {"name": "r", "handler": "mine:f", **fields}
+    return load_routes(msgspec.convert({"retry": {"attempts": 4}, "routes": [route]}, Settings), {})
+
+
+def test_exceptions_to_pause_on(module: Write) -> None:
+    """Each reference in ``pause_on`` is imported; nested attributes are found as those of a handler are."""
+    module("class Lost(Exception): pass\nclass Client:\n    class Gone(OSError): pass\ndef f(event): pass\n")
+    (route,) = a_route_with(pause_on=["mine:Lost", "mine:Client.Gone", "asyncio:TimeoutError"])
+    assert [each.__name__ for each in route.pause_on] == ["Lost", "Gone", "TimeoutError"]
+    assert a_route_with()[0].pause_on == ()
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("aiohttp.ClientError", "'aiohttp.ClientError' is not module:attribute"),
+        ("no_such_module:Lost", "no_such_module:Lost: there is no module 'no_such_module'"),
+        ("mine:Los", "mine:Los: mine has no 'Los'; did you mean 'Lost'?"),
+        ("mine:f", "mine:f is not a class derived from Exception"),
+        ("mine:lost", "mine:lost is not a class derived from Exception"),
+        ("builtins:dict", "builtins:dict is not a class derived from Exception"),
+        ("asyncio:CancelledError", "asyncio:CancelledError is not a class derived from Exception"),
+    ],
+)
+def test_wrong_exceptions_to_pause_on(module: Write, reference: str, says: str) -> None:
+    """A reference that cannot be imported, or is no exception class, is an error that names route and setting."""
+    module("class Lost(Exception): pass\nlost = Lost()\ndef f(event): pass\n")
+    with pytest.raises(SettingsError) as refused:
+        a_route_with(pause_on=["builtins:OSError", reference])
+    assert str(refused.value).startswith(f"{WHERE}.pause_on: {says}")
+
+
+def test_the_retry_settings_of_a_route(module: Write) -> None:
+    """A route's ``retry`` overrides ``[retry]`` field by field."""
+    module("def f(event): pass\n")
+    (route,) = a_route_with(retry={"maximum_seconds": 5.0, "jitter": 0.0})
+    assert route.retry == RetrySettings(attempts=4, maximum_seconds=5.0, jitter=0.0)
+    assert a_route_with()[0].retry == RetrySettings(attempts=4)

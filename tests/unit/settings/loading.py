@@ -10,17 +10,17 @@ import msgspec
 import pytest
 
 from consumer.errors import SettingsError
-from consumer.settings.sections import RouteSettings, Settings
+from consumer.settings.sections import RouteRetry, RouteSettings, Settings
 from consumer.settings.sources import PREFIX, Loaded, load_settings
 
 SECRET = "hunter2-s3cret"
 
 
 def leaves(struct: Any = Settings, above: str = "") -> Iterator[str]:
-    """Yield the name of every setting that has no settings below it."""
+    """Name every setting that has no settings below it; a route's ``retry`` stands for those below it."""
     for field in msgspec.structs.fields(struct):
         kind: Any = RouteSettings if field.name == "routes" else field.type
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not RouteRetry:
             yield from leaves(kind, f"{above}{field.name}.")
         else:
             yield above + field.name

@@ -37,6 +37,12 @@ def test_times_are_numbers(name: str) -> None:
 
 ROUTE = '{{name = "{}", handler = "m:f"}}'
 
+
+def a_retry(fields: str) -> str:
+    """Return the override of one route with these retry settings."""
+    return f'routes=[{{name = "a", handler = "m:f", retry = {{ {fields} }} }}]'
+
+
 BROKEN = [
     (["http.port=-1"], "http.port = -1 must be from 0 to 65535"),
     (["http.port=65536"], "http.port = 65536 must be from 0 to 65535"),
@@ -63,6 +69,16 @@ BROKEN = [
     (["dead_letter.topic={topic} dead"], "dead_letter.topic: 'session-events dead' is no topic name"),
     (["dead_letter.topic={group}.dlq", "kafka.group_id=my group"], "'my group.dlq' is no topic name"),
     (["dead_letter.topic={group}", "kafka.group_id=session-events"], "'session-events' is one of kafka.topics"),
+    ([a_retry("attempts = 0")], "routes (a): retry.attempts = 0 must be above 0 and finite"),
+    ([a_retry("initial_seconds = nan")], "routes (a): retry.initial_seconds = nan must be above 0 and finite"),
+    ([a_retry("maximum_seconds = 3e9")], "routes (a): retry.maximum_seconds = 3000000000.0 is over 2_147_483"),
+    ([a_retry("multiplier = 0.9")], "routes (a): retry.multiplier = 0.9 must be at least 1"),
+    ([a_retry("jitter = 1.1")], "routes (a): retry.jitter = 1.1 must be from 0 to 1"),
+    ([a_retry("jitter = -0.1")], "routes (a): retry.jitter = -0.1 must be from 0 to 1"),
+    ([a_retry("initial_seconds = 31.0")], "is above routes (a): retry.maximum_seconds = 30.0"),
+    ([a_retry("maximum_seconds = 0.1")], "routes (a): retry.initial_seconds = 0.2 is above"),
+    ([a_retry("attemps = 3")], "unknown setting 'routes[0].retry.attemps' (--set); did you mean 'attempts'?"),
+    ([a_retry("attempts = 1.5")], "routes[0].retry.attempts (--set): expected int"),
     ([f"routes=[{ROUTE.format('none')}]"], "routes: the name 'none' is reserved"),
     ([f"routes=[{ROUTE.format('')}]"], "routes: the name '' is reserved"),
     ([f"routes=[{ROUTE.format('a')}, {ROUTE.format('a')}]"], "routes: more than one is named 'a'"),
@@ -82,6 +98,9 @@ WORKING = [
     ["kafka.security.protocol=SSL", "kafka.security.ca_file=c"],
     ["kafka.security.protocol=SSL", "kafka.security.certificate_file=c", "kafka.security.key_file=k"],
     [f"routes=[{ROUTE.format('a')}, {ROUTE.format('b')}]"],
+    [a_retry("attempts = 1, initial_seconds = 30.0, multiplier = 1.0, jitter = 0.0")],
+    [a_retry("")],
+    ["retry.maximum_seconds=60.0", a_retry("initial_seconds = 60.0")],
 ]
 
 
