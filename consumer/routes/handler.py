@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from consumer.errors import SettingsError
+from consumer.routes.annotation import EMPTY, is_list, resolved
 
 MAX_RECORDS = 500
 MAX_SECONDS = 1.0
@@ -48,10 +49,16 @@ def bind_handler(target: Any, where: str) -> Handler:
         call=target,
         is_async=_is_async(target),
         wants_record=_wants_record(target, parameters, where),
-        takes_batches=bool(parameters) and _is_list(parameters[0].annotation),
+        takes_batches=is_list(first_annotation(target)),
         flush=_flush_of(target, where),
         context=target if hasattr(type(target), "__aenter__") else None,
     )
+
+
+def first_annotation(target: Any) -> Any:
+    """Return the annotation of a handler's first parameter, resolved if it is a text; ``EMPTY`` without one."""
+    parameters = _positional(target)
+    return resolved(parameters[0].annotation, target) if parameters else EMPTY
 
 
 def _callables(target: Any) -> list[Any]:
@@ -88,13 +95,6 @@ def _wants_record(target: Any, parameters: list[inspect.Parameter], where: str) 
         except ValueError:
             return False
     return wants
-
-
-def _is_list(annotation: Any) -> bool:
-    """Whether an annotation is ``list[…]``, also as text (``from __future__ import annotations``)."""
-    if isinstance(annotation, str):
-        return annotation.replace("typing.", "").startswith(("list[", "List["))
-    return typing.get_origin(annotation) is list
 
 
 def _flush_of(target: Any, where: str) -> Callable[[], Awaitable[None]] | None:

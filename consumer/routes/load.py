@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from consumer.errors import SettingsError, hint, place_of, raised_at
+from consumer.routes.annotation import check_annotation
 from consumer.routes.calling import in_thread, within
-from consumer.routes.handler import MAX_RECORDS, MAX_SECONDS, Handler, bind_handler
+from consumer.routes.handler import MAX_RECORDS, MAX_SECONDS, Handler, bind_handler, first_annotation
 from consumer.routes.match import compile_match
 from consumer.routes.route import Route
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
@@ -49,7 +50,7 @@ def load_exceptions(route: RouteSettings, where: str) -> tuple[type[Exception], 
 def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str]) -> Handler:
     """Import a route's ``module:attribute`` and make a Handler of it; ``where`` names the route in errors.
 
-    Raises SettingsError for a wrong reference, a wrong option or a wrong signature.
+    Raises SettingsError for a wrong reference, a wrong option, a wrong signature or a wrong annotation.
     """
     target = _import(route.handler, f"{where}.handler")
     if inspect.isclass(target):
@@ -57,6 +58,7 @@ def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str
     elif route.options:
         raise SettingsError(f"{where}.options: {route.handler} is not a class; only classes take options")
     handler = bind_handler(target, f"{where}.handler: {route.handler}")
+    check_annotation(first_annotation(target), Session, f"{where}.handler: {route.handler}")
     _check_fit(route, handler, where)
     call, is_async = handler.call, handler.is_async
     if route.threaded:
