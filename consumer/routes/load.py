@@ -30,7 +30,8 @@ def load_routes(settings: Settings, environment: Mapping[str, str]) -> list[Rout
     for index, each in enumerate(settings.routes or [LOG_EVERYTHING]):
         where = f"routes[{index}] ({each.name})"
         matches = compile_match(Session, each.match, where)
-        handler, pause_on = load_handler(each, where, environment), load_exceptions(each, where)
+        handler = load_handler(each, where, environment, settings.delivery.threads)
+        pause_on = load_exceptions(each, where)
         retry = each.retry.over(settings.retry)
         routes.append(Route(each.name, matches, handler, each.tombstones, pause_on, retry))
     return routes
@@ -47,8 +48,10 @@ def load_exceptions(route: RouteSettings, where: str) -> tuple[type[Exception], 
     return tuple(found)
 
 
-def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str]) -> Handler:
+def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str], threads: int) -> Handler:
     """Import a route's ``module:attribute`` and make a Handler of it; ``where`` names the route in errors.
+
+    ``threads`` is the size of the route's pool if its calls are threaded.
 
     Raises SettingsError for a wrong reference, a wrong option, a wrong signature or a wrong annotation.
     """
@@ -62,8 +65,8 @@ def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str
     _check_fit(route, handler, where)
     call, is_async = handler.call, handler.is_async
     if route.threaded:
-        call, is_async = in_thread(call), True
-    if route.timeout_seconds is not None:
+        call, is_async = in_thread(call, threads, route.timeout_seconds), True
+    elif route.timeout_seconds is not None:
         call = within(call, route.timeout_seconds)
     return msgspec.structs.replace(
         handler,

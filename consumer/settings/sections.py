@@ -52,6 +52,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
     ordering: Literal["partition", "key", "unordered"] = "partition"
     concurrency: int = 64
+    threads: int = 64
     max_in_flight_records: int = 2000
     max_in_flight_bytes: int = 8_388_608
     max_record_bytes: int = 1_048_576

@@ -149,7 +149,7 @@ async def test_a_threaded_call_is_within_its_span(spans: Spans) -> None:
     def handle(_event: str) -> None:
         seen.append(trace.get_current_span().get_span_context().span_id)
 
-    route = Route("r", None, Handler(in_thread(handle), is_async=True, wants_record=False))
+    route = Route("r", None, Handler(in_thread(handle, 1), is_async=True, wants_record=False))
     await spans.tracing.traced(route).handler.call("event", A_RECORD)
     assert seen == [spans.one.context.span_id]
 

@@ -19,7 +19,7 @@ Write = Callable[[str], None]
 
 
 def load_reference(reference: str, options: dict[str, Any] | None = None, **environment: str) -> Handler:
-    return load_handler(RouteSettings("r", reference, {}, options or {}), WHERE, environment)
+    return load_handler(RouteSettings("r", reference, {}, options or {}), WHERE, environment, 1)
 
 
 def load(attribute: str, options: dict[str, Any] | None = None, **environment: str) -> Handler:

@@ -13,18 +13,20 @@ import msgspec
 import pytest
 
 from consumer import Record
-from consumer.errors import SettingsError
+from consumer.errors import CallTimeoutError, SettingsError
 from consumer.routes.calling import in_thread, within
 from consumer.routes.handler import Handler, bind_handler
-from consumer.routes.load import load_handler
+from consumer.routes.load import load_handler, load_routes
 from consumer.routes.route import Route
-from consumer.settings.sections import RouteSettings
-from tests.unit.delivery.engines import Bench, an_engine_on
+from consumer.settings.sections import Delivery, RouteSettings, Settings
+from tests.unit.delivery.engines import Bench, a_route, an_engine_on
 from tests.unit.delivery.log_source import LogSource, keyed
 from tests.unit.delivery.source import KEY
 from tests.unit.delivery.waiting import rounds, until
+from tests.unit.routes.modules import Write
 
 NEVER_SECONDS = 3600.0
+THREADS = 8
 HERE = __name__
 
 
@@ -53,14 +55,15 @@ class Flushing:
 
 
 def loaded(handler: Any, **route: Any) -> Handler:
-    return load_handler(RouteSettings(name="r", handler=f"{HERE}:{handler.__name__}", **route), "routes[0] (r)", {})
+    return load_handler(
+        RouteSettings(name="r", handler=f"{HERE}:{handler.__name__}", **route), "routes[0] (r)", {}, THREADS
+    )
 
 
-def a_threaded_route(call: Callable[..., Any], timeout_seconds: float | None = None) -> Route:
+def a_threaded_route(call: Callable[..., Any], timeout_seconds: float | None = None, threads: int = THREADS) -> Route:
     bound = bind_handler(call, "test")
-    threaded = in_thread(call)
-    limited = within(threaded, timeout_seconds) if timeout_seconds is not None else threaded
-    return Route("r0", None, msgspec.structs.replace(bound, call=limited, is_async=True))
+    threaded = in_thread(call, threads, timeout_seconds)
+    return Route("r0", None, msgspec.structs.replace(bound, call=threaded, is_async=True))
 
 
 def a_limited_route(call: Callable[..., Awaitable[Any]], timeout_seconds: float) -> Route:
@@ -76,7 +79,7 @@ async def test_a_threaded_call_runs_in_another_thread_and_returns() -> None:
         assert threading.get_ident() != here
         return arguments
 
-    assert await in_thread(call)(1, 2) == (1, 2)
+    assert await in_thread(call, THREADS)(1, 2) == (1, 2)
 
 
 @pytest.mark.parametrize("error", [ValueError, TimeoutError, KeyboardInterrupt, SystemExit, asyncio.CancelledError])
@@ -87,7 +90,7 @@ async def test_what_a_threaded_call_raises_comes_back(error: type[BaseException]
         raise error
 
     with pytest.raises(error) as raised:
-        await in_thread(fails)()
+        await in_thread(fails, THREADS)()
     assert raised.type is error
 
 
@@ -100,7 +103,7 @@ def test_stop_iteration_from_a_thread_ends_the_call() -> None:
 
     async def attempt() -> None:
         try:
-            await in_thread(fails)()
+            await in_thread(fails, THREADS)()
         except Exception as error:
             raised.append(error)
 
@@ -140,7 +143,7 @@ async def test_a_cancellation_waits_for_the_thread(times: int) -> None:
         go.wait()
         ended.set()
 
-    calling = asyncio.ensure_future(in_thread(blocks)())
+    calling = asyncio.ensure_future(in_thread(blocks, THREADS)())
     await until(begun.is_set)
     for _ in range(times):
         calling.cancel()
@@ -161,7 +164,7 @@ async def test_an_error_behind_a_cancellation_prints_nothing() -> None:
         go.wait()
         raise ValueError
 
-    calling = asyncio.ensure_future(in_thread(fails)())
+    calling = asyncio.ensure_future(in_thread(fails, THREADS)())
     await until(begun.is_set)
     calling.cancel()
     await rounds()
@@ -246,6 +249,111 @@ async def test_a_threaded_call_past_its_time_counts_when_its_thread_has_ended() 
         assert failures(bench) == {"timeout": 1}
     assert called == [0]
     assert source.commits == []
+
+
+async def test_a_call_that_waits_for_a_thread_has_not_begun() -> None:
+    """The time of a call begins in its thread: calls that wait for a thread longer than their limit succeed."""
+    threaded = in_thread(time.sleep, 1, 0.4)
+    began = time.monotonic()
+    results = await asyncio.gather(*(threaded(0.05) for _ in range(12)), return_exceptions=True)
+    assert time.monotonic() - began > 0.4
+    assert results == [None] * 12
+
+
+async def test_a_call_that_waited_for_a_thread_has_a_limit() -> None:
+    """A call that waited has its whole time from its start in a thread, and no more."""
+    first, second, began = threading.Event(), threading.Event(), threading.Event()
+
+    def blocks(event: threading.Event) -> None:
+        if event is second:
+            began.set()
+        event.wait()
+
+    threaded = in_thread(blocks, 1, 0.1)
+    calls = [asyncio.ensure_future(threaded(event)) for event in (first, second)]
+    await asyncio.sleep(0.2)
+    assert not began.is_set()
+    first.set()
+    await until(began.is_set)
+    await asyncio.sleep(0.2)
+    second.set()
+    await asyncio.wait(calls)
+    assert isinstance(calls[1].exception(), CallTimeoutError)
+
+
+@pytest.mark.parametrize("timeout_seconds", [None, NEVER_SECONDS])
+async def test_a_call_that_never_began_is_cancelled_at_once(timeout_seconds: float | None) -> None:
+    """A cancelled call that waits for a free thread ends at once, and is never called."""
+    begun, go, called = threading.Event(), threading.Event(), []
+
+    def blocks(number: int) -> None:
+        called.append(number)
+        begun.set()
+        go.wait()
+
+    threaded = in_thread(blocks, 1, timeout_seconds)
+    calls = [asyncio.ensure_future(threaded(number)) for number in range(3)]
+    await until(begun.is_set)
+    calls[1].cancel()
+    await rounds()
+    assert calls[1].cancelled()
+    go.set()
+    await asyncio.wait(calls)
+    assert called == [0, 2]
+
+
+async def test_calls_that_wait_for_a_thread_are_not_called_after_the_drain() -> None:
+    """A drain that runs out of time leaves the call in its thread, and the calls behind it are never called."""
+    go, called, awaited = threading.Event(), [], []
+
+    def blocks(_event: bytes, record: Record) -> None:
+        called.append(record.offset)
+        go.wait()
+
+    threaded = in_thread(blocks, 1)
+
+    async def handle(event: bytes, record: Record) -> None:
+        awaited.append(record.offset)
+        try:
+            await threaded(event, record)
+        finally:
+            awaited.remove(record.offset)
+
+    source = LogSource(keyed([b"a", b"b", b"c"]))
+    async with an_engine_on(source, a_route(handle), ordering="unordered", drain_seconds=0.01) as bench:
+        try:
+            bench.engine.assign([KEY])
+            await until(lambda: called and len(awaited) == 3)
+            await bench.engine.revoke(lost=False)
+            assert awaited == [0]
+        finally:
+            go.set()
+        await until(lambda: not awaited)
+    assert called == [0]
+    assert source.commits == []
+
+
+async def test_what_a_threaded_call_returns_is_awaited_within_its_time() -> None:
+    """The time of a function that returns something to await includes the waiting."""
+    threaded = in_thread(asyncio.sleep, 1, 0.05)
+    assert await threaded(0) is None
+    with pytest.raises(CallTimeoutError):
+        await threaded(NEVER_SECONDS)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+async def test_the_number_of_threads_is_a_setting(module: Write, threads: int) -> None:
+    """``delivery.threads`` is the number of calls of a route that run at once."""
+    module(
+        "import threading\nused = set()\n"
+        f"together = threading.Barrier({threads}, timeout=10)\n"
+        "def f(event):\n    used.add(threading.get_ident())\n    together.wait()\n"
+        "def threads(event): return len(used)\n"
+    )
+    routes = [RouteSettings("r", "mine:f", threaded=True), RouteSettings("s", "mine:threads")]
+    calling, counting = load_routes(Settings(delivery=Delivery(threads=threads), routes=routes), {})
+    await asyncio.gather(*(calling.handler.call(b"event") for _ in range(4 * threads)))
+    assert counting.handler.call(b"event") == threads
 
 
 async def test_calls_within_their_time_are_left_alone() -> None:

@@ -14,6 +14,7 @@ NUMBERS = [
     "kafka.rebalance_timeout_seconds",
     "kafka.request_timeout_seconds",
     "delivery.concurrency",
+    "delivery.threads",
     "delivery.max_in_flight_records",
     "delivery.max_in_flight_bytes",
     "delivery.max_record_bytes",

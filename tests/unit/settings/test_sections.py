@@ -39,6 +39,7 @@ password = ""
 [delivery]
 ordering = "partition"
 concurrency = 64
+threads = 64
 max_in_flight_records = 2000
 max_in_flight_bytes = 8_388_608
 max_record_bytes = 1_048_576
