@@ -63,6 +63,7 @@ WHEN = {
     "heartbeats_answered": "The group answers heartbeats again; the partitions go on.",
     "heartbeats_unanswered": "No heartbeat was answered for a session timeout. All partitions are paused.",
     "kafka_client_lost": "The Kafka client cannot go on (`reason`) and is replaced.",
+    "listen_failed": "A new client could not be asked whether the brokers answer it. Each kind is logged once.",
     "loop_failed": "A background loop of the daemon ended with an error. The daemon drains and exits.",
     "offset_resolved": "A partition had no usable offset (`why`); it starts at `offset` as the setting `rule` says.",
     "offset_unresolved": "The start offset of a partition could not be found out. It is tried again.",

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from consumer.delivery.engine import Engine
-from consumer.errors import StuckCallError, place_of
+from consumer.errors import ConsumerError, StuckCallError, place_of
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import KafkaSource
 
@@ -43,7 +43,8 @@ class Lifecycle:
     ) -> None:
         """Run the loops until ``stop`` or ``fail``, then drain, commit and leave the group.
 
-        An exception in a loop ends the run like ``fail``. ``poll`` joins the group; it is ended before the source.
+        A loop that raises, or ends early, ends the run like ``fail``. ``poll`` joins the group; it is ended before the
+        source.
         """
         async with self.tasks as tasks:
             polling = tasks.create_task(self._guard(poll))
@@ -68,12 +69,32 @@ class Lifecycle:
             raise self._failure
 
     async def _guard(self, loop: Loop) -> None:
-        """Run one loop; turn its exception into a failure, as the task group would cancel everything at once."""
+        """Run one loop; an exception, and any other end before the stop, is a failure.
+
+        The task group would cancel everything at once for an exception, and would ignore a CancelledError that escaped
+        from a library: the daemon would go on without the loop.
+        """
         try:
             await loop()
         except Exception as error:
             log.debug("loop_failed", error=place_of(error))
             self.fail(error)
+        except asyncio.CancelledError:
+            self._fail_if_running(loop, "a library or a handler cancelled it")
+            raise
+        else:
+            self._fail_if_running(loop, "it returned")
+
+    def _fail_if_running(self, loop: Loop, why: str) -> None:
+        if not self.stopping.is_set():
+            name = getattr(loop, "__qualname__", repr(loop))
+            self.fail(ConsumerError(f"{name}, which must run until the stop, has ended: {why}; start again, report it"))
+
+
+def is_cancelled() -> bool:
+    """Whether the current task was cancelled. If not, a CancelledError in it was raised by a library."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _exit_if_stuck(engine: Engine) -> None:

@@ -9,8 +9,9 @@ from collections import deque
 import structlog
 
 from consumer.delivery.engine import Engine
-from consumer.errors import ClientLostError, StalledError
+from consumer.errors import ClientLostError, StalledError, place_of
 from consumer.kafka.source import KafkaSource
+from consumer.process.lifecycle import is_cancelled
 from consumer.settings.sections import WatchdogSettings
 
 log = structlog.get_logger("consumer.process.reconnect")
@@ -35,6 +36,7 @@ class Reconnect:
         self._rebuilds = Rebuilds(watchdog.rebuilds, watchdog.window_seconds)
         self._lost: ClientLostError | None = None
         self._lost_now = asyncio.Event()
+        self._failed_looks: set[str] = set()
 
     def lose(self, reason: str, why: str) -> None:
         """Give up the current client, though it has raised no error."""
@@ -63,16 +65,33 @@ class Reconnect:
             await self._replace(reason)
 
     async def listen_forever(self) -> None:
-        """Replace a client that brokers do not answer although they answer a new one: they may all have moved."""
+        """Replace a client that brokers do not answer although they answer a new one: they may all have moved.
+
+        A look that fails is repeated, whatever it raised: libraries also let a CancelledError of their tasks escape.
+        """
         while True:
             await asyncio.sleep(LISTEN_SECONDS)
-            silent = time.monotonic() - self._source.heard_at
-            if (
-                self.state == "running"
-                and silent > HEARD_SECONDS
-                and await self._source.deaf(list(self._engine.partitions))
-            ):
-                self.lose("deaf", f"brokers answer a new client, but have not answered this one for {silent:.0f} s")
+            try:
+                await self._listen()
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                    raise
+                self._note_failed_look(place_of(error))
+
+    async def _listen(self) -> None:
+        silent = time.monotonic() - self._source.heard_at
+        if (
+            self.state == "running"
+            and silent > HEARD_SECONDS
+            and await self._source.deaf(list(self._engine.partitions))
+        ):
+            self.lose("deaf", f"brokers answer a new client, but have not answered this one for {silent:.0f} s")
+
+    def _note_failed_look(self, kind: str) -> None:
+        """Log each kind of failure once."""
+        if kind not in self._failed_looks:
+            self._failed_looks.add(kind)
+            log.warning("listen_failed", error=kind)
 
     async def _replace(self, lost: ClientLostError) -> None:
         """Make new clients until one has joined the group."""
@@ -109,6 +128,8 @@ class Reconnect:
                 lost, self._lost = self._lost, None
                 self._lost_now.clear()
                 return lost
+            if polling.cancelled():
+                return ClientLostError("error", "a call of the Kafka client was cancelled, though nobody cancelled it")
             polling.result()
         except ClientLostError as lost:
             return lost

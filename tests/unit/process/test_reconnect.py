@@ -11,8 +11,12 @@ from typing import Any
 import aiokafka
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from structlog.testing import capture_logs
 
 import consumer.kafka.source
+from consumer.delivery.committer import Committer
+from consumer.delivery.engine import Engine
+from consumer.errors import ConsumerError
 from consumer.kafka.source import KafkaSource
 from tests.fakes.broker import FETCH, FIND_COORDINATOR, HEARTBEAT, JOIN, OFFSET_COMMIT, SILENCE, FakeBroker
 from tests.fakes.daemon import Run, a_few, a_run_on, kill_fetcher, running
@@ -28,6 +32,74 @@ async def test_a_connection_that_fell_silent_is_found(deaf_soon: None) -> None:
         await run.consumes()
         assert run.rebuilds == {"deaf": 1}
         assert [(await run.get(path))[0] for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, RuntimeError])
+async def test_a_look_that_fails_is_repeated(
+    deaf_soon: None, monkeypatch: pytest.MonkeyPatch, raised: type[BaseException]
+) -> None:
+    """Whatever asking a new client raises, a CancelledError of a library too, it is logged once and asked again."""
+    deaf, failures = KafkaSource.deaf, iter(range(3))
+
+    async def failing_at_first(source: KafkaSource, keys: Any) -> bool:
+        if next(failures, None) is not None:
+            raise raised
+        return await deaf(source, keys)
+
+    monkeypatch.setattr(KafkaSource, "deaf", failing_at_first)
+    with capture_logs() as logs:
+        async with FakeBroker() as broker, a_run_on(broker) as run:
+            broker.answers[FETCH] = a_few(1, SILENCE)
+            await run.rebuilt()
+            await run.consumes()
+            assert run.rebuilds == {"deaf": 1}
+    (logged,) = [each["error"] for each in logs if each["event"] == "listen_failed"]
+    assert logged.startswith(raised.__name__)
+
+
+async def test_a_poll_that_a_library_cancels_is_a_lost_client() -> None:
+    """A CancelledError that escapes from a fetch replaces the client; the daemon does not end."""
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+
+        async def cancelled(*_: Any) -> None:
+            raise asyncio.CancelledError
+
+        fetch: Any = run.source._fetch
+        fetch.wait = cancelled
+        await run.rebuilt()
+        await run.consumes()
+        assert run.rebuilds == {"error": 1}
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "loop"),
+    [
+        (KafkaSource, "end_offsets", "Engine.measure_forever"),
+        (Engine, "doubt", "DaemonVitals.beat_forever"),
+        (Committer, "commit", "Engine.commit_forever"),
+    ],
+)
+async def test_a_loop_that_a_library_cancels_ends_the_daemon(
+    monkeypatch: pytest.MonkeyPatch, owner: type, method: str, loop: str
+) -> None:
+    """A loop that ends by a CancelledError of a library is a failure, and the message names the loop."""
+    failures = iter([True])
+    called = getattr(owner, method)
+
+    def cancelled_once(*given: Any, **named: Any) -> Any:
+        if next(failures, False):
+            raise asyncio.CancelledError
+        return called(*given, **named)
+
+    async with FakeBroker() as broker, running(Run(broker)) as run:
+        await run.consumes()
+        monkeypatch.setattr(owner, method, cancelled_once)
+        assert run.task is not None
+        with pytest.raises(ConsumerError, match=f"{loop}, which must run until the stop, has ended: a library"):
+            async with asyncio.timeout(5):
+                await run.task
+        await run.leaves_nothing()
+    run.lost_nothing()
 
 
 @pytest.mark.usefixtures("uncured")
