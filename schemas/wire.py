@@ -1,13 +1,15 @@
-"""The reader of events: decodes JSON whose fields are in snake_case or camelCase, also mixed.
+"""The reader of events: decodes JSON whose fields are in snake_case or camelCase, also mixed, with unknown fields.
 
-A usual record is in snake_case and is decoded once, into the Struct, which refuses unknown fields. A refused record is
-decoded again into a Struct that has every field in both spellings and ignores unknown fields. Measured on a full record
-of 768 bytes: the first costs what a bare msgspec decode costs; the second 1.8 times that.
+A decoder that knows exactly the fields of a record is the fastest; one that does not refuses the record, which costs
+more than decoding it. So the reader has a decoder for each form of a stream (snake_case or camelCase, each also with
+the unknown fields seen so far), begins with the one that fitted last, and ends with a slow one that reads every form.
+Measured on 325 bytes, times a bare msgspec decode: snake_case 1.1, camelCase 1.6, unknown fields 2.0, half of the
+records in each spelling 2.5, both spellings within each record 6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -15,6 +17,17 @@ import msgspec
 from schemas.session import Session
 
 Event = TypeVar("Event", bound=msgspec.Struct)
+
+REFUSED = (msgspec.ValidationError, UnicodeDecodeError)
+"""What a decoder raises for a field that it does not know; the second when the name is not UTF-8."""
+MAX_LEARNED = 32
+"""Unknown fields that are learned, at most; records with others take the slow way."""
+MAX_NAME = 100
+"""Characters of a name that is learned, at most."""
+MIXED_RECORDS = 1000
+"""Records that the slow decoder reads before the fast ones are tried again."""
+STEADY = 3
+"""Records in a row that another decoder must fit before it is used first; a few among many switch nothing."""
 
 
 class ConflictingSpellingsError(ValueError):
@@ -33,36 +46,114 @@ def session_reader() -> Callable[[bytes], Session]:
     It raises msgspec's ``ValidationError`` and ``DecodeError``, ``UnicodeDecodeError``, ``RecursionError``, or
     ``ConflictingSpellingsError``.
     """
-    return TwoSpellings(Session).read
+    return AdaptiveReader(Session).read
 
 
-class TwoSpellings(Generic[Event]):
+class AdaptiveReader(Generic[Event]):
     """Decodes a Struct that forbids unknown fields from JSON in either spelling of its field names.
 
-    ``first`` decodes usual records, ``both`` decodes any; ``read`` tries ``first``, then ``both``.
+    Owned by one decoder and used by one thread; lives as long as the process. The result is always the Struct itself.
     """
+
+    def __init__(self, struct: type[Event]) -> None:
+        self.first: Callable[[bytes], Event] = msgspec.json.Decoder(struct).decode
+        """The decoder that fits most records now; another one after a call of ``reread``."""
+        self._struct = struct
+        self._mixed = _MixedReader(struct)
+        self._learned: dict[str, None] = {}
+        self._decoders = self._make_decoders()
+        self._fitting: Callable[[bytes], Event] | None = None
+        self._fitted = 0
+        self._mixed_left = 0
+
+    def read(self, value: bytes) -> Event:
+        """Decode one document, or raise (see ``session_reader``)."""
+        try:
+            return self.first(value)
+        except REFUSED:
+            return self.reread(value)
+
+    def reread(self, value: bytes) -> Event:
+        """Decode a document that ``first`` refused, and note which decoder fits it.
+
+        A loop may have taken ``first`` before it changed, so the present one is tried as well, after the others.
+        """
+        for decode in sorted(self._decoders, key=lambda each: each == self.first):
+            try:
+                event = decode(value)
+            except REFUSED:
+                continue
+            self._note(decode)
+            return event
+        event = self._mixed.read(value)
+        if not self._learn(value):
+            self._mixed_left = MIXED_RECORDS
+            self._note(self._read_mixed)
+        return event
+
+    def _read_mixed(self, value: bytes) -> Event:
+        self._mixed_left -= 1
+        if self._mixed_left <= 0:
+            self.first = self._decoders[0]
+        return self._mixed.read(value)
+
+    def _note(self, decode: Callable[[bytes], Event]) -> None:
+        """Use a decoder first once it has fitted several refused records in a row."""
+        self._fitted = self._fitted + 1 if decode == self._fitting else 1
+        self._fitting = decode
+        if self._fitted >= STEADY:
+            self.first, self._fitted = decode, 0
+
+    def _learn(self, value: bytes) -> bool:
+        """Make decoders that know the unknown fields of a record too, a bounded number of times; False if not."""
+        try:
+            names = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+        except UnicodeDecodeError:
+            return False
+        new = [each for each in names if each not in self._mixed.names and each not in self._learned]
+        if not new or len(self._learned) + len(new) > MAX_LEARNED or max(map(len, new)) > MAX_NAME:
+            return False
+        self._learned |= dict.fromkeys(new)
+        self._decoders = self._make_decoders()
+        self._fitted = 0
+        return True
+
+    def _make_decoders(self) -> list[Callable[[bytes], Event]]:
+        """Make a decoder for each form; those without unknown fields come first, as most records have none."""
+        usual = self._decoders[0] if self._learned else self.first
+        camel = self._decoders[1] if self._learned else self._decoder(camel_case, ())
+        if not self._learned:
+            return [usual, camel]
+        return [usual, camel, self._decoder(str, self._learned), self._decoder(camel_case, self._learned)]
+
+    def _decoder(self, spelling: Callable[[str], str], unknown: Iterable[str]) -> Callable[[bytes], Event]:
+        """Make a decoder of the Struct in one spelling, with some unknown fields."""
+        fields = msgspec.structs.fields(self._struct)
+        struct, width = self._struct, len(fields)
+        twin = _twin(struct, {each.name: spelling(each.name) for each in fields}, unknown)
+        decode, astuple = msgspec.json.Decoder(twin).decode, msgspec.structs.astuple
+        if not unknown:
+            return lambda value: struct(*astuple(decode(value)))
+        return lambda value: struct(*astuple(decode(value))[:width])
+
+
+class _MixedReader(Generic[Event]):
+    """Decodes any mixture of both spellings and ignores unknown fields; the slow way."""
 
     def __init__(self, struct: type[Event]) -> None:
         fields = msgspec.structs.fields(struct)
         aliased = [field for field in fields if camel_case(field.name) != field.name]
-        self.first = msgspec.json.Decoder(struct).decode
+        self.names = {field.name for field in fields} | {camel_case(field.name) for field in fields}
+        """Names of fields, in both spellings."""
         self._struct = struct
-        self._both = msgspec.json.Decoder(_both_spellings(struct)).decode
+        self._decode = msgspec.json.Decoder(_both_spellings(struct)).decode
         self._width = len(fields)
         self._none_aliased = (msgspec.UNSET,) * len(aliased)
         positions = {field.name: index for index, field in enumerate(fields)}
         self._aliases = [(positions[field.name], msgspec.json.Decoder(field.type).decode) for field in aliased]
 
     def read(self, value: bytes) -> Event:
-        """Decode one document, or raise (see ``session_reader``)."""
-        try:
-            return self.first(value)
-        except msgspec.ValidationError:
-            return self.both(value)
-
-    def both(self, value: bytes) -> Event:
-        """Decode one document with mixed spellings and unknown fields; costs 1.8 times as much as ``first``."""
-        values = msgspec.structs.astuple(self._both(value))
+        values = msgspec.structs.astuple(self._decode(value))
         known, aliases = values[: self._width], values[self._width :]
         if aliases == self._none_aliased:
             return self._struct(*known)
@@ -81,12 +172,26 @@ class TwoSpellings(Generic[Event]):
         return known
 
 
+def _twin(struct: type[msgspec.Struct], names: Mapping[str, str], unknown: Iterable[str]) -> type[msgspec.Struct]:
+    """Make a Struct with the same fields under other names on the wire, and with unknown fields behind them."""
+    fields: list[Any] = [_field(each) for each in msgspec.structs.fields(struct)]
+    extra = {f"unknown_{number}": name for number, name in enumerate(unknown)}
+    fields += [(name, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for name in extra]
+    return msgspec.defstruct(
+        f"{struct.__name__}Twin", fields, rename={**names, **extra}, gc=False, forbid_unknown_fields=True
+    )
+
+
 def _both_spellings(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
     own: list[Any] = []
     aliases: list[Any] = []
     for field in msgspec.structs.fields(struct):
-        required = field.default is msgspec.NODEFAULT
-        own.append((field.name, field.type) if required else (field.name, field.type, field.default))
+        own.append(_field(field))
         if camel_case(field.name) != field.name:
             aliases.append((camel_case(field.name), msgspec.Raw | msgspec.UnsetType, msgspec.UNSET))
     return msgspec.defstruct(f"{struct.__name__}BothSpellings", own + aliases, gc=False)
+
+
+def _field(field: msgspec.structs.FieldInfo) -> tuple[Any, ...]:
+    required = field.default is msgspec.NODEFAULT
+    return (field.name, field.type) if required else (field.name, field.type, field.default)

@@ -19,7 +19,7 @@ from consumer.cli.run import until_signal
 from consumer.dead_letters.cause import NO_ROUTE
 from consumer.dead_letters.filter import MAX_REDRIVES, Filter
 from consumer.dead_letters.letter import Writer
-from consumer.delivery.decoding import Decoder
+from consumer.delivery.decoding import Decoder, FixedReader
 from consumer.errors import ConsumerError, SettingsError, hint
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.probe import probe_topics
@@ -140,7 +140,7 @@ async def _republish(
     letters = LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id))
     lifecycle = Lifecycle()
     route = republishing(letters, topic, lifecycle.fail)
-    decoder, originals = Decoder(bytes, bytes, 2**31), dict.fromkeys(to_run, route.name)
+    decoder, originals = Decoder(FixedReader(bytes), 2**31), dict.fromkeys(to_run, route.name)
     running = make_redrive(settings, [route], decoder, chosen, originals, rate, lifecycle)
     try:
         return await _run(settings, running, [route], progress)

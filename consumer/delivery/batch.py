@@ -3,282 +3,271 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from itertools import chain
-from typing import Any, NamedTuple
+from collections.abc import Coroutine
+from typing import Any
 
-from consumer.delivery.dispatch import await_call
-from consumer.delivery.failure import FailedCall, FailureHandler, Verdict
-from consumer.delivery.fast_loop import needs_awaiting
+from consumer.delivery.calls import coroutine_of
+from consumer.delivery.collecting import Collected, Collecting
+from consumer.delivery.dispatch import Dispatch
+from consumer.delivery.failure import FailedCall, FailureHandler
+from consumer.delivery.gate import Kind, PartitionEnded
+from consumer.delivery.tasks import Tasks
+from consumer.delivery.turns import Turns
 from consumer.errors import DecodeError, HandlerFailedError
 from consumer.instructions import Reject
-from consumer.observe.counters import RouteCounters
-from consumer.partition.chunk import Chunk
+from consumer.partition.state import Phase
 from consumer.record import RawRecord, Record
 from consumer.routes.route import Route
 
-Reader = Callable[[], Iterable[RawRecord]]
+OUTAGE_RECORDS = 10
+"""Records called singly of which none succeeds: an outage, not bad records."""
 
 
-class CalledBatch(NamedTuple):
-    """A batch with which the handler was called."""
+class BatchCalls:
+    """Calls the handler with batches of one route and one partition; as long-lived as the partition's workers.
 
-    length: int
-    raws: list[RawRecord]
-    """Raw records of the events, if the handler takes Records; else empty."""
-    first: int
-    """Offset of its first record."""
-    readers: list[Reader]
-    """Read the batch's chunks a second time."""
-
-
-class RouteBatch:
-    """Collects events and calls the handler after ``max_records``, ``max_seconds`` or half of the partition's bytes.
-
-    Lives as long as its lanes. While a call is under way, the next batch is collected. When that is full too, the
-    partition is blocked and takes no more records. A batch holds the watermark at its first record until all of its
-    records have an outcome.
+    A batch is called after ``max_records``, ``max_seconds`` or half of the partition's bytes. While a call is under
+    way, the next batch is collected. When that is full too, the partition takes no more records. The watermark is held
+    at the first record of a batch until all of its records have an outcome.
     """
 
     def __init__(
         self,
         route: Route,
+        collecting: Collecting,
+        dispatch: Dispatch,
         failure_handler: FailureHandler,
-        counts: RouteCounters,
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
-        done: Callable[[], None],
-        decode_and_route: Callable[[RawRecord], tuple[Any, Sequence[Route]]],
-        max_bytes: int,
+        tasks: Tasks,
+        turns: Turns,
     ) -> None:
-        """``done`` is called after each batch; ``decode_and_route`` returns a record's event and its routes."""
-        self.records = 0
-        """Records in the call under way."""
-        self.bytes = 0
+        self.collecting = collecting
+        self.calling_since = math.inf
+        """Monotonic time at which the call under way began."""
+        self._called: Collected | None = None
+        """The batch of the call under way."""
         self._route = route
+        self._dispatch = dispatch
         self._failure_handler = failure_handler
+        self._gate = failure_handler.gate
         self._partition = failure_handler.partition
-        self._counts = counts
-        self._spawn = spawn
-        self._done = done
-        self._decode_and_route = decode_and_route
-        self.max_records = route.handler.max_records
-        self.max_bytes = max_bytes
-        self.wants_record = route.handler.wants_record
-        self.events: list[Any] = []
-        """Events collected for the next call; replaced by a new list at each call."""
-        self.raws: list[RawRecord] = []
-        self.size = 0
-        self._readers: list[Reader] = []
-        self._chunk_reader: list[Reader] = []
-        """Reads the current chunk a second time; empty if the chunk cannot be read again."""
-        self._first = -1
-        self._calling = False
-        self._full = False
+        self._counts = failure_handler.counters.routes[route.name]
+        self._tasks = tasks
+        self._turns = turns
+        self._due = False
+        """Whether the batch is to be called as soon as it may be, full or not."""
         self._timer: asyncio.TimerHandle | None = None
-
-    def begin_chunk(self, chunk: Chunk) -> None:
-        """Note the chunk of the next records: raw records are not kept, so a failed batch reads its chunks again."""
-        self._chunk_reader = [chunk.reread] if chunk.reread is not None else []
-        self._readers = [*self._readers, *self._chunk_reader] if self.events else self._chunk_reader
-
-    def end_chunk(self) -> None:
-        """Drop the reference to a chunk when no collected event came from it."""
-        self._chunk_reader = []
-        if not self.events:
-            self._readers = []
-
-    def add(self, event: Any, raw: RawRecord) -> None:
-        """Add one event; call the handler when the batch is full, unless another call is under way.
-
-        The fast loop (``fast_loop.py``) does the same inline, which saves a call for each event.
-        """
-        if not self.events:
-            self.begin(raw.offset)
-        self.events.append(event)
-        if self.wants_record:
-            self.raws.append(raw)
-        value: Any = raw.value  # never None: batch routes take no tombstones
-        self.size += len(value)
-        if len(self.events) >= self.max_records or self.size >= self.max_bytes:
-            self.call_now()
-
-    def begin(self, offset: int) -> None:
-        """Hold the watermark at the first record of a batch and start the ``max_seconds`` timer."""
-        self._partition.watermark.hold(offset)
-        self._first = offset
-        self._timer = asyncio.get_running_loop().call_later(self._route.handler.max_seconds, self.call_now)
+        self._gate.watch(self.look)
 
     @property
     def blocked(self) -> bool:
-        """Whether no event may be added: the batch is full while a call is under way, or the partition has ended."""
-        return self._full or self._partition.ended
+        """Whether no event may be added: the batch is full, and may not be called yet."""
+        return self.collecting.is_full
 
     @property
     def in_flight(self) -> tuple[int, int]:
         """Records and bytes without an outcome: those collected and those in the call under way."""
-        return self.records + len(self.events), self.bytes + self.size
+        length, size = (self._called.length, self._called.size) if self._called is not None else (0, 0)
+        return length + len(self.collecting.events), size + self.collecting.size
+
+    def look(self) -> None:
+        """Call a batch that is full or due, if that may start; else see to it that its time will come."""
+        if self.collecting.events and (self.collecting.is_full or self._due):
+            self.call_now()
+        elif self.collecting.events and self._timer is None and self._partition.phase is Phase.OPEN:
+            seconds = self._route.handler.max_seconds
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.call_now)
+        if self._partition.phase is Phase.OVER:
+            self._cancel_timer()
 
     def call_now(self) -> None:
-        """Call the handler with the collected events: the batch is full, its time is up, or the partition drains."""
-        if not self.events or self._partition.halt is not None or self._partition.over:
+        """Call the handler with the collected events as soon as that may start."""
+        if not self.collecting.events:
             return
-        if self._calling or self._partition.pausing:
-            if not self._full:
-                self._full = True
-                self._partition.blocked += 1
+        if self._called is not None or not self._gate.may_start(Kind.BATCH):
+            self._due = True
             return
+        self._due = False
+        self._cancel_timer()
+        called = self._called = self.collecting.complete()
+        coroutine, failed = self._begin_call(called.events, called.raws)
+        if coroutine is None and failed is None:
+            self._end(called)
+        else:
+            self._tasks.spawn(self._finish(called, coroutine, failed))
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        events = self.events
-        called = CalledBatch(len(events), self.raws, self._first, self._readers)
-        self.events, self.raws, self._readers = [], [], self._chunk_reader
-        self.records, self.bytes, self.size = called.length, self.size, 0
-        if self._full:
-            self._full = False
-            self._partition.blocked -= 1
-        rest, failed = self._begin_call(events, called.raws)
-        if rest is None and failed is None:
-            self._finish(called)
-        else:
-            self._calling = True
-            self._spawn(self._finish_later(called, rest, failed))
-
-    def resume(self) -> None:
-        """Resume after a pause of the partition."""
-        if self._full and not self._calling:
-            self.call_now()
+            self._timer = None
 
     def _begin_call(
         self, events: list[Any], raws: list[RawRecord]
-    ) -> tuple[Awaitable[Any] | None, HandlerFailedError | None]:
-        """Call the handler; return its awaitable, if it returned one, or its failure."""
+    ) -> tuple[Coroutine[Any, Any, Any] | None, HandlerFailedError | None]:
+        """Call the handler; return what is left to be awaited, or how it failed."""
         handler, key = self._route.handler, self._partition.key
         count = len(events)  # taken before the call: the handler may change the list
         self._counts.batches.observe(count)
-        began = time.monotonic()
+        self.calling_since = time.monotonic()
         try:
-            if self.wants_record:
+            if handler.wants_record:
                 records = [Record(*key, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in raws]
                 result = handler.call(events, records)
             else:
                 result = handler.call(events)
-            if result is not None and needs_awaiting(result, self._route.name):
-                return result, None
+            if result is not None and (coroutine := coroutine_of(result, self._route.name)) is not None:
+                return coroutine, None
         except BaseException as error:
-            self._counts.seconds.observe(time.monotonic() - began)
+            self._took()
             return None, error if isinstance(error, HandlerFailedError) else HandlerFailedError(self._route.name, error)
         self._counts.handled += count
-        self._counts.seconds.observe(time.monotonic() - began)
+        self._took()
         return None, None
 
-    async def _end_call(self, rest: Awaitable[Any] | None, count: int) -> HandlerFailedError | None:
-        """Await the end of a call; return its failure, if any."""
-        if rest is not None:
-            try:
-                await await_call(rest, self._route.name, self._counts, self._partition, self._counts.seconds.observe)
-            except HandlerFailedError as failed:
-                return failed
-            self._counts.handled += count - 1  # await_call() counted one
+    async def _end_call(self, coroutine: Coroutine[Any, Any, Any] | None, count: int) -> HandlerFailedError | None:
+        """Await the end of a call; return how it failed, if it did."""
+        if coroutine is None:
+            return None
+        self._counts.waiting += 1
+        try:
+            await coroutine
+        except BaseException as error:
+            drained = isinstance(error, asyncio.CancelledError) and self._partition.phase is Phase.OVER
+            if drained or isinstance(error, GeneratorExit):
+                raise
+            return error if isinstance(error, HandlerFailedError) else HandlerFailedError(self._route.name, error)
+        finally:
+            self._counts.waiting -= 1
+            self._took()
+        self._counts.handled += count
         return None
 
-    async def _finish_later(
-        self, called: CalledBatch, rest: Awaitable[Any] | None, failed: HandlerFailedError | None
+    def _took(self) -> None:
+        self._counts.seconds.observe(time.monotonic() - self.calling_since)
+        self.calling_since = math.inf
+
+    async def _finish(
+        self, called: Collected, coroutine: Coroutine[Any, Any, Any] | None, failed: HandlerFailedError | None
     ) -> None:
-        failed = failed or await self._end_call(rest, called.length)
-        if failed is not None and not await self._settle(called, failed):
-            return
-        self._calling = False
-        self._finish(called)
-        if self._full or self._partition.closing:
-            self.call_now()
+        """Bring a called batch to its end, then call the next if that is due; raises PartitionEnded."""
+        failed = failed or await self._end_call(coroutine, called.length)
+        if failed is None or await self._settle(called, failed):
+            self._end(called)
 
-    def _finish(self, called: CalledBatch) -> None:
+    def _end(self, called: Collected) -> None:
         self._partition.watermark.release(called.first)
-        self.records = self.bytes = 0
-        self._done()
+        self._called = None
+        self._due = self._due or self._partition.phase is not Phase.OPEN
+        self._gate.changed()
 
-    async def _settle(self, called: CalledBatch, first_failure: HandlerFailedError) -> bool:
-        """Give every record of a failed batch an outcome; return False if the partition ended first."""
-        failed: HandlerFailedError | None = first_failure
-        left = called.raws or self._reread(called)
-        failed_call = self._failed_call(called.first)
+    async def _settle(self, called: Collected, first: HandlerFailedError) -> bool:
+        """Give every record of a failed batch an outcome; return False if the partition halted first."""
+        failed: HandlerFailedError | None = first
+        left = called.reread(self._belongs)
+        failed_call = FailedCall(self._failure_handler, self._route.name, called.first)
         try:
-            while failed is not None and not self._partition.over:
+            while failed is not None:
+                if self._partition.phase is Phase.OVER:  # the drain's cancellation, perhaps as another error
+                    raise PartitionEnded
                 rejected = _rejected(failed, len(left))
                 if rejected:
                     failed_call.count_reject()
                     for index in sorted(rejected):
-                        if not await self._failure_handler.dead_letter(
-                            left[index], failed_call.cause(failed, "rejected")
-                        ):
+                        if not self._failure_handler.dead_letter(left[index], failed_call.cause(failed, "rejected")):
                             return False
                     left = [raw for index, raw in enumerate(left) if index not in rejected]
-                    await self._wait_for_other_pauses()
+                    if not left:
+                        return True
                 else:
-                    verdict = await failed_call.wait_for_verdict(failed.error)
-                    if verdict is Verdict.ENDED:
-                        return False
-                    if verdict is Verdict.DEAD_LETTER:
-                        return await self._settle_singly(left)
-                failed = await self._call_again(left) if left else None
+                    seconds = failed_call.after(failed.error)
+                    if seconds is None:
+                        return await self._settle_singly(left, failed_call)
+                    await self._wait(failed_call, seconds)
+                await self._gate.until_open(Kind.RETRY, failed_call.hold)
+                failed = await self._call_again(left)
         finally:
             failed_call.end()
-        return failed is None
-
-    async def _settle_singly(self, raws: list[RawRecord]) -> bool:
-        """Call the handler with each record alone; only records that fail alone become dead letters."""
-        for raw in raws:
-            failed_call = self._failed_call(raw.offset, attempts=1)
-            try:
-                await self._wait_for_other_pauses()
-                while (failed := await self._call_again([raw])) is not None:
-                    verdict = await failed_call.wait_for_verdict(failed.error)
-                    if verdict is Verdict.CALL_AGAIN:
-                        continue
-                    if verdict is Verdict.ENDED or not await self._failure_handler.dead_letter(
-                        raw, failed_call.cause(failed)
-                    ):
-                        return False
-                    break
-            finally:
-                failed_call.end()
         return True
 
-    async def _wait_for_other_pauses(self) -> None:
-        """Wait until no other record pauses the partition, before a call that follows without a wait."""
-        if self._partition.pausing:
-            await self._failure_handler.gate.wait(0.0, own_pause=False, has_slot=False)
+    async def _wait(self, failed_call: FailedCall, seconds: float) -> None:
+        """Wait until the handler may be called again; raise PartitionEnded if it never may."""
+        try:
+            await self._gate.sleep(seconds)
+            await self._gate.until_open(Kind.RETRY, failed_call.hold)
+        except PartitionEnded:
+            failed_call.abandon()
+            raise
+        failed_call.call_again()
+
+    async def _settle_singly(self, raws: list[RawRecord], failed_call: FailedCall) -> bool:
+        """Call the handler with each record alone, in rounds; return False if the partition halted first.
+
+        Only records that fail while others succeed are given up. A round of many in which none succeeds is an outage:
+        it counts as an attempt only of those that failed before while later ones succeeded.
+        """
+        attempts = {raw.offset: self._failure_handler.attempts(self._route.name) for raw in raws}
+        guilty: set[int] = set()
+        left = raws
+        while left:
+            failures: dict[int, HandlerFailedError] = {}
+            try:
+                guilty |= await self._round(left, failed_call, failures)
+            except PartitionEnded:
+                for each in failures.values():
+                    failed_call.count(each.error)
+                raise
+            outage = len(failures) >= OUTAGE_RECORDS and len(failures) == len(left)
+            waits = []
+            remaining = []
+            for raw in left:
+                failed = failures.get(raw.offset)
+                if failed is None:
+                    continue
+                excused = outage and raw.offset not in guilty
+                seconds = failed_call.after(failed.error, attempts[raw.offset], excused=excused)
+                if seconds is None:
+                    cause = failed_call.cause(failed, attempts=attempts[raw.offset])
+                    if not self._failure_handler.dead_letter(raw, cause):
+                        return False
+                else:
+                    waits.append(seconds)
+                    remaining.append(raw)
+            left = remaining
+            if left:
+                await self._wait(failed_call, max(waits))
+        return True
+
+    async def _round(
+        self, raws: list[RawRecord], failed_call: FailedCall, failures: dict[int, HandlerFailedError]
+    ) -> set[int]:
+        """Call each record alone; note failures by offset, and return the offsets that failed before a success."""
+        guilty: set[int] = set()
+        for raw in raws:
+            await self._gate.until_open(Kind.SINGLE, failed_call.hold)
+            failed = await self._call_again([raw])
+            if failed is None:
+                guilty = set(failures)
+            else:
+                failures[raw.offset] = failed
+            if time.monotonic() >= self._turns.end:
+                await self._turns.next()
+        return guilty
 
     async def _call_again(self, raws: list[RawRecord]) -> HandlerFailedError | None:
         """Decode records again and call the handler with them; return its failure, if any.
 
         The events of the call before are not used again: the handler may have changed them.
         """
-        events = [self._decode_and_route(raw)[0] for raw in raws]
-        rest, failed = self._begin_call(events, raws)
-        return failed or await self._end_call(rest, len(raws))
+        events = [self._dispatch.steps_of(raw)[0] for raw in raws]
+        coroutine, failed = self._begin_call(events, raws)
+        return failed or await self._end_call(coroutine, len(raws))
 
-    def _reread(self, called: CalledBatch) -> list[RawRecord]:
-        """Read the raw records of a batch again from its chunks."""
-        found: list[RawRecord] = []
-        for raw in chain.from_iterable(map(_read_until_error, called.readers)):
-            last = found[-1].offset if found else called.first - 1
-            if raw.offset > last and len(found) < called.length and self._is_routed_here(raw):
-                found.append(raw)
-        if len(found) != called.length:
-            raise RuntimeError(f"a batch of {called.length} events had {len(found)} when it was read again")
-        return found
-
-    def _is_routed_here(self, raw: RawRecord) -> bool:
+    def _belongs(self, raw: RawRecord) -> bool:
         try:
-            return self._route in self._decode_and_route(raw)[1]
+            return any(step.name == self._route.name for step in self._dispatch.steps_of(raw)[1])
         except DecodeError:
             return False
-
-    def _failed_call(self, offset: int, attempts: int | None = None) -> FailedCall:
-        return FailedCall(self._failure_handler, self._route.name, offset, of_batch=True, attempts=attempts)
 
 
 def _rejected(failed: HandlerFailedError, count: int) -> set[int]:
@@ -288,9 +277,3 @@ def _rejected(failed: HandlerFailedError, count: int) -> set[int]:
     if failed.error.indexes is None:
         return set(range(count))
     return {int(index) for index in failed.error.indexes if index in range(count)}
-
-
-def _read_until_error(reader: Reader) -> Iterator[RawRecord]:
-    """Yield the records of a chunk up to one that cannot be read; records salvaged behind it are another chunk."""
-    with contextlib.suppress(Exception):
-        yield from reader()

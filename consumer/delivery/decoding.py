@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from consumer.errors import DecodeError
 
 
+class Reader(Protocol):
+    """Decodes values of one event type without a limit of their size."""
+
+    @property
+    def first(self) -> Callable[[bytes], Any]:
+        """The decoder that fits most values now; may be another one after a call of ``reread``."""
+
+    def reread(self, value: bytes) -> Any:
+        """Decode a value that ``first`` refused, or raise."""
+
+
+class FixedReader(NamedTuple):
+    """A reader with one decoder for every value."""
+
+    first: Callable[[bytes], Any]
+
+    def reread(self, value: bytes) -> Any:
+        """Decode a value once more."""
+        return self.first(value)
+
+
 class Decoder:
     """Decodes values of one event type; owned by the engine.
 
-    ``first`` is msgspec's own decoder, for hot loops: they check the size and catch its exceptions themselves.
-    ``reread`` reads values that ``first`` refused. ``decode`` does both, for all other callers.
+    ``reader.first`` is for hot loops: they check the size and catch its exceptions themselves. ``reread`` decodes what
+    it refused. ``decode`` does both, for all other callers.
 
     Deep nesting makes msgspec raise RecursionError and bad UTF-8 UnicodeDecodeError; neither is msgspec's DecodeError.
     A document of 10 MB blocks the event loop for tens of milliseconds, so the size is checked first.
     """
 
-    def __init__(self, first: Callable[[bytes], Any], second: Callable[[bytes], Any], max_record_bytes: int) -> None:
-        self.first = first
+    def __init__(self, reader: Reader, max_record_bytes: int) -> None:
+        self.reader = reader
         self.max_record_bytes = max_record_bytes
-        self._second = second
 
     def reread(self, value: bytes) -> Any:
-        """Decode a value that ``first`` refused; raise DecodeError with its size, the kind of error and the field."""
+        """Decode a value that ``reader.first`` refused; raise DecodeError with its size, kind and field."""
         size = len(value)
         if size > self.max_record_bytes:
             limit = f"delivery.max_record_bytes = {self.max_record_bytes}"
             raise DecodeError("too_large", f"its value of {size} bytes is over {limit}")
         try:
-            return self._second(value)
+            return self.reader.reread(value)
         except Exception as error:
             # `from None`: the cause quotes the value, and a chained exception may be logged.
             raise DecodeError(
@@ -43,7 +63,7 @@ class Decoder:
         """Decode a value; raise DecodeError if it is not an event."""
         if len(value) <= self.max_record_bytes:
             try:
-                return self.first(value)
+                return self.reader.first(value)
             except Exception:  # noqa: S110 - reread() reports what is wrong, if anything is
                 pass
         return self.reread(value)

@@ -1,269 +1,348 @@
-"""Dispatch of a raw record: decode it, match its routes, call their handlers in the order of the routes.
+"""Dispatch: from a raw record to the calls of its routes. Nothing here waits, and nothing knows of workers.
 
-The functions are made once per partition, with everything that does not change bound into closures. A record whose
-handlers do not wait is done when the function returns: no task, no coroutine, no queue. If no handler can wait,
-``fast_loop.py`` is faster.
+``pull`` is the flat loop: it decodes, matches, fills batches and calls handlers for any number of routes, as long as
+nothing waits. A call that waits comes out of it as an ``Ongoing`` record.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from consumer.delivery.decoding import Decoder
-from consumer.delivery.fast_loop import needs_awaiting
+import msgspec
+
+from consumer.delivery.calls import DONE, Call, Driver, coroutine_of, make_call
+from consumer.delivery.collecting import Collecting
+from consumer.delivery.failure import FailedCall
 from consumer.delivery.pipeline import Pipeline
-from consumer.errors import HandlerFailedError
+from consumer.delivery.turns import Turns
+from consumer.errors import DecodeError, HandlerFailedError, place_of
 from consumer.observe.counters import Counters, RouteCounters
 from consumer.partition.state import Partition
-from consumer.record import RawRecord, Record, TopicPartition
-from consumer.routes.route import Route, matching
+from consumer.record import RawRecord, TopicPartition
+from consumer.routes.match import Predicate
+from consumer.routes.route import Route
 
-Dispatch = Callable[[RawRecord], Awaitable[Any] | None]
-"""Takes a raw record; returns None if it is done, else an awaitable that finishes it.
-
-Raises DecodeError or HandlerFailedError. With a single route the awaitable is the handler's own coroutine: it raises
-the handler's exceptions, and the caller counts its end. (A coroutine around it would cost a tenth of the total time.)
-With several routes the awaitable counts its calls itself and raises HandlerFailedError.
-"""
+LOOK_EVERY = 16
+"""Records between two reads of the clock, unless they took longer than ``SLOW_SECONDS``."""
+SLOW_SECONDS = 0.001
 
 
-class Batch(Protocol):
-    """Destination of the events of a batch route."""
-
-    def add(self, event: Any, raw: RawRecord) -> None:
-        """Add one event; its record is done when the batch is."""
-
-
-Call = Callable[[Any, RawRecord], Awaitable[Any] | None]
-Unmatched = Callable[[int], None]
-"""Takes the offset of an event that no route matched."""
-
-
-class RouteCall(NamedTuple):
-    """The call of one route in one partition."""
+class Step(NamedTuple):
+    """One route of one partition."""
 
     name: str
+    matches: Predicate | None
     call: Call
     counts: RouteCounters
+    tombstones: bool
+    batch: Collecting | None
 
 
-class Calls(NamedTuple):
-    """The functions that process a raw record of one partition."""
+class Ongoing(msgspec.Struct, eq=False):
+    """A record on its way through its routes, after a call of its that waits or failed."""
 
-    dispatch: Dispatch
-    prepare: Callable[[RawRecord], Callable[[], Awaitable[Any] | None]]
-    """Takes a raw record that must wait; returns a function that calls its handlers later. Its batches get the event
-    at once: a batch keeps the order in which records are pulled, even if calls overtake each other. Raises DecodeError.
-    """
-    retry: Callable[[RawRecord, str, bool], Coroutine[Any, Any, None]]
-    """Calls one route of a record again and the routes after it, or, with True, only the routes after it. The record is
-    decoded again, as a handler may have changed its event. Counts its calls; raises DecodeError or HandlerFailedError.
-    """
-    decode_and_route: Callable[[RawRecord], tuple[Any, Sequence[Route]]]
-    """Decodes a raw record; returns its event and the routes that get it."""
+    raw: RawRecord
+    event: Any
+    steps: list[Step]
+    """Its routes without batches, in file order."""
+    at: int = 0
+    """Which of them is being called."""
+    driver: Driver | None = None
+    """Awaits the rest of the call under way; None when there is none."""
+    yielded: Any = None
+    """What that call yielded to the event loop."""
+    began: float = 0.0
+    size: int = 0
+    """Bytes that it counts for while it is held."""
+    failure: HandlerFailedError | None = None
+    """How the last call failed."""
+    failed_call: FailedCall | None = None
 
 
-def make_dispatch(  # noqa: C901, PLR0915 - closures over the same names
-    pipeline: Pipeline,
-    partition: Partition,
-    counters: Counters,
-    batches: Mapping[str, Batch],
-    unmatched: Unmatched,
-) -> Calls:
-    """Make the functions of one partition."""
-    decoder, routes, choose = pipeline
-    key, monotonic = partition.key, time.monotonic
-    route_calls = {
-        route.name: RouteCall(route.name, _make_call(route, key, counts, batches.get(route.name)), counts)
-        for route in routes
-        for counts in [counters.routes[route.name]]
-    }
+class UnreadableError(Exception):
+    """The next record of a chunk cannot be read; ``__cause__`` says why."""
 
-    def skip(raw: RawRecord) -> None:
-        counters.skipped += 1
-        if raw.value is not None:
-            unmatched(raw.offset)
 
-    match_all = partial(matching, routes)
+class Dispatch:
+    """Owned by the workers of one partition and as long-lived."""
 
-    def decode_and_route(raw: RawRecord) -> tuple[Any, Sequence[Route]]:
-        choice = match_all if choose is None else choose(key, raw)
-        if choice is None:
-            return None, ()
-        event = None if raw.value is None else decoder.decode(raw.value)
-        return event, choice(event)
-
-    def add_to_batches(raw: RawRecord) -> tuple[Any, list[RouteCall]]:
-        event, found = decode_and_route(raw)
-        if not found:
-            skip(raw)
-        one_by_one = []
-        for route in found:
-            if route.handler.takes_batches:
-                route_calls[route.name].call(event, raw)
-            else:
-                one_by_one.append(route_calls[route.name])
-        return event, one_by_one
-
-    def prepare(raw: RawRecord) -> Callable[[], Awaitable[Any] | None]:
-        event, calls = add_to_batches(raw)
-        return lambda: call_in_turn(calls, event, raw)
-
-    def dispatch_to_all(raw: RawRecord) -> Awaitable[Any] | None:
-        event, calls = add_to_batches(raw)
-        return call_in_turn(calls, event, raw)
-
-    def call_in_turn(calls: Sequence[RouteCall], event: Any, raw: RawRecord) -> Awaitable[Any] | None:
-        began = monotonic()
-        for index, (name, call, counts) in enumerate(calls):
-            try:
-                rest = call(event, raw)
-            finally:
-                now = monotonic()
-                counts.inline_seconds += now - began
-            began = now
-            if rest is not None:
-                return await_and_call_rest(rest, name, calls[index + 1 :], event, raw)
-        return None
-
-    async def await_and_call_rest(
-        rest: Awaitable[Any], name: str, others: Sequence[RouteCall], event: Any, raw: RawRecord
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        key: TopicPartition,
+        counters: Counters,
+        batches: Mapping[str, Collecting],
+        undecodable: Callable[[RawRecord, DecodeError], bool],
+        unmatched: Callable[[int], None],
     ) -> None:
-        await await_call(rest, name, counters.routes[name], partition)
-        if partition.over and others:  # the call outlived its cancellation, and the record has another owner now
-            raise asyncio.CancelledError
-        following = call_in_turn(others, event, raw)
-        if following is not None:
-            await following
+        """``undecodable`` takes a record that is not an event, and returns False when the partition halted instead."""
+        self.counters = counters
+        self._key = key
+        self._decoder = pipeline.decoder
+        self._choose = pipeline.choose
+        self._undecodable = undecodable
+        self._unmatched = unmatched
+        self._steps = {route.name: _step(route, key, counters, batches.get(route.name)) for route in pipeline.routes}
+        self._every = list(self._steps.values())
+        self._only = self._steps[pipeline.only.name] if pipeline.only is not None else None
+        self._collects = bool(batches)
+        self._single = [self._only] if self._only is not None else []
+        route = pipeline.only
+        self._is_async = route is not None and route.handler.is_async
+        self._bare = route.handler.call if route is not None and not route.handler.wants_record else None
+        self._driver = Driver()
+        self._free: list[Driver] = []
+        """Drivers whose coroutine has ended; there are never more than calls at once."""
+        self._look_every = 1
+        self.unaged = 0
+        """Records that were pulled and whose age is not noted yet."""
+        self.last: Any = None
+        """The last of them."""
+        self.seen_at = 0.0
+        """Seconds since 1970 at which that was."""
 
-    async def retry(raw: RawRecord, name: str, only_following: bool) -> None:
-        event, found = decode_and_route(raw)
-        calls = [route_calls[route.name] for route in found if not route.handler.takes_batches]
-        failed = next(index for index, each in enumerate(calls) if each.name == name)
-        rest = call_in_turn(calls[failed + 1 if only_following else failed :], event, raw)
-        if rest is not None:
-            await rest
+    def free(self, driver: Driver) -> None:
+        """Take back the driver of a call that has returned."""
+        self._free.append(driver)
 
-    if pipeline.only is not None:
-        dispatch = _make_single_dispatch(pipeline.only, route_calls[pipeline.only.name].call, decoder, skip)
-        prepare_one = prepare if pipeline.only.handler.takes_batches else lambda raw: lambda: dispatch(raw)
-        return Calls(dispatch, prepare_one, retry, decode_and_route)
-    return Calls(dispatch_to_all, prepare, retry, decode_and_route)
-
-
-def _make_single_dispatch(route: Route, call: Call, decoder: Decoder, skip: Callable[[RawRecord], None]) -> Dispatch:
-    matches, first, reread, max_bytes = route.matches, decoder.first, decoder.reread, decoder.max_record_bytes
-    handle = route.handler.call
-    bare = route.handler.is_async and not route.handler.wants_record and not route.handler.takes_batches
-
-    def dispatch(raw: RawRecord) -> Awaitable[Any] | None:
+    def steps_of(self, raw: RawRecord) -> tuple[Any, list[Step]]:
+        """Decode a record and match its routes; raise DecodeError. A record that nobody chose is not even decoded."""
+        choice = self._choose(self._key, raw) if self._choose is not None else None
+        if self._choose is not None and choice is None:
+            return None, []
         value = raw.value
-        if value is not None:
-            try:
-                event = first(value) if len(value) <= max_bytes else reread(value)
-            except Exception:
-                event = reread(value)
-            if matches is None or matches(event):
-                # Calling a coroutine function runs none of its code, so it cannot raise.
-                return handle(event) if bare else call(event, raw)
-        skip(raw)
-        return None
+        event = None if value is None else self._decoder.decode(value)
+        if choice is not None:
+            return event, [self._steps[route.name] for route in choice(event)]
+        return event, self._matching(event)
 
-    return dispatch
-
-
-def _make_call(route: Route, key: TopicPartition, counts: RouteCounters, batch: Batch | None) -> Call:
-    """Make the call of one route: it counts a plain function's call, and returns an async function's awaitable."""
-    if batch is not None:
-        return batch.add
-    name, handle, wants_record = route.name, route.handler.call, route.handler.wants_record
-    if not route.handler.is_async:
-        return _make_plain_call(handle, name, key, counts, wants_record=wants_record)
-    topic, partition = key
-
-    def begin(event: Any, raw: RawRecord) -> Awaitable[Any]:
+    def _matching(self, event: Any) -> list[Step]:
+        if event is None:
+            return [step for step in self._every if step.tombstones]
         try:
-            if not wants_record:
-                begun: Awaitable[Any] = handle(event)
+            return [step for step in self._every if step.matches is None or step.matches(event)]
+        except Exception as error:
+            raise _as_decode_error(error) from None
+
+    def take(self, raw: RawRecord) -> tuple[Any, list[Step]]:
+        """Decode a record, fill its batches, and return its event and the routes to call; raise DecodeError."""
+        event, steps = self.steps_of(raw)
+        if not steps:
+            self.counters.skipped += 1
+            if raw.value is not None:
+                self._unmatched(raw.offset)
+        calls = []
+        for step in steps:
+            if step.batch is not None:
+                step.batch.add(event, raw)
             else:
-                headers = tuple(raw.headers)
-                begun = handle(event, Record(topic, partition, raw.offset, raw.timestamp, raw.key, raw.value, headers))
-        except BaseException as error:
-            raise HandlerFailedError(name, error) from error
-        return begun
+                calls.append(step)
+        return event, calls
 
-    return begin
-
-
-def _make_plain_call(
-    call: Callable[..., Any], name: str, key: TopicPartition, counts: RouteCounters, *, wants_record: bool
-) -> Call:
-    """Make the call of a plain function: it counts the call, and raises HandlerFailedError with the route's name."""
-    topic, partition = key
-
-    def with_record(event: Any, raw: RawRecord) -> Any:
-        try:
-            headers = raw.headers
-            record = Record(
-                topic, partition, raw.offset, raw.timestamp, raw.key, raw.value, tuple(headers) if headers else ()
-            )
-            result = call(event, record)
-        except BaseException as error:
-            raise HandlerFailedError(name, error) from error
-        if result is not None and needs_awaiting(result, name):
-            return result
-        counts.handled += 1
+    def run(self, raw: RawRecord, event: Any, steps: list[Step], at: int = 0) -> Ongoing | None:
+        """Call a record's routes from ``at`` on; return it when a call waits or failed, None when all are handled."""
+        monotonic = time.monotonic
+        now = monotonic()
+        for index in range(at, len(steps)):
+            (name, _, call, counts, _, _), began = steps[index], now
+            try:
+                result = call(event, raw)
+                if result is not None and (coroutine := coroutine_of(result, name)) is not None:
+                    driver = self._driver
+                    yielded = driver.begin(coroutine)
+                    if yielded is not DONE:
+                        self._driver = self._free.pop() if self._free else Driver()
+                        counts.inline_seconds += monotonic() - began
+                        return Ongoing(raw, event, steps, index, driver, yielded, began)
+            except BaseException as error:
+                self._driver = Driver()
+                counts.inline_seconds += monotonic() - began
+                failure = error if isinstance(error, HandlerFailedError) else HandlerFailedError(name, error)
+                return Ongoing(raw, event, steps, index, failure=failure)
+            now = monotonic()
+            counts.inline_seconds += now - began
+            counts.handled += 1
         return None
 
-    def without_record(event: Any, _raw: RawRecord) -> Any:
+    def pull(  # noqa: C901, PLR0912, PLR0915 - the flat loop: one function on purpose, measured
+        self,
+        records: Iterator[RawRecord],
+        partition: Partition,
+        turns: Turns,
+        busy: Mapping[bytes | None, Any],
+        queue_behind: Callable[[RawRecord, Any, list[Step]], None],
+        room: Callable[[], bool],
+    ) -> Generator[Ongoing | None, None, None]:
+        """Pull records in place and bring each to its outcome, as long as nothing waits.
+
+        Yields the record whose call waits or failed, and None at the end of a turn, without room, or with a full batch;
+        whoever resumes it has seen to that. Before it yields, every record below the partition's position is done, held
+        or collected, but for the one yielded. Records of keys in ``busy`` go to ``queue_behind``; ``room`` is asked
+        after each record that takes some. Raises UnreadableError.
+        """
+        monotonic, only, every, counters = time.monotonic, self._only, self._every, self.counters
+        reader, reread, max_bytes = self._decoder.reader, self._decoder.reread, self._decoder.max_record_bytes
+        consumed, topic = counters.records_consumed, partition.key.topic
+        collects, chooses = self._collects, self._choose is not None
+        first, begin = reader.first, self._driver.begin
+        batch = counts = None
+        if only is not None:
+            name, matches, call, counts, _, batch = only
+            handle = self._bare
+            is_async = self._is_async
+        count = handled = skipped = 0
+        look_at, looked = self._look_every, monotonic()
+        began = looked
+        raw: Any = None
+        ongoing: Ongoing | None = None
+        done = reading = True
+        stop = settled = False
+        if batch is not None:
+            events, size, max_records, max_batch_bytes = batch.events, batch.size, batch.max_records, batch.max_bytes
         try:
-            result = call(event)
-        except BaseException as error:
-            raise HandlerFailedError(name, error) from error
-        if result is not None and needs_awaiting(result, name):
-            return result
-        counts.handled += 1
-        return None
+            for raw in records:
+                count += 1
+                reading = done = False
+                try:
+                    value = None if chooses else raw.value
+                    if value is None:
+                        event, steps = self.take(raw)
+                    else:
+                        try:
+                            event = first(value) if len(value) <= max_bytes else reread(value)
+                        except Exception:
+                            event = reread(value)
+                            first = reader.first  # the reader may have found a decoder that fits better
+                        if only is None:
+                            steps = []
+                            matched = False
+                            for step in every:
+                                if step[1] is None or step[1](event):
+                                    matched = True
+                                    if step[5] is not None:
+                                        step[5].add(event, raw)
+                                    else:
+                                        steps.append(step)
+                            if not matched:
+                                self._unmatched(raw.offset)
+                                skipped += 1
+                        elif matches is not None and not matches(event):
+                            self._unmatched(raw.offset)
+                            skipped += 1
+                            steps = []
+                        else:
+                            steps = self._single
+                except Exception as error:
+                    consumed[topic] += count  # the fuse looks at it
+                    self.unaged, look_at, count = self.unaged + count, look_at - count, 0
+                    done = self._undecodable(raw, _as_decode_error(error))
+                    stop = not done or not room()
+                else:
+                    if not steps:
+                        done = True
+                        stop = collects and only is None and not room()
+                    elif batch is not None:
+                        if not events:
+                            batch.begin(raw.offset)
+                        events.append(event)
+                        if batch.keeps_raws:
+                            batch.raws.append(raw)
+                        size += len(value)  # type: ignore[arg-type]  # batch routes take no tombstones
+                        done = True
+                        stop = len(events) >= max_records or size >= max_batch_bytes
+                    elif busy and raw.key in busy:
+                        queue_behind(raw, event, steps)
+                        done = True
+                        stop = not room()
+                    elif only is None:
+                        ongoing = self.run(raw, event, steps)
+                        done = ongoing is None
+                        stop = not done or (collects and not room())
+                    else:
+                        try:
+                            result = handle(event) if handle is not None else call(event, raw)
+                            if is_async:
+                                yielded = begin(result)
+                            elif result is not None and (coroutine := coroutine_of(result, name)) is not None:
+                                yielded = begin(coroutine)
+                            else:
+                                yielded = DONE
+                        except BaseException as error:
+                            failure = (
+                                error if isinstance(error, HandlerFailedError) else HandlerFailedError(name, error)
+                            )
+                            ongoing = Ongoing(raw, event, steps, failure=failure)
+                            self._driver = Driver()
+                            stop = True
+                        else:
+                            if yielded is DONE:
+                                handled += 1
+                                done = True
+                            else:
+                                ongoing = Ongoing(raw, event, steps, 0, self._driver, yielded, monotonic())
+                                self._driver = self._free.pop() if self._free else Driver()
+                                stop = True
+                reading = True
+                if count < look_at and not stop:
+                    continue
+                now = monotonic()
+                if not stop:
+                    self._look_every = LOOK_EVERY if now - looked < SLOW_SECONDS else 1
+                    if now < turns.end:
+                        look_at, looked = count + self._look_every, now
+                        continue
+                self._settle_turn(partition, raw, count, handled, skipped, done=done)
+                if batch is not None:
+                    batch.size = size
+                elif counts is not None:
+                    counts.inline_seconds += now - began
+                count = handled = skipped = 0
+                settled = True
+                yield ongoing
+                ongoing, stop, done, settled = None, False, True, False
+                first, began = reader.first, monotonic()
+                look_at, looked = self._look_every, began
+                begin = self._driver.begin
+                if batch is not None:
+                    events, size = batch.events, batch.size
+        except Exception as error:
+            if not reading:
+                raise
+            raise UnreadableError from error
+        finally:
+            if not settled:
+                self._settle_turn(partition, raw, count, handled, skipped, done=done)
+                if batch is not None:
+                    batch.size = size
+                elif counts is not None:
+                    counts.inline_seconds += monotonic() - began
 
-    return with_record if wants_record else without_record
+    def _settle_turn(
+        self, partition: Partition, raw: Any, count: int, handled: int, skipped: int, *, done: bool
+    ) -> None:
+        """Leave everything as others may find it when the flat loop gives the event loop back."""
+        counters = self.counters
+        counters.skipped += skipped
+        if self._only is not None:
+            self._only.counts.handled += handled
+        counters.records_consumed[partition.key.topic] += count
+        self.unaged += count
+        if raw is not None:
+            self.last, self.seen_at = raw, time.time()
+            position = raw.offset + 1 if done else raw.offset
+            if position > partition.watermark.position:
+                partition.watermark.advance(position)
 
 
-async def await_call(
-    result: Awaitable[Any],
-    name: str,
-    counts: RouteCounters,
-    partition: Partition,
-    took: Callable[[float], None] | None = None,
-) -> None:
-    """Await the end of a handler's call and count it; raise HandlerFailedError if the handler raises.
-
-    ``took`` receives the seconds of the call; the default is ``counts.took``.
-    """
-    counts.waiting += 1
-    began = time.monotonic()
-    try:
-        await result
-    except BaseException as error:
-        raise failure_of(error, name, partition) from error
-    finally:
-        counts.waiting -= 1
-        (took or counts.took)(time.monotonic() - began)
-    counts.handled += 1
+def _step(route: Route, key: TopicPartition, counters: Counters, batch: Collecting | None) -> Step:
+    call = make_call(route.handler, key)
+    return Step(route.name, route.matches, call, counters.routes[route.name], route.tombstones, batch)
 
 
-def failure_of(error: BaseException, name: str, partition: Partition) -> BaseException:
-    """Return the meaning of an exception from an awaited call: the handler failed, or the drain cancelled it.
-
-    A drain that cancels the call looks like a handler that cancels itself, or that lets the cancellation of a task it
-    made escape. If the second were taken for the first, the partition's work would end in silence: owned, heartbeats
-    sent, nothing consumed. So the drain sets ``partition.over`` before it cancels.
-    """
-    if isinstance(error, HandlerFailedError | GeneratorExit):
+def _as_decode_error(error: Exception) -> DecodeError:
+    """Return the error of a record that is not an event; a match that raised means that it has no route."""
+    if isinstance(error, DecodeError):
         return error
-    if isinstance(error, asyncio.CancelledError) and partition.over:
-        return error
-    return HandlerFailedError(name, error)
+    return DecodeError("undecodable", f"no route can be found for it: {place_of(error)}")

@@ -1,32 +1,32 @@
-"""The engine: owns the partitions, feeds their lanes, drains and commits them."""
+"""The engine: owns the partitions, feeds their workers, drains and commits them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
 
 import structlog
 
-from consumer.delivery.batch import RouteBatch
+from consumer.delivery.batch import BatchCalls
+from consumer.delivery.collecting import Collecting
 from consumer.delivery.committer import Commits, Committer
-from consumer.delivery.dispatch import make_dispatch
-from consumer.delivery.failure import FailurePolicy, Failures
-from consumer.delivery.fast_loop import CallTarget, FastLoop, make_fast_loop
-from consumer.delivery.lanes import Intake, Lanes
+from consumer.delivery.dispatch import Dispatch
+from consumer.delivery.failure import FailureHandler, FailurePolicy, Failures
+from consumer.delivery.gate import Gate
 from consumer.delivery.pipeline import Pipeline
+from consumer.delivery.tasks import Owner, Tasks
 from consumer.delivery.turns import Turns
-from consumer.errors import ConsumerError, PartitionHaltedError, StuckCallError, place_of
+from consumer.delivery.worker import Intake, Work, Workers
+from consumer.errors import PartitionHaltedError, StuckCallError
 from consumer.observe.counters import Counters
 from consumer.observe.watchdog import Vital
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
-from consumer.routes.route import Route, is_single
 from consumer.settings.sections import Delivery
 
 log = structlog.get_logger("consumer.delivery.engine")
@@ -54,17 +54,8 @@ class Source(Intake, Commits, Protocol):
         """Ask the brokers for the partitions' end offsets at this reader's isolation level; empty without an answer."""
 
 
-class Owner(Protocol):
-    """Owner of an engine: provides its task group, and ends it."""
-
-    tasks: asyncio.TaskGroup
-
-    def fail(self, error: Exception) -> None:
-        """Drain and end with this error."""
-
-
 class Engine:
-    """Owns the partitions of one daemon and their lanes; lives inside the daemon's task group.
+    """Owns the partitions of one daemon and their workers; lives inside the daemon's task group.
 
     When ``revoke`` returns, no commit of the old epoch is in progress, and all work has ended except calls that do not
     react to their cancellation. Such a call blocks its partition in the next epoch until it ends.
@@ -92,8 +83,8 @@ class Engine:
         self._owner = owner
         self._turns = Turns()
         self._commit_seconds = max(delivery.commit_interval_seconds, pipeline.flush_seconds)
-        self._lanes: dict[TopicPartition, Lanes] = {}
-        self._outlived: list[Lanes] = []
+        self._workers: dict[TopicPartition, Workers] = {}
+        self._outlived: list[Workers] = []
         self._epoch = 0
         self._assigned = asyncio.Event()
         self._stopping = False
@@ -105,7 +96,7 @@ class Engine:
     @property
     def partitions(self) -> dict[TopicPartition, Partition]:
         """The partitions owned now; also read by the supervisor's thread."""
-        return {key: lanes.partition for key, lanes in list(self._lanes.items())}
+        return {key: workers.partition for key, workers in list(self._workers.items())}
 
     @property
     def flushing(self) -> bool:
@@ -117,25 +108,25 @@ class Engine:
         now = time.monotonic()
         return [
             Vital(
-                key=lanes.partition.key,
-                position=lanes.partition.position or 0,
-                done=lanes.partition.done,
-                committed=lanes.partition.committed,
-                commit_due=lanes.partition.to_commit is not None,
-                end_offset=lanes.partition.lag.end_offset_at(now - MEASURED_WITHIN_SECONDS) or 0,
-                idle=lanes.idle,
-                excused=lanes.partition.ended or bool(lanes.partition.holds),
+                key=workers.partition.key,
+                position=workers.partition.position or 0,
+                done=workers.partition.done,
+                committed=workers.partition.committed,
+                commit_due=workers.partition.to_commit is not None,
+                end_offset=workers.partition.lag.end_offset_at(now - MEASURED_WITHIN_SECONDS) or 0,
+                idle=workers.idle,
+                excused=workers.partition.ended or bool(workers.partition.holds),
             )
-            for lanes in list(self._lanes.values())
-            if lanes.partition.started
+            for workers in list(self._workers.values())
+            if workers.partition.started
         ]
 
     def waits_for(self) -> str:
         """Return what an idle event loop waits for: a state of ``loop_seconds_total``."""
         if self._draining:
             return "drain"
-        lanes = [each for each in list(self._lanes.values()) if not each.partition.ended]
-        if any(not each.idle or each.partition.held_records for each in lanes):  # calls are under way
+        workers = [each for each in list(self._workers.values()) if not each.partition.ended]
+        if any(not each.idle or each.partition.held_records for each in workers):  # calls are under way
             return "backpressure"
         return "commit" if self._committer.busy else "poll"
 
@@ -145,9 +136,9 @@ class Engine:
             return
         self._epoch += 1
         self._doubtful = False
-        self._outlived = [lanes for lanes in self._outlived if lanes.tasks]
+        self._outlived = [workers for workers in self._outlived if workers.tasks]
         for key in keys:
-            self._lanes[key] = self._begin(Partition(key, self._epoch))
+            self._workers[key] = self._begin(Partition(key, self._epoch))
         self._assigned.set()
 
     def doubt(self, *, doubtful: bool) -> None:
@@ -163,86 +154,44 @@ class Engine:
             log.warning("heartbeats_unanswered")
         else:
             log.warning("heartbeats_answered")
-        for lanes in self._lanes.values():
-            lanes.gate.doubt(doubtful=doubtful)
+        for workers in self._workers.values():
+            workers.work.gate.doubt(doubtful=doubtful)
 
-    def _begin(self, partition: Partition) -> Lanes:
-        key, counters, pipeline = partition.key, self._counters, self._pipeline
-        only = (pipeline.only.name, counters.routes[pipeline.only.name]) if pipeline.only is not None else None
-        begin_task, failures = partial(self._begin_task, partition), Failures(self._policy, self)
-        lanes = Lanes(partition, self._source, self._delivery, self._turns, counters, begin_task, failures)
+    def _begin(self, partition: Partition) -> Workers:
+        """Make the parts of one partition, bottom up, and start them."""
+        key, routes = partition.key, self._pipeline.routes
+        gate, tasks = Gate(partition), Tasks(partition, self._owner)
+        failure_handler = FailureHandler(gate, Failures(self._policy, self), self._counters, tasks)
+        batched = [route for route in routes if route.handler.takes_batches]
         max_bytes = max(1, self._delivery.max_in_flight_bytes // 2)
-        batches = {
-            route.name: RouteBatch(
-                route,
-                lanes.failure_handler,
-                counters.routes[route.name],
-                lanes.spawn,
-                lanes.gate.wake,
-                lanes.decode_and_route,
-                max_bytes,
-            )
-            for route in pipeline.routes
-            if route.handler.takes_batches
-        }
-        calls = make_dispatch(pipeline, partition, counters, batches, self._unmatched(key))
-        fast_loop = self._make_fast_loop(key, batches, pipeline.only) if pipeline.only is not None else None
+        collecting = {route.name: Collecting(partition, route.handler, max_bytes) for route in batched}
+        dispatch = Dispatch(
+            self._pipeline, key, self._counters, collecting, failure_handler.undecodable, self._unmatched(key)
+        )
+        batches = [
+            BatchCalls(route, collecting[route.name], dispatch, failure_handler, tasks, self._turns)
+            for route in batched
+        ]
+        partition.batches = batches
+        work = Work(gate, self._source, dispatch, batches, failure_handler, self, tasks)
+        workers = Workers(work, self._delivery, self._turns)
         # A call of an earlier epoch that did not end, though cancelled, still works on this partition.
-        earlier = [task for old in self._outlived if old.partition.key == key for task in old.tasks]
-        lanes.begin(calls, fast_loop, list(batches.values()), only, earlier)
-        return lanes
-
-    def _make_fast_loop(self, key: TopicPartition, batches: Mapping[str, RouteBatch], route: Route) -> FastLoop | None:
-        """Make the fast loop if no call can wait between two records: a plain function, or batches."""
-        handler = route.handler
-        if handler.is_async and not handler.takes_batches:
-            return None
-        target = CallTarget(handler.call, handler.wants_record, batches.get(route.name))
-        decoder, unmatched = self._pipeline.decoder, self._unmatched(key)
-        return make_fast_loop(route.name, key, target, route.matches, decoder, self._counters, unmatched)
-
-    def _begin_task(self, partition: Partition, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Start a task of a partition; None if the task group is already shutting down.
-
-        An error of this program in the task drains the daemon; the task group would cancel all work at once.
-        """
-
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception as error:
-                log.error("partition_task_failed", error=place_of(error))  # noqa: TRY400
-                self._owner.fail(error)
-            except asyncio.CancelledError:
-                # Without a drain or a shutdown of the task group, a handler has cancelled the task it was called in,
-                # and returned before the cancellation took effect. The partition would be owned, and nothing consumed.
-                if not partition.over and self._begin_task(partition, asyncio.sleep(0)) is not None:
-                    self._owner.fail(
-                        ConsumerError(f"{partition.key}: a handler cancelled the task that it was called in")
-                    )
-                raise
-
-        guard = guarded()
-        try:
-            return self._owner.tasks.create_task(guard)
-        except RuntimeError:
-            guard.close()
-            work.close()
-            return None
+        workers.begin([task for old in self._outlived if old.partition.key == key for task in old.tasks])
+        return workers
 
     async def revoke(self, *, lost: bool) -> None:
         """End the epoch: drain, commit what is done unless the partitions are lost, and drop the partitions."""
         async with self._revoking:  # a stop may run into a rebalance: the later one finds nothing to do
             self._draining = True
             try:
-                abandoned = await self._drain()
+                abandoned = await self._drain(lost=lost)
                 if not lost:
                     await self._committer.commit(self.partitions.values(), COMMIT_BUDGET_SECONDS)
                 flushing = await self._committer.end()
             finally:
                 self._draining = False
-            self._outlived += [lanes for lanes in self._lanes.values() if lanes.tasks]
-            self._lanes.clear()
+            self._outlived += [workers for workers in self._workers.values() if workers.tasks]
+            self._workers.clear()
         if not self._stopping:
             return
         if abandoned:
@@ -259,36 +208,38 @@ class Engine:
         """Take no more records, drain and commit as in ``revoke``; afterwards the client may leave the group."""
         self._stopping = True
         await self.revoke(lost=False)
-        self.stuck_calls = sum(len(lanes.tasks) for lanes in self._outlived)
+        self.stuck_calls = sum(len(workers.tasks) for workers in self._outlived)
 
-    async def _drain(self) -> int:
-        """Wait up to ``drain_seconds`` for started calls, then cancel them; return how many did not end in time."""
-        for lanes in self._lanes.values():
-            lanes.close()
+    async def _drain(self, *, lost: bool) -> int:
+        """Wait up to ``drain_seconds`` for what was started, then cancel it; return how many calls did not end in time.
+
+        Records that had queued, and batches that were collected, may begin during the drain; they are not counted.
+        """
+        owned = list(self._workers.values())
+        for workers in owned:
+            workers.close(lost=lost)
         deadline = time.monotonic() + self._delivery.drain_seconds
         while (running := self._running()) and (left := deadline - time.monotonic()) > 0:
             await asyncio.wait(running, timeout=left)
-        for lanes in self._lanes.values():
-            lanes.partition.over = True
+        overdue = sum(workers.overdue for workers in owned)
+        for workers in owned:
+            workers.end()
         if running:
-            log.warning("calls_abandoned", calls=len(running), seconds=self._delivery.drain_seconds)
-            if is_single(self._pipeline.routes):
-                self._counters.routes[self._pipeline.routes[0].name].abandoned += len(running)
-            else:
-                for counts in self._counters.routes.values():
-                    counts.abandoned += counts.waiting
+            log.warning("calls_abandoned", calls=overdue, seconds=self._delivery.drain_seconds)
+            for counts in self._counters.routes.values():
+                counts.abandoned += counts.waiting
             for task in running:
                 task.cancel()
             await asyncio.wait(running, timeout=CANCEL_GRACE_SECONDS)
-        return len(running)
+        return overdue
 
     def _running(self) -> list[asyncio.Task[None]]:
-        return [task for lanes in self._lanes.values() for task in lanes.tasks]
+        return [task for workers in self._workers.values() for task in workers.tasks]
 
     def halt(self, key: TopicPartition, reason: HaltReason, offset: int, explanation: str) -> None:
         """Halt a partition because the source cannot go on with it."""
-        if key in self._lanes:
-            self.halt_partition(self._lanes[key].partition, reason, offset, explanation, offset)
+        if key in self._workers:
+            self.halt_partition(self._workers[key].partition, reason, offset, explanation, offset)
 
     def halt_partition(
         self, partition: Partition, reason: HaltReason, offset: int, explanation: str, next_offset: int
@@ -298,9 +249,9 @@ class Engine:
             return
         key = partition.key
         remedy = self._policy.remedy(key, reason, next_offset)
-        partition.stop_at(Halt(reason, offset, explanation, remedy))
-        if key in self._lanes and self._lanes[key].partition is partition:
-            self._lanes[key].gate.wake()
+        partition.halt = Halt(reason, offset, explanation, remedy)
+        if key in self._workers and self._workers[key].partition is partition:
+            self._workers[key].halted()
         log.error(
             "partition_halted",
             topic=key.topic,
@@ -315,9 +266,9 @@ class Engine:
             self._owner.fail(PartitionHaltedError(f"{where}: {explanation}; {remedy}"))
 
     def halt_all(self, reason: HaltReason, explanation: str) -> None:
-        for lanes in list(self._lanes.values()):
-            done = max(0, lanes.partition.done)
-            self.halt_partition(lanes.partition, reason, done, explanation, done)
+        for workers in list(self._workers.values()):
+            done = max(0, workers.partition.done)
+            self.halt_partition(workers.partition, reason, done, explanation, done)
 
     def _unmatched(self, key: TopicPartition) -> Callable[[int], None]:
         def warn(offset: int) -> None:
@@ -328,17 +279,17 @@ class Engine:
         return warn
 
     async def poll_forever(self) -> None:
-        """Wake idle lanes when there is data for them; busy lanes take their next chunk themselves.
+        """Wake idle workers when there is data for them; busy workers take their next chunk themselves.
 
         Records that a slow partition does not take stay in the client's buffer, and the client fetches no more of that
         partition.
         """
         while not self._stopping:
             self._counters.last_poll_timestamp = time.time()
-            await self._source.wait([key for key, lanes in self._lanes.items() if lanes.idle], POLL_SECONDS)
-            for key, lanes in self._lanes.items():
-                if lanes.idle and self._source.ready(key):
-                    lanes.gate.wake()
+            await self._source.wait([key for key, workers in self._workers.items() if workers.idle], POLL_SECONDS)
+            for key, workers in self._workers.items():
+                if workers.idle and self._source.ready(key):
+                    workers.wake()
 
     async def commit_forever(self) -> None:
         """Commit what is done, once per interval."""
@@ -350,9 +301,9 @@ class Engine:
     async def measure_forever(self) -> None:
         """Ask for the partitions' end offsets every ``MEASURE_SECONDS``: for lag, and to notice a broker outage."""
         while True:
-            for key, end_offset in (await self._source.end_offsets(list(self._lanes))).items():
-                if key in self._lanes:
-                    partition = self._lanes[key].partition
+            for key, end_offset in (await self._source.end_offsets(list(self._workers))).items():
+                if key in self._workers:
+                    partition = self._workers[key].partition
                     partition.lag.ends_at(end_offset, partition.known_committed, time.monotonic(), time.time())
             self._assigned.clear()
             with contextlib.suppress(TimeoutError):

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from enum import Enum
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
 import structlog
 
 from consumer.dead_letters.cause import NO_ROUTE, Cause, class_name
 from consumer.delivery.fuse import Fuse
-from consumer.delivery.gate import Gate
+from consumer.delivery.gate import Gate, PartitionEnded
 from consumer.delivery.retry import Attempts, RoutePolicy
+from consumer.delivery.tasks import Tasks
 from consumer.errors import DecodeError, HandlerFailedError, LetterDelayedError, LetterRefusedError, place_of
 from consumer.instructions import code_of
 from consumer.logs import Sparingly
 from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Hold
-from consumer.partition.state import Partition
+from consumer.partition.state import Partition, Phase
 from consumer.record import Position, RawRecord, TopicPartition
 from consumer.settings.sections import RetrySettings
 
@@ -76,66 +75,32 @@ class Failures(NamedTuple):
     halts: Halts
 
 
-class Verdict(Enum):
-    """The next step after a failed call."""
-
-    CALL_AGAIN = "the wait is over: call the handler again"
-    DEAD_LETTER = "do not call the handler again: make the record a dead letter"
-    ENDED = "the partition has ended: the record stays without an outcome"
-
-
 class FailureHandler:
-    """Gives failed records of one partition their outcome; as long-lived as the partition's lanes."""
+    """Gives failed records of one partition their outcome; as long-lived as the partition's workers."""
 
-    def __init__(
-        self,
-        partition: Partition,
-        gate: Gate,
-        failures: Failures,
-        counters: Counters,
-        retry: Callable[[RawRecord, str, bool], Coroutine[Any, Any, None]],
-    ) -> None:
-        """``retry`` calls one route of a record again and the routes after it, or only those (``dispatch.py``)."""
-        self.partition = partition
+    def __init__(self, gate: Gate, failures: Failures, counters: Counters, tasks: Tasks) -> None:
         self.gate = gate
+        self.partition = gate.partition
         self.counters = counters
         self.retry = failures.policy.retry
-        self.policies = failures.policy.routes
         self._policy, self._halts = failures
-        self._retry = retry
+        self._tasks = tasks
 
-    async def settle(self, raw: RawRecord, failed: DecodeError | HandlerFailedError) -> bool:
-        """Give a record its outcome on all its routes; return False if the partition ended first."""
-        failed_call: FailedCall | None = None
-        try:
-            while isinstance(failed, HandlerFailedError):
-                if failed_call is None or failed_call.route != failed.route:
-                    failed_call = (
-                        failed_call.followed_by(failed.route)
-                        if failed_call
-                        else FailedCall(self, failed.route, raw.offset)
-                    )
-                verdict = await failed_call.wait_for_verdict(failed.error)
-                given_up = verdict is Verdict.DEAD_LETTER
-                if verdict is Verdict.ENDED or (
-                    given_up and not await self.dead_letter(raw, failed_call.cause(failed))
-                ):
-                    return False
-                try:
-                    await self._retry(raw, failed_call.route, given_up)
-                except (DecodeError, HandlerFailedError) as following:
-                    failed = following
-                else:
-                    return True
-        finally:
-            if failed_call is not None:
-                failed_call.end()
-        self.counters.decode_errors[self.partition.key.topic, failed.reason] += 1
-        cause = Cause(failed.reason, NO_ROUTE, 0, class_name(failed), str(failed))
-        return await self.dead_letter(failed.record or raw, cause)
+    def attempts(self, route: str) -> Attempts:
+        """Begin to count the calls of one route with one record or batch."""
+        retry, pause_on = self._policy.routes[route]
+        return Attempts(retry, pause_on=pause_on)
 
-    async def dead_letter(self, raw: RawRecord, cause: Cause) -> bool:
-        """Make one record a dead letter; return False if the partition halted or ended instead."""
+    def undecodable(self, raw: RawRecord, error: DecodeError) -> bool:
+        """Make a record that is not an event a dead letter; return False if the partition halted instead."""
+        self.counters.decode_errors[self.partition.key.topic, error.reason] += 1
+        return self.dead_letter(error.record or raw, Cause(error.reason, NO_ROUTE, 0, class_name(error), str(error)))
+
+    def dead_letter(self, raw: RawRecord, cause: Cause) -> bool:
+        """Begin to write a dead letter; return False if the partition halted instead.
+
+        The letter holds the watermark until it is acknowledged, and nothing else: other records go on beside it.
+        """
         key, policy = self.partition.key, self._policy
         if policy.letters is None:
             self._halt_at(raw, f"{cause.message}; dead_letter.topic is empty, so it cannot become a dead letter")
@@ -145,22 +110,31 @@ class FailureHandler:
                 HaltReason.FUSE, f"too many records become dead letters; the last one: {cause.message}"
             )
             return False
+        self.partition.hold(raw.offset, raw)
+        self._tasks.spawn(self._deliver(policy.letters, raw, cause))
+        return True
+
+    async def _deliver(self, letters: Letters, raw: RawRecord, cause: Cause) -> None:
+        """Write a dead letter and count it; what cannot be written keeps its hold."""
         try:
-            if not await self._write(policy.letters, raw, cause):
-                self.counters.of(cause.route).abandoned += 1
-                return False
+            await self._write(letters, raw, cause)
+        except PartitionEnded:
+            self.counters.of(cause.route).abandoned += 1
+            return
         except LetterRefusedError as refused:
             self._halt_at(raw, f"{cause.message}; {refused}")
-            return False
+            return
+        key = self.partition.key
         self.counters.of(cause.route).dead_lettered += 1
         self.counters.dead_letters[key.topic, cause.reason] += 1
         log.warning("record_dead_lettered", **self._where(raw), **cause._asdict())
         where = Position(*key, raw.offset)
         self.counters.failures.note(time.time(), cause.route, cause.reason, cause.message, where)
-        return True
+        self.partition.release(raw.offset, raw)
+        self.gate.changed()
 
-    async def _write(self, letters: Letters, raw: RawRecord, cause: Cause) -> bool:
-        """Write a dead letter, however long it takes; return False if the partition ended first."""
+    async def _write(self, letters: Letters, raw: RawRecord, cause: Cause) -> None:
+        """Write a dead letter, however long it takes; raise PartitionEnded if the partition ended first."""
         attempts, hold = Attempts(self.retry), Hold("dead_letter", cause.route, raw.offset, time.time())
         while True:
             writing = asyncio.ensure_future(letters.write(self.partition.key, raw, cause))
@@ -169,8 +143,8 @@ class FailureHandler:
                 if not writing.done():
                     log.warning("dead_letter_write_slow", **self._where(raw), seconds=SLOW_LETTER_SECONDS)
                     with self.partition.holding(hold):
-                        if await self.gate.ended_before(writing):
-                            return False
+                        if await self.gate.closed_before(writing):
+                            raise PartitionEnded
                 if writing.cancelled():  # not by this task: a CancelledError here would end all work in silence
                     raise LetterDelayedError("the write was cancelled")
                 writing.result()
@@ -179,11 +153,9 @@ class FailureHandler:
                 with self.partition.holding(hold):
                     # A write calls no handler, so it does not wait for a pause. If it did, it and the record that
                     # pauses the partition could wait for each other.
-                    seconds = attempts.after(ConnectionError()).wait or 0.0
-                    if not await self.gate.wait(seconds, own_pause=True, has_slot=False):
-                        return False
+                    await self.gate.sleep(attempts.after(ConnectionError()).wait or 0.0)
             else:
-                return True
+                return
             finally:
                 writing.cancel()
 
@@ -196,91 +168,84 @@ class FailureHandler:
 
 
 class FailedCall:
-    """A failed call of one route with one record or batch; lives from its first failure to its outcome.
+    """The failed calls of one route with one record or batch; lives from the first failure to the outcome.
 
     While the handler raises Pause, all other records of the partition wait until this record is handled.
     """
 
-    def __init__(
-        self,
-        failure_handler: FailureHandler,
-        route: str,
-        offset: int,
-        *,
-        of_batch: bool = False,
-        attempts: int | None = None,
-    ) -> None:
-        """Begin the hold; ``attempts`` overrides the setting. A batch has no slot to free while it waits."""
+    def __init__(self, failure_handler: FailureHandler, route: str, offset: int) -> None:
         self.route = route
-        retry, pause_on = failure_handler.policies[route]
-        retry = retry if attempts is None else msgspec.structs.replace(retry, attempts=attempts)
-        self._attempts = Attempts(retry, pause_on=pause_on)
+        self.hold = Hold("error", route, offset, time.time())
+        self._attempts = failure_handler.attempts(route)
         self._failure_handler = failure_handler
-        self._has_slot = not of_batch
-        self._hold = Hold("error", route, offset, time.time())
-        self._pausing = False
         self._reason = ""
-        failure_handler.partition.holds.add(self._hold)
+        failure_handler.partition.holds.add(self.hold)
 
     def end(self) -> None:
         """End the hold and the pause."""
-        self._failure_handler.partition.holds.discard(self._hold)
-        self._pause(on=False)
+        self._failure_handler.partition.holds.discard(self.hold)
+        self._failure_handler.gate.resume(self.hold)
 
-    def followed_by(self, route: str) -> FailedCall:
-        """End this one; return a new one for another route of the same record."""
-        self.end()
-        return FailedCall(self._failure_handler, route, self._hold.offset)
+    def after(self, error: BaseException, attempts: Attempts | None = None, *, excused: bool = False) -> float | None:
+        """Count a failed call; return the seconds until the next call, or None when there is none: a dead letter.
 
-    async def wait_for_verdict(self, error: BaseException) -> Verdict:
-        """Count a failed call, wait as long as its error or the policy demands, and return the next step."""
-        failure_handler, attempt = self._failure_handler, self._attempts.calls
-        # A handler may turn the drain's cancellation into another error: that is no reason for a dead letter. And a
-        # call that outlived its epoch must not start other calls.
-        if failure_handler.partition.over:
-            return Verdict.ENDED
-        decision = self._attempts.after(error)
-        failure_handler.counters.handler_errors[self.route, decision.kind] += 1
-        self._hold.kind, self._reason = decision.kind, decision.reason
-        self._pause(on=decision.kind == "pause")
+        ``attempts`` are those of one record of a batch; an ``excused`` failure counts no attempt and shows as a hold.
+
+        Raises PartitionEnded when the drain is over. A handler may turn the drain's cancellation into another error:
+        that is no reason for a dead letter. And a call that outlived its epoch must not start other calls.
+        """
+        handler, counted = self._failure_handler, attempts or self._attempts
+        attempt = counted.calls
+        if handler.partition.phase is Phase.OVER:
+            raise PartitionEnded
+        decision = counted.after(error, excused=excused)
+        handler.counters.handler_errors[self.route, decision.kind] += 1
+        self.hold.kind, self._reason = decision.kind, decision.reason
+        if decision.kind == "pause":
+            handler.gate.pause(self.hold)
+        else:
+            handler.gate.resume(self.hold)
         if decision.wait is None:
-            return Verdict.DEAD_LETTER
+            return None
         place = place_of(error)
         log.info(
             "call_failed",
-            partition=str(failure_handler.partition.key),
-            offset=self._hold.offset,
+            partition=str(handler.partition.key),
+            offset=self.hold.offset,
             route=self.route,
             attempt=attempt,
             kind=decision.kind,
             error=place,
             seconds=round(decision.wait, 3),
         )
-        where = Position(*failure_handler.partition.key, self._hold.offset)
-        failure_handler.counters.failures.note(time.time(), self.route, decision.kind, place, where)
+        where = Position(*handler.partition.key, self.hold.offset)
+        handler.counters.failures.note(time.time(), self.route, decision.kind, place, where)
         # An exception object that is raised again and again collects a longer traceback each time, and everything that
         # its frames reference.
         BaseException.with_traceback(error, None)
-        if not await failure_handler.gate.wait(decision.wait, own_pause=self._pausing, has_slot=self._has_slot):
-            failure_handler.counters.of(self.route).abandoned += 1
-            return Verdict.ENDED
-        failure_handler.counters.of(self.route).retries += 1
-        return Verdict.CALL_AGAIN
+        return decision.wait
+
+    def count(self, error: BaseException) -> None:
+        """Count a failed call that nothing follows."""
+        kind = self._failure_handler.attempts(self.route).after(error).kind
+        self._failure_handler.counters.handler_errors[self.route, kind] += 1
+
+    def abandon(self) -> None:
+        """Count a record that is left without an outcome while it waits."""
+        self._failure_handler.counters.of(self.route).abandoned += 1
+        self.end()
+
+    def call_again(self) -> None:
+        """Count that the handler is called again."""
+        self._failure_handler.counters.of(self.route).retries += 1
 
     def count_reject(self) -> None:
         """Count a call that rejected records of its batch, and end its pause: what the handler needs works again."""
         self._failure_handler.counters.handler_errors[self.route, "reject"] += 1
-        self._hold.kind = "reject"
-        self._pause(on=False)
+        self.hold.kind = "reject"
+        self._failure_handler.gate.resume(self.hold)
 
-    def cause(self, failed: HandlerFailedError, reason: str | None = None) -> Cause:
+    def cause(self, failed: HandlerFailedError, reason: str | None = None, attempts: Attempts | None = None) -> Cause:
         """Return the cause for a dead letter; ``reason`` overrides that of the last failed call."""
-        calls, error = self._attempts.calls, failed.error
+        calls, error = (attempts or self._attempts).calls, failed.error
         return Cause(reason or self._reason, self.route, calls, class_name(error), str(failed), code_of(error))
-
-    def _pause(self, *, on: bool) -> None:
-        if on != self._pausing:
-            self._pausing = on
-            self._failure_handler.partition.pausing += 1 if on else -1
-            if not on:
-                self._failure_handler.gate.unpaused()

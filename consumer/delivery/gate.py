@@ -1,128 +1,149 @@
-"""The waits of one partition: for data or room, for a retry's delay, for the end of a pause, for a slot.
-
-``concurrency`` is the number of slots. A record that waits for a retry occupies none, and needs one to be called again.
-A slot that becomes free goes to such a record first, then to new records.
-"""
+"""The gate of one partition: whether a call may start there. Every call asks it, whatever path it comes by."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import Callable
+from enum import Enum
 
 from consumer.partition.hold import Hold
-from consumer.partition.state import Partition
+from consumer.partition.state import Partition, Phase
+
+
+class Kind(Enum):
+    """The path that a call comes by."""
+
+    FIRST = "a record that was just pulled"
+    QUEUED = "a record that was pulled and waited behind its busy key"
+    NEXT_ROUTE = "the next route of a record whose last call has ended"
+    RETRY = "a record, or a batch, that is called again"
+    BATCH = "a batch that was collected"
+    SINGLE = "one record of a failed batch"
+
+
+STILL_STARTS: dict[Phase, frozenset[Kind]] = {
+    Phase.OPEN: frozenset(Kind),
+    Phase.CLOSING: frozenset({Kind.QUEUED, Kind.NEXT_ROUTE, Kind.BATCH}),
+    Phase.HALTED: frozenset({Kind.NEXT_ROUTE}),
+    Phase.OVER: frozenset(),
+}
+"""What each phase still starts. A drain finishes records of several routes, those behind a busy key and collected
+batches: records behind these are done, so leaving them would hold the last commit below them, and the next owner would
+repeat them all. Of a lost partition nothing starts."""
+
+
+class PartitionEnded(Exception):  # noqa: N818 - not an error: the way out of everything that waits in a partition
+    """Nothing more may start here: raised by the gate, caught once where a task of the partition ends."""
 
 
 class Gate:
-    """Where everything of a partition waits; owned by its lanes and as long-lived.
+    """Owned by the workers of a partition and as long-lived; the only writer of the partition's phase and pauses."""
 
-    ``runners`` counts the slots that are taken, at most ``slots``. A slot that is handed over stays counted; otherwise
-    another runner could take it before its new owner runs.
-    """
-
-    def __init__(self, partition: Partition, slots: int, on_free_slot: Callable[[], None]) -> None:
-        """``on_free_slot`` is called when a slot becomes free and no record waits for it."""
-        self.runners = 0
-        self.slots = slots
-        self.queue: deque[asyncio.Future[None]] = deque()
-        """Records whose delay is over and that wait for a slot."""
-        self._partition = partition
-        self._on_free_slot = on_free_slot
-        self._woken = asyncio.Event()
-        self._end = asyncio.Event()
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self._lost = False
         self._doubt: Hold | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._watchers: list[Callable[[], None]] = []
 
-    def wake(self) -> None:
-        """Wake the waiters: there may be data or room, or the partition has ended."""
-        self._woken.set()
-        if self._partition.ended:
-            self._end.set()
-            for slot in self.queue:
-                if not slot.done():
-                    slot.set_result(None)
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Have ``watcher`` called after each change."""
+        self._watchers.append(watcher)
 
-    async def woken(self) -> None:
-        """Return after the next ``wake``, or at once if the partition has ended."""
-        self._woken.clear()
-        if not self._partition.ended:
-            await self._woken.wait()
+    def may_start(self, kind: Kind, pause: Hold | None = None) -> bool:
+        """Whether a call may start now; ``pause`` is the caller's own, which does not stop it."""
+        phase, pauses = self.partition.phase, self.partition.pauses
+        if phase is not Phase.OPEN and (self._lost or kind not in STILL_STARTS[phase]):
+            return False
+        return not pauses or pause in pauses
 
-    async def wait(self, seconds: float, *, own_pause: bool, has_slot: bool) -> bool:
-        """Wait ``seconds``, then until no other record pauses the partition; return False once the partition has ended.
+    def may_start_later(self, kind: Kind) -> bool:
+        """Whether waiting helps: a drain gives up every wait at once."""
+        return self.partition.phase is Phase.OPEN or (self.may_start(kind))
 
-        A caller that has a slot frees it during the wait, and has one again when this returns True.
-        """
-        if has_slot:
-            self.free_slot()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._end.wait()
-        return await self._reenter(own_pause=own_pause, needs_slot=has_slot)
+    async def until_open(self, kind: Kind, pause: Hold | None = None) -> None:
+        """Return when a call may start; raise PartitionEnded when it never may."""
+        while not self.may_start(kind, pause):
+            if not self.may_start_later(kind):
+                raise PartitionEnded
+            await self._wait()
 
-    async def unpaused_before_end(self) -> bool:
-        """Wait until the pauses end; return False if the partition ended first.
+    async def sleep(self, seconds: float) -> None:
+        """Wait before a call is made again; raise PartitionEnded as soon as the partition is not open."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self.partition.phase is Phase.OPEN and loop.time() < deadline:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._wait()
+        if self.partition.phase is not Phase.OPEN:
+            raise PartitionEnded
 
-        The caller's slot is free during the wait: the record that raised Pause needs one to be called again.
-        """
-        self.free_slot()
-        return await self._reenter(own_pause=False, needs_slot=True)
-
-    async def _reenter(self, *, own_pause: bool, needs_slot: bool) -> bool:
-        """Wait for the end of other records' pauses and for a slot; return False, without a slot, at the end."""
-        partition = self._partition
-        while not partition.ended:
-            if partition.pausing and not own_pause:
-                await self.woken()
-            elif not needs_slot:
-                return True
-            elif self.runners < self.slots:
-                self.runners += 1
-                return True
-            else:
-                slot = asyncio.get_running_loop().create_future()
-                self.queue.append(slot)
-                await slot
-                if own_pause or not partition.pausing:
-                    return not partition.ended
-                self.free_slot()  # a record raised Pause while the slot was handed over, and may need it to be called
-        return False
-
-    def free_slot(self) -> None:
-        """Free the caller's slot: hand it to a record that waits to be called again, else call ``on_free_slot``."""
-        while self.queue:
-            slot = self.queue.popleft()
-            if not slot.done():
-                slot.set_result(None)
-                return
-        self.runners -= 1
-        self._on_free_slot()
-
-    async def ended_before(self, task: asyncio.Task[None]) -> bool:
-        """Wait for a task or the end of the partition; return whether the partition ended first."""
-        end = asyncio.ensure_future(self._end.wait())
-        try:
-            await asyncio.wait([task, end], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            end.cancel()
+    async def closed_before(self, task: asyncio.Future[None]) -> bool:
+        """Wait for a task while the partition is open; return whether that ended first."""
+        while not task.done() and self.partition.phase is Phase.OPEN:
+            changed = asyncio.get_running_loop().create_future()  # at once: a change may come before a task would run
+            self._waiting.add(changed)
+            try:
+                await asyncio.wait([task, changed], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._waiting.discard(changed)
         return not task.done()
+
+    def pause(self, hold: Hold) -> None:
+        """Start nothing else until ``resume``."""
+        if hold not in self.partition.pauses:
+            self.partition.pauses.add(hold)
+            self.changed()
+
+    def resume(self, hold: Hold) -> None:
+        """End a pause; harmless without one."""
+        if hold in self.partition.pauses:
+            self.partition.pauses.discard(hold)
+            self.changed()
 
     def doubt(self, *, doubtful: bool) -> None:
         """Pause the partition while the group may have given it to another member."""
-        partition = self._partition
         if doubtful:
-            self._doubt = Hold("group", "", max(0, partition.done), time.time())
-            partition.holds.add(self._doubt)
-            partition.pausing += 1
+            self._doubt = Hold("group", "", max(0, self.partition.done), time.time())
+            self.partition.holds.add(self._doubt)
+            self.pause(self._doubt)
         elif self._doubt is not None:
-            partition.holds.discard(self._doubt)
-            partition.pausing -= 1
-            self.unpaused()
+            self.partition.holds.discard(self._doubt)
+            self.resume(self._doubt)
 
-    def unpaused(self) -> None:
-        """Resume after a pause."""
-        for batch in self._partition.batches:
-            batch.resume()
-        self._woken.set()
+    def close(self, *, lost: bool) -> None:
+        """Begin the drain; of a lost partition nothing more starts."""
+        self._lost = lost
+        if self.partition.phase is Phase.OPEN:
+            self.partition.phase = Phase.CLOSING
+        self.changed()
+
+    def halt(self) -> None:
+        """Start nothing more; calls under way end."""
+        if self.partition.phase is not Phase.OVER:
+            self.partition.phase = Phase.HALTED
+        self.changed()
+
+    def end(self) -> None:
+        """End the drain: what still runs may change nothing."""
+        self.partition.phase = Phase.OVER
+        self.changed()
+
+    async def _wait(self) -> None:
+        changed = asyncio.get_running_loop().create_future()
+        self._waiting.add(changed)
+        try:
+            await changed
+        finally:
+            self._waiting.discard(changed)
+
+    def changed(self) -> None:
+        """Wake what waits here: a pause or a phase has changed, or there is room again."""
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+        for watcher in self._watchers:
+            watcher()

@@ -54,8 +54,8 @@ class Attempts:
         self._chance = chance
         self._outages = (ConnectionError, Pause, *pause_on)
 
-    def after(self, error: BaseException) -> Decision:
-        """Return what follows a call that raised ``error``."""
+    def after(self, error: BaseException, *, excused: bool = False) -> Decision:
+        """Return what follows a call that raised ``error``; an ``excused`` error counts no attempt."""
         match error:
             case Reject():
                 return Decision("reject", None)
@@ -65,6 +65,9 @@ class Attempts:
                 return Decision("pause", self._wait(error.after))
         if self._is_outage(error):
             return Decision("pause", self._wait(None))
+        return Decision("retry", self._wait(None)) if excused else self._count(error)
+
+    def _count(self, error: BaseException) -> Decision:
         kind: Literal["error", "timeout"] = "timeout" if isinstance(error, CallTimeoutError) else "error"
         if self.calls >= self._policy.attempts:
             return Decision(kind, None)

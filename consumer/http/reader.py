@@ -13,7 +13,7 @@ from consumer.observe.counters import Counters, RouteCounters
 from consumer.observe.observed import Observed
 from consumer.partition.hold import Halt, Hold
 from consumer.partition.remedy import HOLD_ENDS, split_remedy
-from consumer.partition.state import Partition
+from consumer.partition.state import Partition, Phase
 from consumer.record import TopicPartition
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 
@@ -122,7 +122,7 @@ def _state_of(partition: Partition) -> str:
     holds = list(partition.holds)
     states = (
         (partition.halt is not None, "halted"),
-        (partition.closing, "draining"),
+        (partition.phase in (Phase.CLOSING, Phase.OVER), "draining"),
         (any(hold.kind in HOLD_ENDS for hold in holds), "holding"),
         (bool(holds), "retrying"),
         (partition.lag_records is None, "starting"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from typing import Protocol
 
 from consumer.partition.chunk import size_of
@@ -13,15 +14,21 @@ from consumer.partition.watermark import Watermark
 from consumer.record import RawRecord, TopicPartition
 
 
+class Phase(Enum):
+    """What may start in a partition; only its gate changes it, and only downwards."""
+
+    OPEN = "every call may start"
+    CLOSING = "the drain has begun: only what was collected or queued may start"
+    HALTED = "nothing may start; calls under way end, and a person is waited for"
+    OVER = "the drain has ended: calls that still run have no owner, and their results change nothing"
+
+
 class InFlight(Protocol):
     """An owner of records in flight: a batch."""
 
     @property
     def in_flight(self) -> tuple[int, int]:
         """Number of records and bytes."""
-
-    def resume(self) -> None:
-        """Continue after a pause."""
 
 
 class Partition:
@@ -46,15 +53,9 @@ class Partition:
         self.held_bytes = 0
         self.batches: Sequence[InFlight] = ()
         self.halt: Halt | None = None
-        self.closing = False
-        self.ended = False
-        """Whether no call may start any more, because the partition is closing or halted."""
-        self.over = False
-        """Whether the drain has ended: calls that still run have no owner, and nothing may follow them."""
-        self.blocked = 0
-        """Number of full batches that wait for a call under way; intake waits for them."""
-        self.pausing = 0
-        """Number of records whose handler raised Pause; no other call starts until they are handled."""
+        self.phase = Phase.OPEN
+        self.pauses: set[Hold] = set()
+        """Holds that pause the partition: no other call starts until they end."""
         self.holds: set[Hold] = set()
 
     def start(self, offset: int) -> None:
@@ -109,14 +110,10 @@ class Partition:
         """Return the age of the oldest record that is not committed; 0 without any, None while that is not known."""
         return self.lag.seconds(self.known_committed, self.position, wall)
 
-    def close(self) -> None:
-        """Start no more calls: the partition is revoked, or the daemon stops."""
-        self.closing = self.ended = True
-
-    def stop_at(self, halt: Halt) -> None:
-        """Start no more calls, and wait for a person."""
-        self.halt = halt
-        self.ended = True
+    @property
+    def ended(self) -> bool:
+        """Whether no call may start for the first time, because the partition is closing, halted or over."""
+        return self.phase is not Phase.OPEN
 
     @property
     def in_flight(self) -> tuple[int, int]:
@@ -140,12 +137,20 @@ class Partition:
 
     def hold(self, offset: int, raw: RawRecord) -> None:
         """Count a record as in flight; the watermark stays at or below ``offset`` until it is released."""
+        self.hold_bytes(offset, size_of(raw))
+
+    def hold_bytes(self, offset: int, size: int) -> None:
+        """Count a record of a known size as in flight."""
         self.watermark.hold(offset)
         self.held_records += 1
-        self.held_bytes += size_of(raw)
+        self.held_bytes += size
 
     def release(self, offset: int, raw: RawRecord) -> None:
         """Count a held record as done."""
+        self.release_bytes(offset, size_of(raw))
+
+    def release_bytes(self, offset: int, size: int) -> None:
+        """Count a held record of a known size as done."""
         self.watermark.release(offset)
         self.held_records -= 1
-        self.held_bytes -= size_of(raw)
+        self.held_bytes -= size

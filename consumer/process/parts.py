@@ -30,7 +30,7 @@ from consumer.process.vitals import DaemonVitals
 from consumer.routes.route import Route
 from consumer.settings.sections import Settings
 from schemas.session import Session
-from schemas.wire import TwoSpellings
+from schemas.wire import AdaptiveReader
 
 REQUEST_MARGIN_SECONDS = 10.0
 
@@ -101,8 +101,7 @@ def watchdog_limits(settings: Settings) -> Limits:
 
 def make_decoder(settings: Settings) -> Decoder:
     """Make the decoder of session events."""
-    spellings = TwoSpellings(Session)
-    return Decoder(spellings.first, spellings.both, settings.delivery.max_record_bytes)
+    return Decoder(AdaptiveReader(Session), settings.delivery.max_record_bytes)
 
 
 def make_letter_box(settings: Settings) -> LetterBox | None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from consumer import Record
-from consumer.delivery.decoding import Decoder
+from consumer.delivery.decoding import Decoder, FixedReader
 from consumer.delivery.engine import Engine
 from consumer.delivery.pipeline import Pipeline
 from consumer.kafka.source import KafkaSource
@@ -55,7 +55,7 @@ async def an_engine(cluster: Cluster, path: str, handler: Any, **delivery: Any) 
     source = KafkaSource(kafka, counters, lifecycle.fail)
     async with lifecycle.tasks as tasks:
         routes = [Route("r", None, bind_handler(handler, "test"), tombstones=True)]
-        pipeline = Pipeline(Decoder(lambda value: value, lambda value: value, 1 << 20), routes)
+        pipeline = Pipeline(Decoder(FixedReader(lambda value: value), 1 << 20), routes)
         settings = Settings(delivery=Delivery(**{"commit_interval_seconds": 0.05} | delivery))
         engine = make_engine(settings, source, pipeline, counters, lifecycle, None, lambda *_: "")
         await source.start(engine)

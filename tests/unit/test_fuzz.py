@@ -20,7 +20,7 @@ from consumer.outcome import Outcome
 from consumer.settings.sections import DeadLetterSettings
 from consumer.settings.sources import load_settings
 from schemas.session import Session
-from schemas.wire import TwoSpellings
+from schemas.wire import AdaptiveReader
 from tests.unit.delivery.engines import QUICK, a_route, an_engine_on
 from tests.unit.delivery.handlers import Letters
 from tests.unit.delivery.log_source import LogSource
@@ -96,10 +96,10 @@ def test_a_value_is_an_event_or_a_decode_error(value: bytes | None) -> None:
     """Decoding gives an event or raises DecodeError, which shows nothing of the value."""
     if value is None:
         return
-    spellings = TwoSpellings(Session)
+    reader = AdaptiveReader(Session)
     refused: DecodeError | None = None
     try:
-        assert isinstance(Decoder(spellings.first, spellings.both, 10_000).decode(value), Session)
+        assert isinstance(Decoder(reader, 10_000).decode(value), Session)
     except DecodeError as error:
         refused = error
     assert refused is None or (refused.reason in ("undecodable", "too_large") and len(str(refused)) < 200)
@@ -116,13 +116,13 @@ def test_every_record_has_one_outcome(records: list[RawRecord], ordering: str) -
         source = LogSource(placed)
         letters = Letters(source.done)
         source.done |= {record.offset for record in placed if record.value is None}
-        spellings = TwoSpellings(Session)
+        reader = AdaptiveReader(Session)
 
         def handle(_event: Session, record: Record) -> None:
             handled.append(record.offset)
             source.done.add(record.offset)
 
-        decoder = Decoder(spellings.first, spellings.both, 10_000)
+        decoder = Decoder(reader, 10_000)
         async with an_engine_on(
             source, a_route(handle), decoder=decoder, retry=QUICK, letters=letters, ordering=ordering
         ) as bench:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from consumer.delivery.decoding import Decoder
+from consumer.delivery.decoding import Decoder, FixedReader
 from consumer.delivery.engine import Engine
 from consumer.delivery.failure import Letters
 from consumer.delivery.pipeline import Choose, Pipeline
@@ -72,7 +72,7 @@ async def an_engine_on(
     """Run an engine on a source until the end of the block; its events are the values unchanged."""
     lifecycle = FakeLifecycle()
     counters = Counters(["t"], [route.name for route in routes])
-    pipeline = Pipeline(decoder or Decoder(lambda value: value, lambda value: value, 1_000_000), routes, choose)
+    pipeline = Pipeline(decoder or Decoder(FixedReader(lambda value: value), 1_000_000), routes, choose)
     settings = Settings(
         delivery=Delivery(**{"drain_seconds": 5.0, "commit_interval_seconds": 0.001} | delivery),
         retry=retry,

@@ -41,9 +41,13 @@ class Observer:
         self.running: list[tuple[int, int]] = []
         """Offset and route of each call under way that is no batch's."""
         self.batches: Counter[int] = Counter()
+        self.together: dict[int, set[int]] = defaultdict(set)
+        """The records of each route's last batch."""
         self.paused: set[tuple[int, int]] = set()
         self.resolved: dict[tuple[int, int], str] = {}
         """Outcomes of this epoch."""
+        self.given_up: set[tuple[int, int]] = set()
+        """Calls that are not repeated: a letter is written beside what comes after."""
         self.ever: set[tuple[int, int]] = set()
         self.errors: Counter[tuple[int, int]] = Counter()
         self.raised: Counter[tuple[str, str]] = Counter()
@@ -134,9 +138,11 @@ class Observer:
             self.wrong.append(f"{numbers} called outside of an epoch")
         elif self.work.kinds[route] == "batch_later":
             pass  # a coroutine may be made before a pause and take its first step in it
-        elif partition.pausing and self.paused and not partition.closing:
-            goes_on = numbers[0] in self.begun and (numbers[0], route) not in self.begun_routes  # with its next route
-            if not goes_on and not any((number, route) in self.paused for number in numbers):
+        elif partition.pauses and self.paused and not partition.ended:
+            own = {
+                (number, route) for number in {*numbers, *self.together[route]}
+            }  # a pause is that of its whole batch
+            if not own & self.paused:
                 self.wrong.append(f"{numbers} begun in a pause of {self.paused}")
         self.begun.update(numbers)
         self.begun_routes.update((number, route) for number in numbers)
@@ -157,7 +163,7 @@ class Observer:
             if same and self.source.from_offset <= other < number and not self._is_resolved(other):
                 self.wrong.append(f"{number} begun before {other} had its outcomes")
         for earlier in self.singles:
-            if earlier < route and self.work.wants[number, earlier] and (number, earlier) not in self.resolved:
+            if earlier < route and self.work.wants[number, earlier] and not self._is_resolved(number, [earlier]):
                 self.wrong.append(f"{number} came to r{route} before r{earlier}")
 
     def end(self, number: int, route: int) -> None:
@@ -173,7 +179,9 @@ class Observer:
             self.wrong.append(f"r{route} called twice at once")
         if numbers != sorted(set(numbers)) or len(numbers) > self.work.size:
             self.wrong.append(f"a batch of {numbers}")
-        for other in self.keys:
+        if numbers[0] not in self.together[route]:
+            self.together[route] = set(numbers)
+        for other in set(self.keys) - self.together[route]:  # a failed batch's records are called singly, in rounds
             if self.source.from_offset <= other < numbers[0] and not self._is_resolved(other, [route]):
                 self.wrong.append(f"{numbers} begun before {other} had its outcome")
 
@@ -184,6 +192,7 @@ class Observer:
         for index, number in enumerate(numbers):
             answer = self._next(number, route)
             if answer == "reject":
+                self.given_up.add((number, route))
                 self.raised[f"r{route}", "reject"] += 1
                 self.paused -= {(each, route) for each in numbers}
                 raise Reject(str(number), indexes=[index, 99])
@@ -207,6 +216,8 @@ class Observer:
             self.paused |= together
         if kind == "error":
             self.errors.update(together)
+        calls = ATTEMPTS if self.work.kinds[route] in SINGLE else 2 * ATTEMPTS  # a batch, then its records singly
+        self.given_up |= {each for each in together if kind == "reject" or self.errors[each] >= calls}
         raise {
             "error": ValueError("private"),
             "retry": Retry("private", after=0),
@@ -250,8 +261,8 @@ class Observer:
     def _is_resolved(self, number: int, routes: list[int] | None = None) -> bool:
         """Tell whether a record has its outcomes on all routes without batches, or on the given routes."""
         of_interest = self.singles if routes is None else routes
-        needed = [route for route in self._needed(number) if route in of_interest or (route == -1 and routes is None)]
-        return all((number, route) in self.resolved for route in needed)
+        needed = [route for route in self._needed(number) if route in of_interest]
+        return all((number, route) in self.resolved or (number, route) in self.given_up for route in needed)
 
     def _resolve(self, number: int, route: int, outcome: str) -> None:
         if (number, route) in self.resolved:
@@ -270,6 +281,8 @@ class Observer:
         self.source.rewind()
         self.source.from_offset = self.source.position
         self.resolved.clear()
+        self.given_up.clear()
+        self.together.clear()
         self.errors.clear()
         self.paused.clear()
         self.begun.clear()
@@ -288,9 +301,9 @@ class Observer:
             assert counters.outcomes[name, Outcome.DEAD_LETTERED] == self.buried[name]
 
     def check_at_rest(self) -> None:
-        partition, lanes = self.bench.engine.partitions[KEY], self.bench.engine._lanes[KEY]
-        assert (partition.holds, partition.pausing, partition.blocked, partition.in_flight) == (set(), 0, 0, (0, 0))
-        assert (lanes.gate.runners, lanes._busy or {}, list(lanes.gate.queue)) == (1, {}, [])
+        partition, lanes = self.bench.engine.partitions[KEY], self.bench.engine._workers[KEY]
+        assert (partition.holds, partition.pauses, partition.in_flight) == (set(), set(), (0, 0))
+        assert (lanes._alive, lanes._busy, len(lanes._parking)) == (1, {}, 0)
         if not self.work.revokes:
             skipped = [each for each in self.keys if not self._needed(each)]
             assert self.bench.counters.skipped == len(skipped)

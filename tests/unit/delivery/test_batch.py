@@ -117,7 +117,7 @@ async def test_a_full_batch_behind_a_call_stops_intake(ordering: str) -> None:
         batches.gate.set()
         await until(lambda: source.committed == source.end)
         partition = bench.engine.partitions[KEY]
-        assert (partition.in_flight, partition.blocked) == ((0, 0), 0)
+        assert partition.in_flight == (0, 0)
     assert batches.offsets == list(range(40))
     assert batches.most_running == 1
     assert not source.ahead
@@ -129,7 +129,7 @@ async def test_a_batch_whose_time_comes_during_a_call_is_called_after_it() -> No
     batches = Batches(source.done, shut=True)
     async with an_engine_on(source, batches.route(max_seconds=0.005)) as bench:
         bench.engine.assign([KEY])
-        await until(lambda: bench.engine.partitions[KEY].blocked)
+        await until(lambda: bench.engine._workers[KEY].work.batches[0]._due)
         assert batches.calls == [[0, 1, 2, 3]]
         batches.gate.set()
         await until(lambda: source.committed == source.end)
@@ -180,7 +180,7 @@ async def test_a_failed_batch_without_dead_letters_halts(kind: str) -> None:
         assert halt is not None
         assert (halt.reason, halt.offset) == (HaltReason.NO_DEAD_LETTER, 6)
         assert bench.counters.handler_errors["r0", "error"] == 2
-    assert batches.calls == [[0, 1, 2, 3], [4, 5, 6, 7], [4], [5], [6]]
+    assert batches.calls == [[0, 1, 2, 3], [4, 5, 6, 7], [4], [5], [6], [7]]
     assert source.committed == 4
     assert not source.ahead
 
@@ -191,10 +191,10 @@ async def test_a_full_batch_behind_one_that_fails_is_not_called() -> None:
     batches = Batches(source.done, shut=True, failing=1)
     async with an_engine_on(source, batches.route()) as bench:
         bench.engine.assign([KEY])
-        await until(lambda: bench.engine.partitions[KEY].blocked)
+        await until(lambda: bench.engine._workers[KEY].work.batches[0]._due)
         batches.gate.set()
         await until(lambda: bench.engine.partitions[KEY].halt)
-    assert (batches.calls, source.commits) == ([[0, 1, 2, 3], [0], [1]], [])
+    assert (batches.calls, source.commits) == ([[0, 1, 2, 3], [0], [1], [2], [3]], [])
 
 
 async def test_batch_routes_of_different_sizes() -> None:
@@ -294,7 +294,7 @@ async def test_a_batch_call_that_outlives_its_epoch_starts_no_other() -> None:
     route = a_batch_route(handle, max_records=2)
     async with an_engine_on(source, route, drain_seconds=0.02, commit_interval_seconds=HOUR) as bench:
         bench.engine.assign([KEY])
-        await until(lambda: bench.engine.partitions[KEY].blocked)
+        await until(lambda: bench.engine._workers[KEY].work.batches[0]._due)
         await bench.engine.revoke(lost=False)
         assert source.commits == []
         source.rewind()

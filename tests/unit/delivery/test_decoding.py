@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.decoding import Decoder
+from consumer.delivery.decoding import Decoder, FixedReader
 from consumer.errors import DecodeError
 from schemas.session import Session
-from schemas.wire import TwoSpellings, session_reader
+from schemas.wire import AdaptiveReader, session_reader
 from tests.unit.schemas.samples import FULL, INVALID, VALID
 
 MARK = "zqxjkvb"
@@ -21,8 +21,8 @@ MARK = "zqxjkvb"
 
 
 def a_decoder(max_record_bytes: int) -> Decoder:
-    reader = TwoSpellings(Session)
-    return Decoder(reader.first, reader.both, max_record_bytes)
+    reader = AdaptiveReader(Session)
+    return Decoder(reader, max_record_bytes)
 
 
 LIMIT = 1_048_576
@@ -57,7 +57,7 @@ def test_deep_nesting_is_undecodable() -> None:
 def test_too_large_is_found_before_reading() -> None:
     """A value over the limit never reaches the reader; one at the limit does."""
     read: list[bytes] = []
-    decode = Decoder(read.append, read.append, max_record_bytes=10).decode
+    decode = Decoder(FixedReader(read.append), max_record_bytes=10).decode
     decode(b"x" * 10)
     with pytest.raises(DecodeError) as refused:
         decode(b"x" * 11)
@@ -74,7 +74,7 @@ def test_whatever_a_reader_raises_is_undecodable(error: Exception) -> None:
         raise error
 
     with pytest.raises(DecodeError) as refused:
-        Decoder(read, read, LIMIT).decode(b"x")
+        Decoder(FixedReader(read), LIMIT).decode(b"x")
     assert refused.value.reason == "undecodable"
     assert type(error).__name__ in str(refused.value)
     assert MARK not in everything_shown(refused.value)

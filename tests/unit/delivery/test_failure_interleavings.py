@@ -263,14 +263,15 @@ async def test_a_pause_ends_though_a_letter_is_delayed() -> None:
         await until(lambda: source.committed == source.end, seconds=2)
 
 
-async def test_letters_on_their_way_are_bounded_by_concurrency() -> None:
-    """Records whose letters hang use places like waiting calls, also when a plain function rejected them."""
+@pytest.mark.parametrize("ordering", ORDERINGS)
+async def test_letters_on_their_way_are_bounded_by_room(ordering: str) -> None:
+    """A letter that hangs holds no lane, whatever the ordering; room bounds how many are on their way."""
     source = LogSource(keyed([b"a"] * 50))
     letters = Letters(source.done)
     letters.gate.clear()
     handler = Scripted({offset: [Reject()] for offset in range(50)})
     async with an_engine_on(
-        source, a_route(handler.plain), ordering="unordered", concurrency=3, letters=letters
+        source, a_route(handler.plain), ordering=ordering, max_in_flight_records=3, letters=letters
     ) as bench:
         bench.engine.assign([KEY])
         await until(lambda: len(handler.calls) == 3)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from hypothesis import given, settings
 
-from consumer.delivery.decoding import Decoder
+from consumer.delivery.decoding import Decoder, FixedReader
 from consumer.outcome import HaltReason
 from consumer.settings.sections import RetrySettings
 from tests.unit.delivery.engines import an_engine_on
@@ -64,7 +64,7 @@ def run(scenario: Callable[[], Any], *, eager: bool) -> None:
         stack.enter_context(patch("consumer.delivery.failure.SLOW_LETTER_SECONDS", 0.02))
         if eager:
             stack.enter_context(patch("consumer.delivery.turns.SLICE_SECONDS", -1.0))
-            for module in ("lanes", "fast_loop"):
+            for module in ("dispatch",):
                 stack.enter_context(patch(f"consumer.delivery.{module}.LOOK_EVERY", 1))
         runner.run(scenario())
 
@@ -73,7 +73,7 @@ def an_engine_for(observer: Observer, work: Work) -> Any:
     return an_engine_on(
         observer.source,
         *observer.routes(),
-        decoder=Decoder(decode(work), decode(work), 1000),
+        decoder=Decoder(FixedReader(decode(work)), 1000),
         retry=RetrySettings(attempts=ATTEMPTS, initial_seconds=0.01, maximum_seconds=0.05),
         letters=observer,
         dead_letter=NO_FUSE,
@@ -121,13 +121,13 @@ def test_a_refused_letter_is_never_passed(work: Work) -> None:
             partition = bench.engine.partitions[KEY]
             await until(lambda: observer.source.committed == observer.source.end or partition.halt or observer.wrong)
             if partition.halt is not None:
-                await until(lambda: not bench.engine._lanes[KEY].tasks)
+                await until(lambda: not bench.engine._workers[KEY].tasks)
                 calls = observer.calls
                 await rounds(100)
                 assert observer.calls == calls
                 assert partition.halt.reason is HaltReason.NO_DEAD_LETTER
                 assert partition.done <= partition.halt.offset
-                assert (partition.holds, partition.pausing) == (set(), 0)
+                assert (partition.holds, partition.pauses) == (set(), set())
             assert (observer.running, +observer.batches) == ([], {})
             observer.check()
 

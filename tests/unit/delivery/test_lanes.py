@@ -123,7 +123,7 @@ async def test_lanes_are_dropped_with_their_last_record() -> None:
         await until(lambda: len(gate.running) == 8)
         gate.open()
         await until(lambda: len(gate.ended) == 500)
-        lanes = bench.engine._lanes[KEY]
+        lanes = bench.engine._workers[KEY]
         await until(lambda: not lanes._busy)
         assert lanes.partition.in_flight == (0, 0)
         await until(lambda: len(lanes.tasks) == 1)

@@ -204,7 +204,7 @@ def test_a_failure_is_never_passed(work: Work, index: int) -> None:
             bench.engine.assign([KEY])
             await until(lambda: bench.engine.partitions[KEY].halt)
             begun = len(worker.begun)
-            await until(lambda: not bench.engine._lanes[KEY].tasks)
+            await until(lambda: not bench.engine._workers[KEY].tasks)
             assert worker.running == {}
             assert len(worker.begun) == begun
         worker.check()

@@ -30,7 +30,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Replace the clock of everything that shares the event loop."""
     clock = Clock()
-    for module in ("lanes", "fast_loop", "turns"):
+    for module in ("worker", "dispatch", "turns"):
         monkeypatch.setattr(
             f"consumer.delivery.{module}.time", SimpleNamespace(monotonic=clock.monotonic, time=time.time)
         )
@@ -66,7 +66,7 @@ async def test_busy_partitions_take_turns(clock: Clock, ordering: str, is_async:
     async with an_engine_on(source, route, ordering=ordering, commit_interval_seconds=60.0) as bench:
         if after_idling:
             bench.engine.assign(keys)
-            await until(lambda: all(lanes.idle for lanes in bench.engine._lanes.values()))
+            await until(lambda: all(lanes.idle for lanes in bench.engine._workers.values()))
         for key in keys:
             source.give(Chunk(0, iter(keyed([b"a"] * 20)), 20), key=key)
         watching = asyncio.create_task(watch())

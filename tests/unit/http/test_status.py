@@ -19,7 +19,7 @@ from consumer.observe.watchdog import Stall
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt, Hold
 from consumer.partition.remedy import HOLD_ENDS, remedy
-from consumer.partition.state import Partition
+from consumer.partition.state import Partition, Phase
 from consumer.record import Position, TopicPartition
 from consumer.settings.sections import Kafka, RouteSettings, Security, Settings
 from tests.fakes.observed import FakeObserved
@@ -28,6 +28,11 @@ from tests.unit.delivery.handlers import Letters
 from tests.unit.delivery.log_source import LogSource, keyed
 from tests.unit.delivery.source import KEY
 from tests.unit.delivery.waiting import until
+
+
+def close(partition: Partition) -> None:
+    partition.phase = Phase.CLOSING
+
 
 PHONE = "+18045550100"
 WALL = 1_793_000_000.0
@@ -86,7 +91,7 @@ def test_an_unknown_start() -> None:
 
 
 def halted(partition: Partition) -> None:
-    partition.stop_at(Halt(HaltReason.FUSE, 3, "most fail", ""))
+    partition.halt = Halt(HaltReason.FUSE, 3, "most fail", "")
 
 
 def held(kind: str) -> Callable[[Partition], None]:
@@ -100,7 +105,7 @@ def held(kind: str) -> Callable[[Partition], None]:
         ((held("error"),), "retrying"),
         ((held("timeout"),), "retrying"),
         ((held("error"), held("pause")), "holding"),
-        ((held("pause"), Partition.close), "draining"),
+        ((held("pause"), close), "draining"),
         ((held("pause"), halted), "halted"),
     ],
 )
@@ -127,7 +132,7 @@ def test_a_halt_and_its_end(reason: HaltReason) -> None:
     scene = Scene()
     partition = scene.owns(2)
     said = remedy(scene.settings.kafka, partition.key, reason, 101)
-    partition.stop_at(Halt(reason, 100, "something is wrong", said))
+    partition.halt = Halt(reason, 100, "something is wrong", said)
     (halt,) = scene.read().halts
     assert (halt.topic, halt.partition, halt.offset, halt.reason) == ("session-events", 2, 100, reason.value)
     assert halt.explanation == "something is wrong"

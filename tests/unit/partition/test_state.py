@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.outcome import HaltReason
 from consumer.partition.chunk import size_of
-from consumer.partition.hold import Halt
-from consumer.partition.state import Partition
+from consumer.partition.state import Partition, Phase
 from tests.unit.delivery.source import KEY, RawRecord
 
 
@@ -25,13 +24,12 @@ def test_start_is_committed_by_others() -> None:
     assert (partition.position, partition.done, partition.committed) == (7, 7, 7)
 
 
-def test_ended() -> None:
-    """A partition that is closing or halted starts nothing."""
-    closing, halted = Partition(KEY, 1), Partition(KEY, 1)
-    closing.close()
-    halted.stop_at(Halt(HaltReason.CORRUPT_BATCH, 3, "why"))
-    assert closing.ended
-    assert halted.ended
+@pytest.mark.parametrize("phase", Phase)
+def test_ended(phase: Phase) -> None:
+    """Only an open partition starts calls for the first time."""
+    partition = Partition(KEY, 1)
+    partition.phase = phase
+    assert partition.ended == (phase is not Phase.OPEN)
 
 
 def test_size_is_key_and_value() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.session import Session
-from schemas.wire import ConflictingSpellingsError, TwoSpellings, camel_case, session_reader
+from schemas.wire import AdaptiveReader, ConflictingSpellingsError, camel_case, session_reader
 from tests.unit.schemas.samples import FULL, INVALID, VALID
 
 
@@ -87,7 +87,7 @@ def test_one_is_not_true_in_the_other_spelling() -> None:
 
 def test_unknown_fields_are_ignored_for_ever() -> None:
     """Unknown fields are ignored in thousands of records, and the next usual record decodes."""
-    reader = TwoSpellings(Session)
+    reader = AdaptiveReader(Session)
     unknown = document({**FULL, "some_future_field": {"nested": [1, 2, 3]}})
     expected = reader.read(document(FULL))
     assert all(reader.read(unknown) == expected for _ in range(3000))

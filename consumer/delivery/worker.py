@@ -1,0 +1,481 @@
+"""The workers of one partition: they pull records, call handlers, await those that wait, and go on pulling.
+
+The story of a pull. A worker pulls records out of the chunk in a flat loop (``dispatch.py``). As long as no handler
+waits, that worker is alone: a record is done when its calls return, nothing is registered anywhere, and a key costs
+nothing. A call that waits has given its first step back to the loop: now the record is held in the watermark, its key
+is marked busy, another worker is woken or made, up to ``concurrency`` of them, and this one awaits the rest of the
+call. Then it releases the record, calls what queued up behind its key, and goes on pulling by itself. Pulling never
+waits in between, so records are dispatched in offset order whoever pulls.
+
+A record that waits (for a retry, for the end of a pause) is parked with the time at which it goes on, and its worker is
+free for others. Closing drops it: it is not done, so it comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Collection
+from typing import Any, NamedTuple, Protocol
+
+from consumer.delivery.batch import BatchCalls
+from consumer.delivery.calls import Driver
+from consumer.delivery.dispatch import Dispatch, Ongoing, Step, UnreadableError
+from consumer.delivery.failure import FailedCall, FailureHandler, Halts
+from consumer.delivery.gate import Gate, Kind
+from consumer.delivery.parking import Parked, Parking
+from consumer.delivery.tasks import Tasks
+from consumer.delivery.turns import Turns
+from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError
+from consumer.outcome import HaltReason
+from consumer.partition.chunk import Chunk, size_of
+from consumer.partition.state import Phase
+from consumer.record import RawRecord, TopicPartition
+from consumer.settings.sections import Delivery
+
+
+class Intake(Protocol):
+    """The source of chunks."""
+
+    def take(self, key: TopicPartition) -> Chunk | None:
+        """Return the next chunk of a partition, or None if there is none yet; raise CorruptBatchError."""
+
+    def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
+        """Return what can still be read, from ``position`` on, of the last chunk, whose iterator raised ``error``.
+
+        Raises CorruptBatchError when its records cannot be told apart.
+        """
+
+
+class Work(NamedTuple):
+    """What the workers of a partition work with."""
+
+    gate: Gate
+    intake: Intake
+    dispatch: Dispatch
+    batches: list[BatchCalls]
+    failure_handler: FailureHandler
+    halts: Halts
+    tasks: Tasks
+
+
+class Workers:
+    """Owns the workers of one partition in one epoch; made at its assignment, ended by ``close`` and the drain.
+
+    Invariants:
+    - records are dispatched in offset order
+    - with ordering ``partition`` a record is dispatched only when the one before has its outcome; with ``key`` the same
+      holds for the records of a key
+    - the watermark's position passes a record only when it is done, held or collected
+    - at most ``concurrency`` calls run at once, batches aside
+    """
+
+    def __init__(self, work: Work, delivery: Delivery, turns: Turns) -> None:
+        self.partition = work.gate.partition
+        self.work = work
+        self.idle = False
+        """Whether a worker would pull if there were data."""
+        self._gate, self._intake, self._dispatch, self._batches, self._failure_handler, self._halts, self._tasks = work
+        self._delivery = delivery
+        self._turns = turns
+        self._limit = 1 if delivery.ordering == "partition" else delivery.concurrency
+        self._serial = delivery.ordering == "partition"
+        self._busy: dict[bytes | None, deque[Ongoing]] = {}
+        self._by_key = delivery.ordering == "key"
+        self._chunk: Chunk | None = None
+        self._taken: Chunk | None = None
+        """A chunk that was taken and cannot begin yet: the log was truncated."""
+        self._awaiting: set[Ongoing] = set()
+        self._closed_at = 0.0
+        self._alive = 0
+        self._resting: deque[asyncio.Future[None]] = deque()
+        self._parking = Parking(work.gate)
+        self._underway = 0
+        """Records that keep a serial lane: in a call, or parked."""
+        self._gate.watch(self.wake)
+
+    def begin(self, earlier: Collection[asyncio.Task[None]]) -> None:
+        """Start pulling, once the calls of an earlier epoch that still work on this partition have ended."""
+        self._alive += 1
+        self._tasks.spawn(self._begin(earlier))
+
+    def close(self, *, lost: bool) -> None:
+        """Begin the drain: what waits is dropped, batches that were collected are called."""
+        self._closed_at = time.monotonic()
+        self._gate.close(lost=lost)
+        self._parking.drop()
+        for batch in self._batches:
+            batch.call_now()
+
+    def halted(self) -> None:
+        """Drop what waits: nothing is started any more."""
+        self._gate.halt()
+        self._parking.drop()
+
+    def end(self) -> None:
+        """End the drain: what still runs may change nothing."""
+        self._gate.end()
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """What has not ended: workers, batches, dead letters."""
+        return self._tasks.running
+
+    @property
+    def overdue(self) -> int:
+        """Calls under way that had begun when the drain did."""
+        calls = sum(each.began < self._closed_at for each in self._awaiting)
+        return calls + sum(batch.calling_since < self._closed_at for batch in self._batches)
+
+    def wake(self) -> None:
+        """Have a worker look again: there may be data, or room, or an end of a pause."""
+        while self._resting:
+            resting = self._resting.popleft()
+            if not resting.done():
+                resting.set_result(None)
+                return
+        if self._parking.ready and self._alive < self._limit and self.partition.phase is Phase.OPEN:
+            self._add()
+
+    def _add(self) -> None:
+        self._alive += 1
+        self._tasks.spawn(self._run())
+
+    async def _begin(self, earlier: Collection[asyncio.Task[None]]) -> None:
+        if earlier:
+            await asyncio.wait(earlier)
+        await self._run()
+
+    async def _run(self) -> None:
+        """Work until the partition ends."""
+        try:
+            while self.partition.phase is Phase.OPEN:
+                parked = self._parking.next_ready()
+                if parked is not None:
+                    await self._go_on(parked)
+                elif (chunk := self._next_chunk()) is not None:
+                    await self._pull(chunk)
+                elif self._resting:
+                    return  # one is enough to look for work; more are made when calls wait
+                else:
+                    await self._rest()
+        finally:
+            self._alive -= 1
+            if self.partition.phase is not Phase.OPEN:  # one was woken at the end: it wakes the next
+                self.wake()
+
+    async def _rest(self) -> None:
+        self._note()
+        resting = asyncio.get_running_loop().create_future()
+        self._resting.append(resting)
+        await resting
+
+    def _another(self) -> None:
+        """Let another worker pull, as this one will await a call."""
+        if self._resting:
+            self.wake()
+        elif self._alive < self._limit and self.partition.phase is Phase.OPEN:
+            self._add()
+
+    def _next_chunk(self) -> Chunk | None:
+        """Return the chunk to pull from; None when there is none, no room for it, or nothing may start."""
+        self.idle = False
+        if not self._gate.may_start(Kind.FIRST) or not self._makes_room() or (self._serial and self._underway):
+            return None
+        if self._chunk is None and (chunk := self._taken or self._take()) is not None:
+            self._taken = chunk
+            if self._follows(chunk):
+                self._taken, self._chunk = None, chunk
+                self._begin_chunk(chunk)
+        return self._chunk
+
+    def _take(self) -> Chunk | None:
+        try:
+            chunk = self._intake.take(self.partition.key)
+        except CorruptBatchError as corrupt:
+            self._halt(corrupt)
+            return None
+        self.idle = chunk is None
+        return chunk
+
+    def _begin_chunk(self, chunk: Chunk) -> None:
+        if not self.partition.started:
+            self.partition.start(chunk.first_offset)
+        for batch in self._batches:
+            batch.collecting.begin_chunk(chunk)
+
+    def _follows(self, chunk: Chunk) -> bool:
+        """Whether a chunk lies at or above the position, or the epoch could begin again at it.
+
+        The log may have been truncated below what was done. Then everything of the old log ends first.
+        """
+        watermark = self.partition.watermark
+        if chunk.first_offset >= watermark.position:
+            return True
+        for batch in self._batches:
+            batch.call_now()
+        if len(watermark):
+            return False
+        self.partition.restart(chunk.first_offset)
+        return True
+
+    def _has_room(self) -> bool:
+        """Whether another record may be taken. It calls nothing: the flat loop asks while it fills batches."""
+        partition, limits = self.partition, self._delivery
+        records, size = partition.held_records, partition.held_bytes
+        if self._batches:
+            if any(batch.blocked for batch in self._batches):
+                return False
+            records, size = partition.in_flight
+        return records < limits.max_in_flight_records and size < limits.max_in_flight_bytes
+
+    def _makes_room(self) -> bool:
+        """Whether there is room; when batches use it up before they are full, they are called to make some."""
+        if self._has_room() or any(batch.blocked for batch in self._batches):
+            return self._has_room()
+        for batch in self._batches:
+            batch.call_now()
+        return self._has_room()
+
+    async def _pull(self, chunk: Chunk) -> None:
+        """Pull from a chunk until it is exhausted, or until this worker may not go on with it."""
+        if time.monotonic() >= self._turns.end:
+            await self._turns.next()
+            if self._next_chunk() is not chunk:
+                return  # another worker has pulled, or something was paused in between
+        flat_loop = self._dispatch.pull(
+            chunk.records, self.partition, self._turns, self._busy, self._queue_behind, self._has_room
+        )
+        try:
+            for ongoing in flat_loop:
+                if ongoing is None or not self._serial or self._batches or not await self._is_done_alone(ongoing):
+                    await self._see_to(ongoing)
+                elif time.monotonic() >= self._turns.end:
+                    await self._turns.next()
+                if not self._goes_on(chunk):
+                    return
+        except UnreadableError as unreadable:
+            self._salvage(unreadable.__cause__)
+        else:
+            self._end_chunk(chunk)
+        finally:
+            flat_loop.close()
+            self._note()
+
+    async def _see_to(self, ongoing: Ongoing | None) -> None:
+        """Do what the flat loop stopped for: batches that are full, a record whose call waits, the end of a turn."""
+        for batch in self._batches:
+            batch.look()
+        if ongoing is not None:
+            self._hold(ongoing)
+            await self._finish(ongoing)
+        if time.monotonic() >= self._turns.end and self.partition.phase is Phase.OPEN:
+            self._note()
+            await self._turns.next()
+
+    async def _is_done_alone(self, ongoing: Ongoing) -> bool:
+        """Await the call of a serial lane, and return whether that was all: its record need not be held then.
+
+        No other record is pulled beside it, and the position passes it only when it is done.
+        """
+        if ongoing.driver is None:
+            return False
+        await self._await_call(ongoing, ongoing.driver)
+        if ongoing.failure is not None or ongoing.at < len(ongoing.steps):
+            return False
+        self.partition.watermark.advance(ongoing.raw.offset + 1)
+        return True
+
+    def _goes_on(self, chunk: Chunk) -> bool:
+        """Whether this worker may go on with its chunk; the usual case is decided by a few comparisons."""
+        partition, limits = self.partition, self._delivery
+        if self._parking.ready or self._chunk is not chunk:
+            return False
+        if self._batches or partition.pauses or partition.phase is not Phase.OPEN:
+            return self._next_chunk() is chunk
+        if partition.held_records < limits.max_in_flight_records and partition.held_bytes < limits.max_in_flight_bytes:
+            return not (self._serial and self._underway)
+        return False
+
+    def _end_chunk(self, chunk: Chunk) -> None:
+        self._chunk = None
+        self.partition.watermark.advance(chunk.next_offset)
+        for batch in self._batches:
+            batch.look()
+            batch.collecting.end_chunk()
+
+    def _note(self) -> None:
+        """Note the age of the last record that was pulled; it stands for all that were pulled since the last time."""
+        dispatch = self._dispatch
+        records, last = dispatch.unaged, dispatch.last
+        if records and last is not None:
+            dispatch.unaged = 0
+            if (last.timestamp or -1) >= 0:  # old formats have records without a timestamp (None, or -1)
+                age = dispatch.seen_at - last.timestamp / 1000
+                dispatch.counters.record_age[self.partition.key.topic].observe(max(0.0, age), records)
+            self._note_age(last)
+
+    def _note_age(self, raw: RawRecord, *, always: bool = False) -> None:
+        now, ages = time.monotonic(), self.partition.lag.ages
+        if always or now >= ages.next_at:
+            ages.note(raw.offset, raw.timestamp, now)
+
+    def _salvage(self, error: Any) -> None:
+        """Go on with what can be read of a chunk whose iterator raised, or halt."""
+        try:
+            self._chunk = self._intake.salvage(self.partition.key, self.partition.watermark.position, error)
+        except CorruptBatchError as corrupt:
+            self._halt(corrupt)
+        else:
+            self._begin_chunk(self._chunk)
+
+    def _halt(self, corrupt: CorruptBatchError) -> None:
+        reason = HaltReason.BATCH_TOO_LARGE if isinstance(corrupt, BatchTooLargeError) else HaltReason.CORRUPT_BATCH
+        self._halts.halt_partition(self.partition, reason, corrupt.offset, str(corrupt), corrupt.next_offset)
+
+    def _hold(self, ongoing: Ongoing) -> None:
+        """Register a record whose call waits or failed, so that others may be pulled past it."""
+        raw = ongoing.raw
+        ongoing.size = size_of(raw)
+        self.partition.hold_bytes(raw.offset, ongoing.size)
+        self.partition.watermark.advance(raw.offset + 1)
+        if ongoing.began >= self.partition.lag.ages.next_at:
+            self._note_age(raw)
+        self._underway += 1
+        if self._by_key:
+            self._busy[raw.key] = deque()
+
+    def _queue_behind(self, raw: RawRecord, event: Any, steps: list[Step]) -> None:
+        """Keep a record until its key is free."""
+        ongoing = Ongoing(raw, event, steps, size=size_of(raw))
+        self.partition.hold_bytes(raw.offset, ongoing.size)
+        self._busy[raw.key].append(ongoing)
+
+    async def _finish(self, ongoing: Ongoing) -> None:
+        """Bring a held record to its outcome, then those behind its key; return early when one is parked."""
+        current: Ongoing | None = ongoing
+        while current is not None:
+            if current.driver is not None:
+                self._another()
+                await self._await_call(current, current.driver)
+            if current.failure is not None and not self._settle(current, current.failure):
+                return
+            if not self._call_next(current):
+                return
+            if current.driver is None and current.failure is None and current.at >= len(current.steps):
+                current = self._release(current)
+                if current is not None and time.monotonic() >= self._turns.end:
+                    await self._turns.next()
+                if current is not None and not self._start(current, Kind.QUEUED):
+                    return
+
+    async def _await_call(self, ongoing: Ongoing, driver: Driver) -> None:
+        """Await the rest of a call and count it; note how it failed."""
+        step = ongoing.steps[ongoing.at]
+        counts = step.counts
+        counts.waiting += 1
+        self._awaiting.add(ongoing)
+        try:
+            await driver.resume(ongoing.yielded)
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) or self._is_drained(error):
+                raise
+            ongoing.failure = error if isinstance(error, HandlerFailedError) else HandlerFailedError(step.name, error)
+        else:
+            self._dispatch.free(driver)
+            counts.handled += 1
+            ongoing.at += 1
+            if ongoing.failed_call is not None:
+                ongoing.failed_call.end()
+                ongoing.failed_call = None
+        finally:
+            self._awaiting.discard(ongoing)
+            counts.waiting -= 1
+            counts.took(time.monotonic() - ongoing.began)
+            ongoing.driver = ongoing.yielded = None
+
+    def _is_drained(self, error: BaseException) -> bool:
+        """Whether the drain has cancelled the call.
+
+        A handler that cancels its own call, or lets the cancellation of another task escape, looks the same. To take it
+        for the drain would end the partition's work in silence. The drain says that it is over before it cancels.
+        """
+        return isinstance(error, asyncio.CancelledError) and self.partition.phase is Phase.OVER
+
+    def _settle(self, ongoing: Ongoing, failure: HandlerFailedError) -> bool:
+        """Decide what follows a failed call; return False when the record is parked, or left without an outcome."""
+        raw = ongoing.raw
+        ongoing.failure = None
+        self._note_age(raw, always=True)
+        step = ongoing.steps[ongoing.at]
+        if ongoing.failed_call is None:
+            ongoing.failed_call = FailedCall(self._failure_handler, step.name, raw.offset)
+        failed_call = ongoing.failed_call
+        try:
+            seconds = failed_call.after(failure.error)
+        except BaseException:
+            failed_call.end()
+            raise
+        if seconds is not None:
+            self._parking.park(ongoing, Kind.RETRY, seconds)
+            return False
+        written = self._failure_handler.dead_letter(raw, failed_call.cause(failure))
+        failed_call.end()
+        ongoing.failed_call = None
+        ongoing.at += 1
+        return written
+
+    def _call_next(self, ongoing: Ongoing) -> bool:
+        """Call the routes that are left; return False when the record is parked or given up."""
+        if ongoing.at >= len(ongoing.steps):
+            return True
+        return self._start(ongoing, Kind.NEXT_ROUTE)
+
+    def _start(self, ongoing: Ongoing, kind: Kind) -> bool:
+        """Call a record's routes from where it is, if that may start; return False when it is parked or given up."""
+        pause = ongoing.failed_call.hold if ongoing.failed_call is not None else None
+        if not self._gate.may_start(kind, pause):
+            self._parking.park(ongoing, kind, 0.0)
+            return False
+        following = self._dispatch.run(ongoing.raw, ongoing.event, ongoing.steps, ongoing.at)
+        failed_at = ongoing.at
+        if following is None:
+            ongoing.at = len(ongoing.steps)
+        else:
+            ongoing.at, ongoing.driver = following.at, following.driver
+            ongoing.yielded, ongoing.began, ongoing.failure = following.yielded, following.began, following.failure
+        if ongoing.failed_call is not None and ongoing.at != failed_at:
+            ongoing.failed_call.end()
+            ongoing.failed_call = None
+        return True
+
+    def _release(self, ongoing: Ongoing) -> Ongoing | None:
+        """Count a record as done; return the one that waits behind its key."""
+        raw = ongoing.raw
+        self.partition.release_bytes(raw.offset, ongoing.size)
+        if self._by_key:
+            queue = self._busy[raw.key]
+            if queue:
+                return queue.popleft()
+            del self._busy[raw.key]
+        self._underway -= 1
+        return None
+
+    async def _go_on(self, parked: Parked) -> None:
+        """Call a parked record; one that failed is decoded again, as its handler may have changed the event."""
+        ongoing = parked.ongoing
+        if parked.kind is Kind.RETRY and ongoing.failed_call is not None:
+            ongoing.failed_call.call_again()
+            try:
+                ongoing.event, _ = self._dispatch.steps_of(ongoing.raw)
+            except DecodeError as error:  # it was an event before: a handler has changed what its record refers to
+                ongoing.failed_call.end()
+                ongoing.failed_call = None
+                if not self._failure_handler.undecodable(ongoing.raw, error):
+                    return
+                ongoing.at = len(ongoing.steps)
+        if self._parking.ready:
+            self._another()
+        if ongoing.at >= len(ongoing.steps) or self._start(ongoing, parked.kind):
+            await self._finish(ongoing)
