@@ -320,7 +320,7 @@ class Dispatch:
                     counts.inline_seconds += monotonic() - began
 
     def _settle_turn(
-        self, partition: Partition, raw: Any, count: int, handled: int, skipped: int, *, done: bool
+        self, partition: Partition, raw: RawRecord | None, count: int, handled: int, skipped: int, *, done: bool
     ) -> None:
         """Leave everything as others may find it when the flat loop gives the event loop back."""
         counters = self.counters

@@ -15,15 +15,15 @@ ROOT = Path(__file__).parent.parent.parent
 
 # How many there are of each. Lower a number when one is gone; never raise it.
 COUNTS = {
-    "functions over 45 lines": 4,
+    "functions over 45 lines": 1,
     "modules over 250 lines": 7,
     "test files over 400 lines": 0,
     "modules outside folders": 8,
     "constructors with more than 7 parameters": 0,
-    "callables as constructor parameters": 16,
+    "callables as constructor parameters": 11,
     "parameters raw: Any": 0,
     "assertions that something is not None": 6,
-    "suppressed complexity rules": 10,
+    "suppressed complexity rules": 3,
     "section banners": 0,
 }
 
@@ -60,9 +60,14 @@ class Source:
 
 
 @cache
+def python_files(folder: str) -> list[Path]:
+    """Return the files of a folder, without what is installed there."""
+    return [path for path in sorted((ROOT / folder).rglob("*.py")) if ".venvs" not in path.parts]
+
+
 def sources(folder: str = "consumer") -> list[Source]:
     """Read all Python files of a folder and of those below it."""
-    return [Source(path, path.read_text(encoding="utf-8")) for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [Source(path, path.read_text(encoding="utf-8")) for path in python_files(folder)]
 
 
 def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg]:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from consumer import Record
-from consumer.errors import CallTimeoutError, SettingsError
+from consumer.errors import CallTimeoutError
 from consumer.routes.calling import in_thread, within
 from consumer.routes.handler import Handler, bind_handler
 from consumer.routes.load import load_handler, load_routes
@@ -392,42 +392,3 @@ async def test_a_drain_meets_a_call_with_a_limit() -> None:
         assert bench.counters.routes["r0"].abandoned == 1
         assert failures(bench) == {}
     assert source.commits == []
-
-
-@pytest.mark.parametrize(
-    ("handler", "route", "says"),
-    [
-        (asynchronous, {"threaded": True}, "threaded: an async handler runs in the event loop"),
-        (plain, {"timeout_seconds": 1.0}, "timeout_seconds: a plain function that runs inline cannot be stopped"),
-        (of_batches, {"timeout_seconds": 1.0}, "timeout_seconds: a plain function that runs inline cannot be stopped"),
-        (plain, {"max_records": 10}, "max_records, max_seconds: the handler's first parameter is not annotated list"),
-        (plain, {"max_seconds": 1.0}, "max_records, max_seconds: the handler's first parameter is not annotated list"),
-        (plain, {"flush_seconds": 5.0}, "flush_seconds: the handler has no `async def flush(self)`"),
-        (plain, {"tombstones": True}, "tombstones: the handler needs a second parameter, the Record"),
-        (of_batches_beside_records, {"tombstones": True}, "tombstones: the handler needs a second parameter"),
-    ],
-)
-def test_settings_that_the_handler_cannot_follow(handler: Any, route: dict[str, Any], says: str) -> None:
-    """A setting that has no effect on its handler is an error that names the route and the setting."""
-    with pytest.raises(SettingsError) as raised:
-        loaded(handler, **route)
-    assert str(raised.value).startswith(f"routes[0] (r).{says}")
-
-
-async def test_settings_that_the_handler_follows() -> None:
-    """Threads, limits, batch sizes, tombstones and the flush interval reach the handler."""
-    threaded = loaded(plain, threaded=True, timeout_seconds=NEVER_SECONDS)
-    assert threaded.is_async
-    assert await threaded.call(b"event") is None
-    assert loaded(asynchronous, timeout_seconds=1.0).is_async
-    batches = loaded(of_batches, max_records=7, max_seconds=2.5)
-    assert (batches.takes_batches, batches.wants_record, batches.max_records, batches.max_seconds) == (
-        True,
-        False,
-        7,
-        2.5,
-    )
-    assert loaded(of_batches_beside_records, threaded=True).wants_record
-    flushing = loaded(Flushing, flush_seconds=5.0, tombstones=True)
-    assert flushing.flush is not None
-    assert flushing.flush_seconds == 5.0
