@@ -23,15 +23,16 @@ class Kind(Enum):
     SINGLE = "one record of a failed batch"
 
 
+DRAINED = frozenset({Kind.QUEUED, Kind.NEXT_ROUTE, Kind.BATCH})
 STILL_STARTS: dict[Phase, frozenset[Kind]] = {
     Phase.OPEN: frozenset(Kind),
-    Phase.CLOSING: frozenset({Kind.QUEUED, Kind.NEXT_ROUTE, Kind.BATCH}),
-    Phase.HALTED: frozenset({Kind.NEXT_ROUTE}),
+    Phase.CLOSING: DRAINED,
+    Phase.HALTED: DRAINED,
     Phase.OVER: frozenset(),
 }
-"""What each phase still starts. A drain finishes records of several routes, those behind a busy key and collected
-batches: records behind these are done, so leaving them would hold the last commit below them, and the next owner would
-repeat them all. Of a lost partition nothing starts."""
+"""What each phase still starts. A drain, and a halt is one, finishes records of several routes, those behind a busy key
+and collected batches: records behind these are done, so leaving them would hold the last commit below them, and the
+next owner would repeat them all. Of a lost partition nothing starts."""
 
 
 class PartitionEnded(Exception):  # noqa: N818 - not an error: the way out of everything that waits in a partition

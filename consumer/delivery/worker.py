@@ -109,9 +109,11 @@ class Workers:
             batch.call_now()
 
     def halted(self) -> None:
-        """Drop what waits: nothing is started any more."""
+        """Drain: what waits is dropped, batches that were collected are called."""
         self._gate.halt()
         self._parking.drop()
+        for batch in self._batches:
+            batch.call_now()
 
     def end(self) -> None:
         """End the drain: what still runs may change nothing."""
@@ -435,7 +437,7 @@ class Workers:
     def _start(self, ongoing: Ongoing, kind: Kind) -> bool:
         """Call a record's routes from where it is, if that may start; return False when it is parked or given up."""
         pause = ongoing.failed_call.hold if ongoing.failed_call is not None else None
-        if not self._gate.may_start(kind, pause):
+        if not self._gate.may_start(kind, pause) or (kind is Kind.QUEUED and self._is_behind_halt(ongoing)):
             self._parking.park(ongoing, kind, 0.0)
             return False
         following = self._dispatch.run(ongoing.raw, ongoing.event, ongoing.steps, ongoing.at)
@@ -449,6 +451,11 @@ class Workers:
             ongoing.failed_call.end()
             ongoing.failed_call = None
         return True
+
+    def _is_behind_halt(self, ongoing: Ongoing) -> bool:
+        """Whether a halt will have the record repeated: the commit cannot pass the halted one."""
+        halt = self.partition.halt
+        return halt is not None and ongoing.raw.offset > halt.offset
 
     def _release(self, ongoing: Ongoing) -> Ongoing | None:
         """Count a record as done; return the one that waits behind its key."""

@@ -19,7 +19,7 @@ class Phase(Enum):
 
     OPEN = "every call may start"
     CLOSING = "the drain has begun: only what was collected or queued may start"
-    HALTED = "nothing may start; calls under way end, and a person is waited for"
+    HALTED = "as CLOSING, and then a person is waited for"
     OVER = "the drain has ended: calls that still run have no owner, and their results change nothing"
 
 
