@@ -151,6 +151,10 @@ class BatchCalls:
         self, called: Collected, coroutine: Coroutine[Any, Any, Any] | None, failed: HandlerFailedError | None
     ) -> None:
         """Bring a called batch to its end, then call the next if that is due; raises PartitionEnded."""
+        if coroutine is not None and not self._gate.may_start(Kind.BATCH):
+            coroutine.close()
+            await self._gate.until_open(Kind.BATCH)
+            coroutine, failed = self._begin_call(called.events, called.raws)
         failed = failed or await self._end_call(coroutine, called.length)
         if failed is None or await self._settle(called, failed):
             self._end(called)

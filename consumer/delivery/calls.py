@@ -88,8 +88,16 @@ class Driver:
                 generator.close()
                 raise
             except BaseException as error:
-                yielded = generator.throw(error)
+                yielded = self._step(generator.throw, error)
             else:
-                yielded = generator.send(sent)
+                yielded = self._step(generator.send, sent)
             if yielded is DONE:
                 return
+
+    @staticmethod
+    def _step(step: Callable[[Any], Any], argument: Any) -> Any:
+        """Go on; a GeneratorExit that the coroutine raised by itself would end the task, and all others with it."""
+        try:
+            return step(argument)
+        except GeneratorExit as error:
+            raise RuntimeError("the handler raised GeneratorExit") from error

@@ -51,8 +51,9 @@ class Collecting:
     (``dispatch.py``) fills ``events``, ``raws`` and ``size`` inline, which saves a call for each event.
     """
 
-    def __init__(self, partition: Partition, handler: Handler, max_bytes: int) -> None:
-        self.max_records = handler.max_records
+    def __init__(self, partition: Partition, handler: Handler, max_bytes: int, most: int) -> None:
+        """``most`` bounds the handler's ``max_records``: one batch is collected while another is called."""
+        self.max_records = min(handler.max_records, most)
         self.max_bytes = max_bytes
         self.keeps_raws = handler.wants_record
         self.events: list[Any] = []

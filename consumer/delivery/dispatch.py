@@ -216,18 +216,15 @@ class Dispatch:
                             event = reread(value)
                             first = reader.first  # the reader may have found a decoder that fits better
                         if only is None:
-                            steps = []
-                            matched = False
-                            for step in every:
-                                if step[1] is None or step[1](event):
-                                    matched = True
-                                    if step[5] is not None:
-                                        step[5].add(event, raw)
-                                    else:
-                                        steps.append(step)
-                            if not matched:
+                            steps = [step for step in every if step[1] is None or step[1](event)]
+                            if not steps:
                                 self._unmatched(raw.offset)
                                 skipped += 1
+                            elif collects:
+                                for step in steps:
+                                    if step[5] is not None:
+                                        step[5].add(event, raw)
+                                steps = [step for step in steps if step[5] is None]
                         elif matches is not None and not matches(event):
                             self._unmatched(raw.offset)
                             skipped += 1
@@ -237,7 +234,11 @@ class Dispatch:
                 except Exception as error:
                     consumed[topic] += count  # the fuse looks at it
                     self.unaged, look_at, count = self.unaged + count, look_at - count, 0
-                    done = self._undecodable(raw, _as_decode_error(error))
+                    if batch is not None:
+                        batch.size = size
+                    done = self._undecodable(raw, _as_decode_error(error))  # a halt calls what was collected
+                    if batch is not None:
+                        events, size = batch.events, batch.size
                     stop = not done or not room()
                 else:
                     if not steps:
@@ -330,7 +331,8 @@ class Dispatch:
         counters.records_consumed[partition.key.topic] += count
         self.unaged += count
         if raw is not None:
-            self.last, self.seen_at = raw, time.time()
+            if count:
+                self.last, self.seen_at = raw, time.time()
             position = raw.offset + 1 if done else raw.offset
             if position > partition.watermark.position:
                 partition.watermark.advance(position)

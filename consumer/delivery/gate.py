@@ -58,7 +58,7 @@ class Gate:
         phase, pauses = self.partition.phase, self.partition.pauses
         if phase is not Phase.OPEN and (self._lost or kind not in STILL_STARTS[phase]):
             return False
-        return not pauses or pause in pauses
+        return not pauses or (pause in pauses and self._doubt not in pauses)
 
     def may_start_later(self, kind: Kind) -> bool:
         """Whether waiting helps: a drain gives up every wait at once."""

@@ -82,3 +82,5 @@ class Parking:
 def _abandon(ongoing: Ongoing) -> None:
     if ongoing.failed_call is not None:
         ongoing.failed_call.abandon()
+    elif ongoing.at < len(ongoing.steps):
+        ongoing.steps[ongoing.at].counts.abandoned += 1

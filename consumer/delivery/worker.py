@@ -153,6 +153,10 @@ class Workers:
         """Work until the partition ends."""
         try:
             while self.partition.phase is Phase.OPEN:
+                if self._parking.ready and time.monotonic() >= self._turns.end:
+                    await self._turns.next()
+                    if self.partition.ended:
+                        break
                 parked = self._parking.next_ready()
                 if parked is not None:
                     await self._go_on(parked)
@@ -426,6 +430,8 @@ class Workers:
         failed_call.end()
         ongoing.failed_call = None
         ongoing.at += 1
+        if written and ongoing.at < len(ongoing.steps):
+            ongoing.event, _ = self._dispatch.steps_of(raw)
         return written
 
     def _call_next(self, ongoing: Ongoing) -> bool:
@@ -440,10 +446,11 @@ class Workers:
         if not self._gate.may_start(kind, pause) or (kind is Kind.QUEUED and self._is_behind_halt(ongoing)):
             self._parking.park(ongoing, kind, 0.0)
             return False
-        following = self._dispatch.run(ongoing.raw, ongoing.event, ongoing.steps, ongoing.at)
+        steps = ongoing.steps if not self.partition.pauses else ongoing.steps[: ongoing.at + 1]
+        following = self._dispatch.run(ongoing.raw, ongoing.event, steps, ongoing.at)
         failed_at = ongoing.at
         if following is None:
-            ongoing.at = len(ongoing.steps)
+            ongoing.at = len(steps)
         else:
             ongoing.at, ongoing.driver = following.at, following.driver
             ongoing.yielded, ongoing.began, ongoing.failure = following.yielded, following.began, following.failure

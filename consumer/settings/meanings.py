@@ -60,7 +60,7 @@ MEANINGS = {
     "routes.options": 'Arguments of a handler that is a class. A value may be { env = "X" } or { file = "path" }.',
     "routes.threaded": "Whether a plain function is called in a thread.",
     "routes.timeout_seconds": "Seconds after its start at which a call fails. Not for functions that run inline.",
-    "routes.max_records": "Maximum records of a batch, for a handler of `list[Session]`; 500 when not set.",
+    "routes.max_records": "Maximum records of a batch, 500 when not set; at most half of `max_in_flight_records`.",
     "routes.max_seconds": "Maximum seconds for which a batch is collected; 1.0 when not set.",
     "routes.flush_seconds": "Minimum seconds between two flushes, and so between two commits.",
     "routes.tombstones": "Whether records with a null value reach the handler, as the event None and the Record.",
