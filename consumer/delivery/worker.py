@@ -81,6 +81,7 @@ class Workers:
         self._turns = turns
         self._limit = 1 if delivery.ordering == "partition" else delivery.concurrency
         self._serial = delivery.ordering == "partition"
+        self._alone = self._serial and not self._batches
         self._busy: dict[bytes | None, deque[Ongoing]] = {}
         self._by_key = delivery.ordering == "key"
         self._chunk: Chunk | None = None
@@ -255,7 +256,9 @@ class Workers:
         )
         try:
             for ongoing in flat_loop:
-                if ongoing is None or not self._serial or self._batches or not await self._is_done_alone(ongoing):
+                if self._alone and ongoing is not None and (driver := ongoing.driver) is not None:
+                    await self._await_call(ongoing, driver)
+                if not self._alone or ongoing is None or not self._is_done_alone(ongoing):
                     await self._see_to(ongoing)
                 elif time.monotonic() >= self._turns.end:
                     await self._turns.next()
@@ -280,14 +283,11 @@ class Workers:
             self._note()
             await self._turns.next()
 
-    async def _is_done_alone(self, ongoing: Ongoing) -> bool:
-        """Await the call of a serial lane, and return whether that was all: its record need not be held then.
+    def _is_done_alone(self, ongoing: Ongoing) -> bool:
+        """Whether the awaited call of a serial lane was all: then its record need not be held.
 
         No other record is pulled beside it, and the position passes it only when it is done.
         """
-        if ongoing.driver is None:
-            return False
-        await self._await_call(ongoing, ongoing.driver)
         if ongoing.failure is not None or ongoing.at < len(ongoing.steps):
             return False
         self.partition.watermark.advance(ongoing.raw.offset + 1)
