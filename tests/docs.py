@@ -67,7 +67,8 @@ WHEN = {
     "loop_failed": "A background loop of the daemon ended with an error. The daemon drains and exits.",
     "offset_resolved": "A partition had no usable offset (`why`); it starts at `offset` as the setting `rule` says.",
     "offset_unresolved": "The start offset of a partition could not be found out. It is tried again.",
-    "partition_halted": "A partition drained, committed and waits for a person. `remedy` says what ends the halt.",
+    "partition_halted": "A partition drained, committed and waits for a person. `remedy` says what ends the halt, and "
+    "names records without an outcome that its command would pass.",
     "partition_task_failed": "A partition's task failed unexpectedly: a defect. The daemon drains and exits.",
     "partitions_assigned": "The group assigned partitions.",
     "partitions_lost": "The group gave the partitions to others without asking. Nothing is committed.",

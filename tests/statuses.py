@@ -10,8 +10,8 @@ import msgspec
 from consumer.http.history import SAMPLES, Sample
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
 from consumer.observe.recent_failures import Failure
+from consumer.observe.remedy import HOLD_ENDS, remedy, split_remedy
 from consumer.outcome import HaltReason
-from consumer.partition.remedy import HOLD_ENDS, remedy, split_remedy
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka, Settings
 

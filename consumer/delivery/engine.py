@@ -22,6 +22,7 @@ from consumer.delivery.turns import Turns
 from consumer.delivery.worker import Intake, Work, Workers
 from consumer.errors import PartitionHaltedError, StuckCallError
 from consumer.observe.counters import Counters
+from consumer.observe.remedy import DRAINS, MOST_NAMED, name_passed
 from consumer.observe.watchdog import Vital
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt
@@ -248,23 +249,38 @@ class Engine:
         """Halt one partition; depending on ``on_halt`` the others go on, or the process ends."""
         if partition.halt is not None:
             return
-        key = partition.key
-        remedy = self._policy.remedy(key, reason, next_offset)
-        partition.halt = Halt(reason, offset, explanation, remedy)
-        if key in self._workers and self._workers[key].partition is partition:
-            self._workers[key].halted()
+        partition.halt = Halt(reason, offset, explanation, DRAINS)
+        workers = self._workers.get(partition.key)
+        if workers is None or workers.partition is not partition:
+            self._say_halted(partition, partition.halt, next_offset)
+            return
+        workers.halted()
+        workers.work.tasks.spawn(self._end_halt(workers, partition.halt, next_offset))
+
+    async def _end_halt(self, workers: Workers, halt: Halt, next_offset: int) -> None:
+        """Wait for what a halt still finishes; the command that it prints may pass nothing else."""
+        try:
+            await workers.drained(self._delivery.drain_seconds)
+        finally:
+            self._say_halted(workers.partition, halt, next_offset)
+
+    def _say_halted(self, partition: Partition, halt: Halt, next_offset: int) -> None:
+        (topic, number), (reason, offset, why, _) = partition.key, halt
+        undone = partition.watermark.undone_below(offset, MOST_NAMED + 1) if partition.started else []
+        remedy = name_passed(self._policy.remedy(partition.key, reason, next_offset), undone)
+        partition.halt = halt._replace(remedy=remedy)
         log.error(
             "partition_halted",
-            topic=key.topic,
-            partition=key.partition,
+            topic=topic,
+            partition=number,
             offset=offset,
             reason=reason.value,
-            why=explanation,
+            why=why,
             remedy=remedy,
         )
         if self._delivery.on_halt == "exit":
-            where = f"topic {key.topic}, partition {key.partition}, offset {offset}"
-            self._owner.fail(PartitionHaltedError(f"{where}: {explanation}; {remedy}"))
+            at = f"topic {topic}, partition {number}, offset {offset}"
+            self._owner.fail(PartitionHaltedError(f"{at}: {why}; {remedy}"))
 
     def halt_all(self, reason: HaltReason, explanation: str) -> None:
         for workers in list(self._workers.values()):

@@ -120,6 +120,12 @@ class Workers:
         """End the drain: what still runs may change nothing."""
         self._gate.end()
 
+    async def drained(self, seconds: float) -> None:
+        """Wait until what was started has ended, but for the caller; at most ``seconds``."""
+        deadline, caller = time.monotonic() + seconds, asyncio.current_task()
+        while (others := self.tasks - {caller}) and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait(others, timeout=left)
+
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
         """What has not ended: workers, batches, dead letters."""

@@ -11,8 +11,8 @@ from consumer.http.history import History
 from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
 from consumer.observe.counters import Counters, RouteCounters
 from consumer.observe.observed import Observed
+from consumer.observe.remedy import HOLD_ENDS, split_remedy
 from consumer.partition.hold import Halt, Hold
-from consumer.partition.remedy import HOLD_ENDS, split_remedy
 from consumer.partition.state import Partition, Phase
 from consumer.record import TopicPartition
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings

@@ -50,5 +50,10 @@ class Watermark:
         else:
             del self._holds[offset]
 
+    def undone_below(self, offset: int, most: int) -> list[int]:
+        """Return the lowest ``most`` offsets below ``offset`` without an outcome: held, or at or above the position."""
+        held = sorted(each for each in self._holds if each < offset)
+        return [*held, *range(self.position, min(offset, self.position + most))][:most]
+
     def __len__(self) -> int:
         return len(self._holds)

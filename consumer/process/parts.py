@@ -20,8 +20,8 @@ from consumer.kafka.source import KafkaSource
 from consumer.metrics.collector import DaemonCollector
 from consumer.observe.counters import Counters
 from consumer.observe.loop_time import time_spent
+from consumer.observe.remedy import remedy
 from consumer.observe.watchdog import BROKER_AWAY_SECONDS, Limits, Watchdog
-from consumer.partition.remedy import remedy
 from consumer.process.daemon import Daemon, Parts
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.reconnect import Reconnect

@@ -21,8 +21,8 @@ from consumer.delivery.pipeline import Pipeline
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters
+from consumer.observe.remedy import remedy
 from consumer.outcome import HaltReason
-from consumer.partition.remedy import remedy
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.parts import make_engine
 from consumer.record import Position, TopicPartition

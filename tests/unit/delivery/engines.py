@@ -14,6 +14,7 @@ from consumer.delivery.engine import Engine
 from consumer.delivery.failure import Letters
 from consumer.delivery.pipeline import Choose, Pipeline
 from consumer.observe.counters import Counters
+from consumer.observe.remedy import OR_RUN
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.parts import make_engine
 from consumer.routes.handler import bind_handler
@@ -79,7 +80,9 @@ async def an_engine_on(
         dead_letter=dead_letter or DeadLetterSettings(),
     )
     async with lifecycle.tasks as tasks:
-        engine = make_engine(settings, source, pipeline, counters, lifecycle, letters, lambda *_: "")
+        engine = make_engine(
+            settings, source, pipeline, counters, lifecycle, letters, lambda *_: f"mend it{OR_RUN}move"
+        )
         loops = [tasks.create_task(engine.poll_forever()), tasks.create_task(engine.commit_forever())]
         try:
             yield Bench(engine, source, counters, lifecycle.failures)

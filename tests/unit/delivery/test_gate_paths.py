@@ -10,6 +10,7 @@ import pytest
 
 from consumer import Pause, Record, Retry
 from consumer.delivery.decoding import Decoder, FixedReader
+from consumer.observe.remedy import DRAINS, OR_RUN
 from tests.unit.delivery.batches import HOUR, a_batch_route
 from tests.unit.delivery.engines import QUICK, a_route, an_engine_on
 from tests.unit.delivery.handlers import Letters
@@ -146,6 +147,35 @@ async def test_a_halt_in_the_flat_loop_leaves_nothing_in_flight_but_its_record()
         await until(lambda: source.committed == 4)
         partition = bench.engine.partitions[KEY]
         assert (len(got), partition.in_flight) == (4, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("waits", "passed"),
+    [(HOUR, "; the command also passes records without an outcome, at offset 0, 1"), (None, "")],
+    ids=["in retry", "in a call"],
+)
+async def test_a_halt_says_what_ends_it_after_its_drain(waits: float | None, passed: str) -> None:
+    """The command of a halt is given when what was started has ended, and names each record that it would pass."""
+    release = asyncio.Event()
+
+    async def handle(_event: bytes, record: Record) -> None:
+        if record.offset == 2:
+            raise ValueError
+        if waits is not None:
+            raise Retry(after=waits)
+        await release.wait()
+
+    source = LogSource(keyed([b"a", b"b", b"c"]))
+    async with an_engine_on(source, a_route(handle), ordering="key") as bench:
+        bench.engine.assign([KEY])
+        partition = bench.engine.partitions[KEY]
+        await until(lambda: partition.halt is not None)
+        await asyncio.sleep(0.02)
+        assert partition.halt is not None
+        assert (partition.halt.remedy == DRAINS) == (waits is None)
+        release.set()
+        await until(lambda: partition.halt is not None and partition.halt.remedy != DRAINS)
+        assert partition.halt.remedy == f"mend it{passed}{OR_RUN}move"
 
 
 async def test_many_retries_that_are_due_let_others_run(monkeypatch: pytest.MonkeyPatch) -> None:

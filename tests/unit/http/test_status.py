@@ -15,10 +15,10 @@ from consumer.http.reader import StatusReader
 from consumer.http.status import HIDDEN, Status, plain_settings
 from consumer.observe.counters import Counters
 from consumer.observe.recent_failures import KEPT, RecentFailures
+from consumer.observe.remedy import HOLD_ENDS, remedy
 from consumer.observe.watchdog import Stall
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt, Hold
-from consumer.partition.remedy import HOLD_ENDS, remedy
 from consumer.partition.state import Partition, Phase
 from consumer.record import Position, TopicPartition
 from consumer.settings.sections import Kafka, RouteSettings, Security, Settings

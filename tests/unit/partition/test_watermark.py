@@ -109,3 +109,14 @@ def test_a_hold_below_done_is_refused() -> None:
     watermark = Watermark(10)
     with pytest.raises(ValueError, match="committed"):
         watermark.hold(9)
+
+
+def test_undone_records_are_those_held_and_those_not_delivered() -> None:
+    """Records below an offset without an outcome are held, or lie at or above the position."""
+    watermark = Watermark(0)
+    for offset in (1, 3):
+        watermark.hold(offset)
+    watermark.advance(5)
+    assert watermark.undone_below(3, 9) == [1]
+    assert watermark.undone_below(7, 9) == [1, 3, 5, 6]
+    assert watermark.undone_below(7, 3) == [1, 3, 5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from consumer.outcome import HaltReason
 from consumer.record import TopicPartition
@@ -16,6 +17,12 @@ FIXES = {
     HaltReason.FUSE: "find out why most records fail",
     HaltReason.NO_OFFSET: "set kafka.offset_reset to earliest or latest",
 }
+
+DRAINS = "what was started is finished first; what ends the halt is known then"
+"""Stands for the remedy until the drain of a halted partition has ended."""
+
+MOST_NAMED = 20
+"""Records without an outcome that a command may pass by name."""
 
 OR_RUN = "; or stop all members and run: "
 
@@ -41,6 +48,20 @@ def remedy(kafka: Kafka, key: TopicPartition, reason: HaltReason, next_offset: i
         f" --group {shlex.quote(kafka.group_id)} --reset-offsets --topic {key.topic}:{key.partition} {where} --execute"
     )
     return f"{FIXES[reason]}, then restart{OR_RUN}{command}"
+
+
+def name_passed(text: str, undone: Sequence[int]) -> str:
+    """Have the text of ``remedy`` name the records without an outcome that its command would pass, by their offsets.
+
+    Too many to name: the text has no command. After a restart the daemon handles those records first.
+    """
+    fix, command = split_remedy(text)
+    if not undone or not command:
+        return text
+    if len(undone) > MOST_NAMED:
+        return f"{fix}; more than {MOST_NAMED} records, from offset {undone[0]} on, have no outcome: none may be passed"
+    offsets = ", ".join(map(str, undone))
+    return f"{fix}; the command also passes records without an outcome, at offset {offsets}{OR_RUN}{command}"
 
 
 def split_remedy(text: str) -> tuple[str, str]:

@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
+from consumer.observe.remedy import MOST_NAMED, OR_RUN, name_passed, remedy
 from consumer.outcome import HaltReason
-from consumer.partition.remedy import remedy
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
 
@@ -44,6 +44,16 @@ def test_a_blown_fuse_has_no_command() -> None:
 def test_every_halt_reason_has_a_remedy(reason: HaltReason) -> None:
     """Every halt reason has a sentence."""
     assert remedy(KAFKA, KEY, reason, 0)
+
+
+def test_what_a_command_passes_is_named() -> None:
+    """A command names every record without an outcome that it passes; too many records have no command."""
+    text = f"mend it{OR_RUN}move"
+    assert name_passed(text, []) == text
+    assert name_passed("mend it", [3]) == "mend it"
+    named = "mend it; the command also passes records without an outcome, at offset 3, 5"
+    assert name_passed(text, [3, 5]) == f"{named}{OR_RUN}move"
+    assert "run" not in name_passed(text, range(7, 8 + MOST_NAMED))
 
 
 def test_a_name_is_quoted() -> None:
