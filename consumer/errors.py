@@ -90,6 +90,11 @@ class HandlerFailedError(Exception):
         self.route = route
         self.error = error
 
+    @classmethod
+    def of(cls, route: str, error: BaseException) -> HandlerFailedError:
+        """Return an exception of a route's call as a HandlerFailedError; one that is stays as it is."""
+        return error if isinstance(error, cls) else cls(route, error)
+
 
 class CallTimeoutError(TimeoutError):
     """A handler's call was cancelled at the end of its route's ``timeout_seconds``."""

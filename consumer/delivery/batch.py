@@ -120,7 +120,7 @@ class BatchCalls:
                 return coroutine, None
         except BaseException as error:
             self._took()
-            return None, error if isinstance(error, HandlerFailedError) else HandlerFailedError(self._route.name, error)
+            return None, HandlerFailedError.of(self._route.name, error)
         self._counts.handled += count
         self._took()
         return None, None
@@ -133,10 +133,9 @@ class BatchCalls:
         try:
             await coroutine
         except BaseException as error:
-            drained = isinstance(error, asyncio.CancelledError) and self._partition.phase is Phase.OVER
-            if drained or isinstance(error, GeneratorExit):
+            if isinstance(error, GeneratorExit) or self._gate.has_cancelled(error):
                 raise
-            return error if isinstance(error, HandlerFailedError) else HandlerFailedError(self._route.name, error)
+            return HandlerFailedError.of(self._route.name, error)
         finally:
             self._counts.waiting -= 1
             self._took()

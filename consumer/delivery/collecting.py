@@ -47,7 +47,7 @@ class Collected(NamedTuple):
 class Collecting:
     """Collects the events of one route and one partition; as long-lived as the partition's workers.
 
-    It holds the watermark at its first record until whoever calls the batch releases that. The flat loop
+    It holds the watermark at its first record until the caller of the batch releases that. The flat loop
     (``dispatch.py``) fills ``events``, ``raws`` and ``size`` inline, which saves a call for each event.
     """
 

@@ -19,6 +19,7 @@ from consumer.delivery.pipeline import Pipeline
 from consumer.delivery.turns import Turns
 from consumer.errors import DecodeError, HandlerFailedError, place_of
 from consumer.observe.counters import Counters, RouteCounters
+from consumer.partition.hold import Hold
 from consumer.partition.state import Partition
 from consumer.record import RawRecord, TopicPartition
 from consumer.routes.match import Predicate
@@ -59,6 +60,11 @@ class Ongoing(msgspec.Struct, eq=False):
     failure: HandlerFailedError | None = None
     """How the last call failed."""
     failed_call: FailedCall | None = None
+
+    @property
+    def hold(self) -> Hold | None:
+        """Its own pause, if its failed call made one."""
+        return self.failed_call.hold if self.failed_call is not None else None
 
 
 class UnreadableError(Exception):
@@ -159,8 +165,7 @@ class Dispatch:
             except BaseException as error:
                 self._driver = Driver()
                 counts.inline_seconds += monotonic() - began
-                failure = error if isinstance(error, HandlerFailedError) else HandlerFailedError(name, error)
-                return Ongoing(raw, event, steps, index, failure=failure)
+                return Ongoing(raw, event, steps, index, failure=HandlerFailedError.of(name, error))
             now = monotonic()
             counts.inline_seconds += now - began
             counts.handled += 1
@@ -178,9 +183,9 @@ class Dispatch:
         """Pull records in place and bring each to its outcome, as long as nothing waits.
 
         Yields the record whose call waits or failed, and None at the end of a turn, without room, or with a full batch;
-        whoever resumes it has seen to that. Before it yields, every record below the partition's position is done, held
-        or collected, but for the one yielded. Records of keys in ``busy`` go to ``queue_behind``; ``room`` is asked
-        after each record that takes some. Raises UnreadableError.
+        the caller sees to that before it resumes. Before it yields, every record below the partition's position is
+        done, held or collected, but for the one yielded. Records of keys in ``busy`` go to ``queue_behind``; ``room``
+        is asked after each record that takes some. Raises UnreadableError.
         """
         monotonic, only, every, counters = time.monotonic, self._only, self._every, self.counters
         reader, reread, max_bytes = self._decoder.reader, self._decoder.reread, self._decoder.max_record_bytes
@@ -271,10 +276,7 @@ class Dispatch:
                             else:
                                 yielded = DONE
                         except BaseException as error:
-                            failure = (
-                                error if isinstance(error, HandlerFailedError) else HandlerFailedError(name, error)
-                            )
-                            ongoing = Ongoing(raw, event, steps, failure=failure)
+                            ongoing = Ongoing(raw, event, steps, failure=HandlerFailedError.of(name, error))
                             self._driver = Driver()
                             stop = True
                         else:

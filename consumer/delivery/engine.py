@@ -17,7 +17,7 @@ from consumer.delivery.dispatch import Dispatch
 from consumer.delivery.failure import FailureHandler, FailurePolicy, Failures
 from consumer.delivery.gate import Gate
 from consumer.delivery.pipeline import Pipeline
-from consumer.delivery.tasks import Owner, Tasks
+from consumer.delivery.tasks import Owner, Tasks, until_ended
 from consumer.delivery.turns import Turns
 from consumer.delivery.worker import Intake, Work, Workers
 from consumer.errors import PartitionHaltedError, StuckCallError
@@ -220,9 +220,8 @@ class Engine:
         owned = list(self._workers.values())
         for workers in owned:
             workers.close(lost=lost)
-        deadline = time.monotonic() + self._delivery.drain_seconds
-        while (running := self._running()) and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait(running, timeout=left)
+        await until_ended(self._running, self._delivery.drain_seconds)
+        running = self._running()
         overdue = sum(workers.overdue for workers in owned)
         for workers in owned:
             workers.end()

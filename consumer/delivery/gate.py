@@ -62,7 +62,7 @@ class Gate:
 
     def may_start_later(self, kind: Kind) -> bool:
         """Whether waiting helps: a drain gives up every wait at once."""
-        return self.partition.phase is Phase.OPEN or (self.may_start(kind))
+        return self.partition.phase is Phase.OPEN or self.may_start(kind)
 
     async def until_open(self, kind: Kind, pause: Hold | None = None) -> None:
         """Return when a call may start; raise PartitionEnded when it never may."""
@@ -92,6 +92,14 @@ class Gate:
             finally:
                 self._waiting.discard(changed)
         return not task.done()
+
+    def has_cancelled(self, error: BaseException) -> bool:
+        """Whether the drain has cancelled a call that raised ``error``.
+
+        A handler that cancels its own call, or lets the cancellation of another task escape, looks the same. To take it
+        for the drain would end the partition's work in silence. The drain says that it is over before it cancels.
+        """
+        return isinstance(error, asyncio.CancelledError) and self.partition.phase is Phase.OVER
 
     def pause(self, hold: Hold) -> None:
         """Start nothing else until ``resume``."""

@@ -44,8 +44,7 @@ class Parking:
     def next_ready(self) -> Parked | None:
         """Take a record that may go on now; None if there is none."""
         for index, parked in enumerate(self.ready):
-            failed_call = parked.ongoing.failed_call
-            if self._gate.may_start(parked.kind, failed_call.hold if failed_call is not None else None):
+            if self._gate.may_start(parked.kind, parked.ongoing.hold):
                 return self.ready.pop(index)
         return None
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol
 
 import structlog
@@ -13,6 +14,13 @@ from consumer.errors import ConsumerError, place_of
 from consumer.partition.state import Partition, Phase
 
 log = structlog.get_logger("consumer.delivery.tasks")
+
+
+async def until_ended(running: Callable[[], Collection[asyncio.Task[None]]], seconds: float) -> None:
+    """Wait until nothing runs any more, at most ``seconds``; what ends may have started more."""
+    deadline = time.monotonic() + seconds
+    while (tasks := running()) and (left := deadline - time.monotonic()) > 0:
+        await asyncio.wait(tasks, timeout=left)
 
 
 class Owner(Protocol):

@@ -5,7 +5,7 @@ waits, that worker is alone: a record is done when its calls return, nothing is 
 nothing. A call that waits has given its first step back to the loop: now the record is held in the watermark, its key
 is marked busy, another worker is woken or made, up to ``concurrency`` of them, and this one awaits the rest of the
 call. Then it releases the record, calls what queued up behind its key, and goes on pulling by itself. Pulling never
-waits in between, so records are dispatched in offset order whoever pulls.
+waits in between, so records are dispatched in offset order, whichever worker pulls.
 
 A record that waits (for a retry, for the end of a pause) is parked with the time at which it goes on, and its worker is
 free for others. Closing drops it: it is not done, so it comes again.
@@ -25,7 +25,7 @@ from consumer.delivery.dispatch import Dispatch, Ongoing, Step, UnreadableError
 from consumer.delivery.failure import FailedCall, FailureHandler, Halts
 from consumer.delivery.gate import Gate, Kind
 from consumer.delivery.parking import Parked, Parking
-from consumer.delivery.tasks import Tasks
+from consumer.delivery.tasks import Tasks, until_ended
 from consumer.delivery.turns import Turns
 from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError
 from consumer.outcome import HaltReason
@@ -105,14 +105,18 @@ class Workers:
         """Begin the drain: what waits is dropped, batches that were collected are called."""
         self._closed_at = time.monotonic()
         self._gate.close(lost=lost)
-        self._parking.drop()
-        for batch in self._batches:
-            batch.call_now()
+        self._begin_drain()
 
     def halted(self) -> None:
         """Drain: what waits is dropped, batches that were collected are called."""
         self._gate.halt()
+        self._begin_drain()
+
+    def _begin_drain(self) -> None:
         self._parking.drop()
+        self._call_batches()
+
+    def _call_batches(self) -> None:
         for batch in self._batches:
             batch.call_now()
 
@@ -122,9 +126,8 @@ class Workers:
 
     async def drained(self, seconds: float) -> None:
         """Wait until what was started has ended, but for the caller; at most ``seconds``."""
-        deadline, caller = time.monotonic() + seconds, asyncio.current_task()
-        while (others := self.tasks - {caller}) and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait(others, timeout=left)
+        caller = asyncio.current_task()
+        await until_ended(lambda: self.tasks - {caller}, seconds)
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
@@ -226,8 +229,7 @@ class Workers:
         watermark = self.partition.watermark
         if chunk.first_offset >= watermark.position:
             return True
-        for batch in self._batches:
-            batch.call_now()
+        self._call_batches()
         if len(watermark):
             return False
         self.partition.restart(chunk.first_offset)
@@ -247,8 +249,7 @@ class Workers:
         """Whether there is room; when batches use it up before they are full, they are called to make some."""
         if self._has_room() or any(batch.blocked for batch in self._batches):
             return self._has_room()
-        for batch in self._batches:
-            batch.call_now()
+        self._call_batches()
         return self._has_room()
 
     async def _pull(self, chunk: Chunk) -> None:
@@ -391,9 +392,9 @@ class Workers:
         try:
             await driver.resume(ongoing.yielded)
         except BaseException as error:
-            if isinstance(error, GeneratorExit) or self._is_drained(error):
+            if isinstance(error, GeneratorExit) or self._gate.has_cancelled(error):
                 raise
-            ongoing.failure = error if isinstance(error, HandlerFailedError) else HandlerFailedError(step.name, error)
+            ongoing.failure = HandlerFailedError.of(step.name, error)
         else:
             self._dispatch.free(driver)
             counts.handled += 1
@@ -406,14 +407,6 @@ class Workers:
             counts.waiting -= 1
             counts.took(time.monotonic() - ongoing.began)
             ongoing.driver = ongoing.yielded = None
-
-    def _is_drained(self, error: BaseException) -> bool:
-        """Whether the drain has cancelled the call.
-
-        A handler that cancels its own call, or lets the cancellation of another task escape, looks the same. To take it
-        for the drain would end the partition's work in silence. The drain says that it is over before it cancels.
-        """
-        return isinstance(error, asyncio.CancelledError) and self.partition.phase is Phase.OVER
 
     def _settle(self, ongoing: Ongoing, failure: HandlerFailedError) -> bool:
         """Decide what follows a failed call; return False when the record is parked, or left without an outcome."""
@@ -448,8 +441,7 @@ class Workers:
 
     def _start(self, ongoing: Ongoing, kind: Kind) -> bool:
         """Call a record's routes from where it is, if that may start; return False when it is parked or given up."""
-        pause = ongoing.failed_call.hold if ongoing.failed_call is not None else None
-        if not self._gate.may_start(kind, pause) or (kind is Kind.QUEUED and self._is_behind_halt(ongoing)):
+        if not self._gate.may_start(kind, ongoing.hold) or (kind is Kind.QUEUED and self._is_behind_halt(ongoing)):
             self._parking.park(ongoing, kind, 0.0)
             return False
         steps = ongoing.steps if not self.partition.pauses else ongoing.steps[: ongoing.at + 1]

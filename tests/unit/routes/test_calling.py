@@ -15,8 +15,8 @@ import pytest
 from consumer import Record
 from consumer.errors import CallTimeoutError
 from consumer.routes.calling import in_thread, within
-from consumer.routes.handler import Handler, bind_handler
-from consumer.routes.load import load_handler, load_routes
+from consumer.routes.handler import bind_handler
+from consumer.routes.load import load_routes
 from consumer.routes.route import Route
 from consumer.settings.sections import Delivery, RouteSettings, Settings
 from tests.unit.delivery.engines import Bench, a_route, an_engine_on
@@ -27,37 +27,6 @@ from tests.unit.routes.modules import Write
 
 NEVER_SECONDS = 3600.0
 THREADS = 8
-HERE = __name__
-
-
-def plain(_event: object) -> None:
-    """Handle an event."""
-
-
-async def asynchronous(_event: object) -> None:
-    """Handle an event."""
-
-
-def of_batches(_events: list[object]) -> None:
-    """Handle a batch."""
-
-
-def of_batches_beside_records(_events: list[object], _records: list[Record]) -> None:
-    """Handle a batch."""
-
-
-class Flushing:
-    def __call__(self, _event: object, _record: Record) -> None:
-        """Handle an event."""
-
-    async def flush(self) -> None:
-        """Make durable."""
-
-
-def loaded(handler: Any, **route: Any) -> Handler:
-    return load_handler(
-        RouteSettings(name="r", handler=f"{HERE}:{handler.__name__}", **route), "routes[0] (r)", {}, THREADS
-    )
 
 
 def a_threaded_route(call: Callable[..., Any], timeout_seconds: float | None = None, threads: int = THREADS) -> Route:
