@@ -178,7 +178,13 @@ def log_calls(root: Path = ROOT) -> list[LogCall]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 logger, level = ast.unparse(node.func.value), node.func.attr
-                if logger in ("log", "self._log") and level in ("debug", "info", "warning", "error", "exception"):
+                if logger in ("log", "sparing", "self._log") and level in (
+                    "debug",
+                    "info",
+                    "warning",
+                    "error",
+                    "exception",
+                ):
                     first = node.args[0]
                     event = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
                     found.append(LogCall(event, level, tuple(_keys(node)), f"{place}:{node.lineno}"))

@@ -8,7 +8,15 @@ from typing import Any
 import msgspec
 
 from consumer.http.history import SAMPLES, Sample
-from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
+from consumer.http.status import (
+    HaltStatus,
+    HoldStatus,
+    PartitionStatus,
+    RouteStatus,
+    Status,
+    WaitStatus,
+    plain_settings,
+)
 from consumer.observe.recent_failures import Failure
 from consumer.observe.remedy import HOLD_ENDS, remedy, split_remedy
 from consumer.outcome import HaltReason
@@ -30,6 +38,7 @@ def a_partition(number: int, topic: str = "session-events", **values: Any) -> Pa
         "position": 1_204_311 + 977 * number,
         "end_offset": 1_204_311 + 977 * number + values.get("lag_records", 0),
         "end_offset_age_seconds": 1.2,
+        "waits": [WaitStatus("data", AT - 3.0, None)],
     }
     return PartitionStatus(topic, number, **(usual | values))
 

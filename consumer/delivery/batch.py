@@ -45,6 +45,8 @@ class BatchCalls:
         self.collecting = collecting
         self.calling_since = math.inf
         """Monotonic time at which the call under way began."""
+        self._collecting_since = 0.0
+        """Monotonic time since which events are collected, and no call is under way."""
         self._called: Collected | None = None
         """The batch of the call under way."""
         self._route = route
@@ -66,6 +68,19 @@ class BatchCalls:
         return self.collecting.is_full
 
     @property
+    def calling(self) -> tuple[float, str] | None:
+        """Monotonic time at which the call under way began, and the route; None without one."""
+        since = self.calling_since
+        return (since, self._route.name) if since < math.inf else None
+
+    @property
+    def waiting(self) -> tuple[float, float] | None:
+        """Monotonic time since which more events are waited for, and for how long; None if they are not."""
+        if self._called is not None or not self.collecting.events:
+            return None
+        return self._collecting_since, self._route.handler.max_seconds
+
+    @property
     def in_flight(self) -> tuple[int, int]:
         """Records and bytes without an outcome: those collected and those in the call under way."""
         length, size = (self._called.length, self._called.size) if self._called is not None else (0, 0)
@@ -77,6 +92,7 @@ class BatchCalls:
             self.call_now()
         elif self.collecting.events and self._timer is None and self._partition.phase is Phase.OPEN:
             seconds = self._route.handler.max_seconds
+            self._collecting_since = time.monotonic()
             self._timer = asyncio.get_running_loop().call_later(seconds, self.call_now)
         if self._partition.phase is Phase.OVER:
             self._cancel_timer()
@@ -96,6 +112,11 @@ class BatchCalls:
             self._end(called)
         else:
             self._tasks.spawn(self._finish(called, coroutine, failed))
+
+    def abandon(self) -> None:
+        """Count the call under way as left without an outcome."""
+        if self.calling_since < math.inf:
+            self._counts.abandoned += 1
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -160,7 +181,7 @@ class BatchCalls:
 
     def _end(self, called: Collected) -> None:
         self._partition.watermark.release(called.first)
-        self._called = None
+        self._called, self._collecting_since = None, time.monotonic()
         self._due = self._due or self._partition.phase is not Phase.OPEN
         self._gate.changed()
 

@@ -23,7 +23,6 @@ from consumer.delivery.worker import Intake, Work, Workers
 from consumer.errors import PartitionHaltedError, StuckCallError
 from consumer.observe.counters import Counters
 from consumer.observe.remedy import DRAINS, MOST_NAMED, name_passed
-from consumer.observe.watchdog import Vital
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt
 from consumer.partition.state import Partition
@@ -35,9 +34,8 @@ log = structlog.get_logger("consumer.delivery.engine")
 CANCEL_GRACE_SECONDS = 1.0
 """How long a cancelled call may take to end before it counts as stuck."""
 COMMIT_BUDGET_SECONDS = 4.0
+"""Maximum wait for the answer to the last commit of an epoch, and minimum for its flushes."""
 MEASURE_SECONDS = 3.0
-MEASURED_WITHIN_SECONDS = 15.0
-"""Maximum age of an end offset that counts; if it is older, the partition's leader does not answer."""
 WARN_UNMATCHED_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
@@ -75,68 +73,50 @@ class Engine:
         self.stuck_calls = 0
         """Calls still running after the stop, though they were cancelled."""
         self.drain_seconds = delivery.drain_seconds
+        self.committer = committer
+        self.commit_seconds = max(delivery.commit_interval_seconds, pipeline.flush_seconds)
         self._source = source
         self._pipeline = pipeline
         self._policy = policy
         self._delivery = delivery
         self._counters = counters
-        self._committer = committer
         self._owner = owner
         self._turns = Turns()
-        self._commit_seconds = max(delivery.commit_interval_seconds, pipeline.flush_seconds)
         self._workers: dict[TopicPartition, Workers] = {}
+        self._leaving: dict[Workers, asyncio.Future[None]] = {}
+        """Partitions whose epoch is being ended, and what is done when it has."""
         self._outlived: list[Workers] = []
         self._epoch = 0
         self._assigned = asyncio.Event()
         self._stopping = False
-        self._draining = False
         self._doubtful = False
-        self._revoking = asyncio.Lock()
         self._warned_unmatched_at = -WARN_UNMATCHED_SECONDS
 
     @property
     def partitions(self) -> dict[TopicPartition, Partition]:
         """The partitions owned now; also read by the supervisor's thread."""
-        return {key: workers.partition for key, workers in list(self._workers.items())}
+        return {workers.partition.key: workers.partition for workers in self.workers}
 
     @property
-    def flushing(self) -> bool:
-        """Whether commits wait for a handler's flush, or the last flush failed."""
-        return self._committer.flushing
-
-    def vitals(self) -> list[Vital]:
-        """Return the state of every partition; called by the watchdog's thread, so it only reads."""
-        now = time.monotonic()
-        return [
-            Vital(
-                key=workers.partition.key,
-                position=workers.partition.position or 0,
-                done=workers.partition.done,
-                committed=workers.partition.committed,
-                commit_due=workers.partition.to_commit is not None,
-                end_offset=workers.partition.lag.end_offset_at(now - MEASURED_WITHIN_SECONDS) or 0,
-                idle=workers.idle,
-                excused=workers.partition.ended or bool(workers.partition.holds),
-            )
-            for workers in list(self._workers.values())
-            if workers.partition.started
-        ]
+    def workers(self) -> list[Workers]:
+        """The workers of the partitions owned now; also read by the supervisor's thread."""
+        return list(self._workers.values())
 
     def waits_for(self) -> str:
         """Return what an idle event loop waits for: a state of ``loop_seconds_total``."""
-        if self._draining:
+        if self._leaving:
             return "drain"
-        workers = [each for each in list(self._workers.values()) if not each.partition.ended]
+        workers = [each for each in self.workers if not each.partition.ended]
         if any(not each.idle or each.partition.held_records for each in workers):  # calls are under way
             return "backpressure"
-        return "commit" if self._committer.busy else "poll"
+        return "commit" if self.committer.busy else "poll"
 
     def assign(self, keys: Collection[TopicPartition]) -> None:
-        """Start a new epoch with these partitions."""
+        """Begin an epoch of each of these partitions; the others go on. The group has this member: no doubt is left."""
         if self._stopping:
             return
         self._epoch += 1
-        self._doubtful = False
+        self.doubt(doubtful=False)
         self._outlived = [workers for workers in self._outlived if workers.tasks]
         for key in keys:
             self._workers[key] = self._begin(Partition(key, self._epoch))
@@ -181,19 +161,36 @@ class Engine:
         workers.begin([task for old in self._outlived if old.partition.key == key for task in old.tasks])
         return workers
 
-    async def revoke(self, *, lost: bool) -> None:
-        """End the epoch: drain, commit what is done unless the partitions are lost, and drop the partitions."""
-        async with self._revoking:  # a stop may run into a rebalance: the later one finds nothing to do
-            self._draining = True
-            try:
-                abandoned = await self._drain(lost=lost)
-                if not lost:
-                    await self._committer.commit(self.partitions.values(), COMMIT_BUDGET_SECONDS)
-                flushing = await self._committer.end()
-            finally:
-                self._draining = False
-            self._outlived += [workers for workers in self._workers.values() if workers.tasks]
-            self._workers.clear()
+    async def revoke(self, keys: Collection[TopicPartition] | None = None, *, lost: bool) -> None:
+        """End the epochs of these partitions, or of all: drain, commit what is done unless they are lost, drop them.
+
+        The others go on. A stop may run into a rebalance: what another call is ending already is waited for.
+        """
+        named = [workers for key, workers in self._workers.items() if keys is None or key in keys]
+        others = {self._leaving[each] for each in named if each in self._leaving}
+        if leaving := [each for each in named if each not in self._leaving]:
+            await self._end_epochs(leaving, lost=lost)
+        if others:
+            await asyncio.wait(others)
+
+    async def _end_epochs(self, leaving: Collection[Workers], *, lost: bool) -> None:
+        partitions = [workers.partition for workers in leaving]
+        ended = asyncio.get_running_loop().create_future()
+        self._leaving |= dict.fromkeys(leaving, ended)
+        deadline = time.monotonic() + self._delivery.drain_seconds
+        try:
+            abandoned = await self._drain(leaving, lost=lost)
+            if not lost:
+                flush_until = max(deadline, time.monotonic() + COMMIT_BUDGET_SECONDS)
+                await self.committer.commit(partitions, flush_until, COMMIT_BUDGET_SECONDS)
+            flushing = await self.committer.end(partitions)
+            for workers in leaving:
+                del self._workers[workers.partition.key]
+            self._outlived += [workers for workers in leaving if workers.tasks]
+        finally:
+            for workers in leaving:
+                del self._leaving[workers]
+            ended.set_result(None)
         if not self._stopping:
             return
         if abandoned:
@@ -212,30 +209,34 @@ class Engine:
         await self.revoke(lost=False)
         self.stuck_calls = sum(len(workers.tasks) for workers in self._outlived)
 
-    async def _drain(self, *, lost: bool) -> int:
+    async def _drain(self, leaving: Collection[Workers], *, lost: bool) -> int:
         """Wait up to ``drain_seconds`` for what was started, then cancel it; return how many calls did not end in time.
 
         Records that had queued, and batches that were collected, may begin during the drain; they are not counted.
         """
-        owned = list(self._workers.values())
-        for workers in owned:
+
+        def running() -> list[asyncio.Task[None]]:
+            return [task for workers in leaving for task in workers.tasks]
+
+        for workers in leaving:
             workers.close(lost=lost)
-        await until_ended(self._running, self._delivery.drain_seconds)
-        running = self._running()
-        overdue = sum(workers.overdue for workers in owned)
-        for workers in owned:
+        await until_ended(running, self._delivery.drain_seconds)
+        overdue = sum(workers.overdue for workers in leaving)
+        for workers in leaving:
             workers.end()
-        if running:
+        if left := running():
             log.warning("calls_abandoned", calls=overdue, seconds=self._delivery.drain_seconds)
-            for counts in self._counters.routes.values():
-                counts.abandoned += counts.waiting
-            for task in running:
+            for workers in leaving:
+                workers.abandon()
+            for task in left:
                 task.cancel()
-            await asyncio.wait(running, timeout=CANCEL_GRACE_SECONDS)
+            await asyncio.wait(left, timeout=CANCEL_GRACE_SECONDS)
         return overdue
 
-    def _running(self) -> list[asyncio.Task[None]]:
-        return [task for workers in self._workers.values() for task in workers.tasks]
+    def settles(self, key: TopicPartition) -> bool:
+        """Whether every record that was delivered of a partition has its outcome; batches are called for that."""
+        workers = self._workers.get(key)
+        return workers is not None and not self._doubtful and workers.settles()
 
     def halt(self, key: TopicPartition, reason: HaltReason, offset: int, explanation: str) -> None:
         """Halt a partition because the source cannot go on with it."""
@@ -282,7 +283,7 @@ class Engine:
             self._owner.fail(PartitionHaltedError(f"{at}: {why}; {remedy}"))
 
     def halt_all(self, reason: HaltReason, explanation: str) -> None:
-        for workers in list(self._workers.values()):
+        for workers in self.workers:
             done = max(0, workers.partition.done)
             self.halt_partition(workers.partition, reason, done, explanation, done)
 
@@ -302,17 +303,18 @@ class Engine:
         """
         while not self._stopping:
             self._counters.last_poll_timestamp = time.time()
-            await self._source.wait([key for key, workers in self._workers.items() if workers.idle], POLL_SECONDS)
+            await self._source.wait([key for key, workers in self._workers.items() if workers.wants], POLL_SECONDS)
             for key, workers in self._workers.items():
-                if workers.idle and self._source.ready(key):
+                if workers.wants and self._source.ready(key):
                     workers.wake()
 
     async def commit_forever(self) -> None:
         """Commit what is done, once per interval."""
         while True:
-            await asyncio.sleep(self._commit_seconds)
+            await asyncio.sleep(self.commit_seconds)
             if not self._stopping:
-                await self._committer.commit(self.partitions.values(), self._commit_seconds)
+                until = time.monotonic() + self.commit_seconds
+                await self.committer.commit(self.partitions.values(), until, self.commit_seconds)
 
     async def measure_forever(self) -> None:
         """Ask for the partitions' end offsets every ``MEASURE_SECONDS``: for lag, and to notice a broker outage."""
@@ -320,7 +322,8 @@ class Engine:
             for key, end_offset in (await self._source.end_offsets(list(self._workers))).items():
                 if key in self._workers:
                     partition = self._workers[key].partition
-                    partition.lag.ends_at(end_offset, partition.known_committed, time.monotonic(), time.time())
+                    committed, position = partition.known_committed, partition.position
+                    partition.lag.ends_at(end_offset, committed, time.monotonic(), time.time(), position)
             self._assigned.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(MEASURE_SECONDS):

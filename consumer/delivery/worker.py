@@ -76,6 +76,12 @@ class Workers:
         self.work = work
         self.idle = False
         """Whether a worker would pull if there were data."""
+        self.begun_at = self.idle_since = time.monotonic()
+        """Monotonic times: of the assignment, and since when no worker pulls."""
+        self.closed_at = 0.0
+        """Monotonic time at which the drain began."""
+        self.waits_for_earlier = False
+        """Whether calls of an earlier epoch still work on this partition."""
         self._gate, self._intake, self._dispatch, self._batches, self._failure_handler, self._halts, self._tasks = work
         self._delivery = delivery
         self._turns = turns
@@ -85,10 +91,7 @@ class Workers:
         self._busy: dict[bytes | None, deque[Ongoing]] = {}
         self._by_key = delivery.ordering == "key"
         self._chunk: Chunk | None = None
-        self._taken: Chunk | None = None
-        """A chunk that was taken and cannot begin yet: the log was truncated."""
         self._awaiting: set[Ongoing] = set()
-        self._closed_at = 0.0
         self._alive = 0
         self._resting: deque[asyncio.Future[None]] = deque()
         self._parking = Parking(work.gate)
@@ -103,7 +106,6 @@ class Workers:
 
     def close(self, *, lost: bool) -> None:
         """Begin the drain: what waits is dropped, batches that were collected are called."""
-        self._closed_at = time.monotonic()
         self._gate.close(lost=lost)
         self._begin_drain()
 
@@ -113,12 +115,54 @@ class Workers:
         self._begin_drain()
 
     def _begin_drain(self) -> None:
+        self.closed_at = time.monotonic()
         self._parking.drop()
         self._call_batches()
 
     def _call_batches(self) -> None:
         for batch in self._batches:
             batch.call_now()
+
+    @property
+    def calls(self) -> list[tuple[float, str]]:
+        """Monotonic time of its begin, and route, of each call under way; read from any thread."""
+        awaited = [(each.began, each.steps[each.at].name) for each in list(self._awaiting) if each.driver is not None]
+        return awaited + [call for batch in self._batches if (call := batch.calling) is not None]
+
+    @property
+    def collecting(self) -> list[tuple[float, float]]:
+        """Monotonic time of its begin, and ``max_seconds``, of each batch that waits for more records only."""
+        batches = self._batches if not self.partition.pauses else []
+        return [collected for batch in batches if (collected := batch.waiting) is not None]
+
+    @property
+    def next_due(self) -> float | None:
+        """Monotonic time at which the next record that waits is called again; None without one."""
+        return self._parking.next_due
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another record may be taken."""
+        return self._has_room()
+
+    @property
+    def wants(self) -> bool:
+        """Whether a worker waits for data."""
+        return self.idle and not self.partition.ended
+
+    def settles(self) -> bool:
+        """Whether every record that was delivered has its outcome; batches that were collected are called for that."""
+        if self._chunk is not None or self.partition.ended:
+            return False
+        self._call_batches()
+        return len(self.partition.watermark) == 0
+
+    def abandon(self) -> None:
+        """Count the calls under way as left without an outcome."""
+        for ongoing in self._awaiting:
+            ongoing.steps[ongoing.at].counts.abandoned += 1
+        for batch in self._batches:
+            batch.abandon()
 
     def end(self) -> None:
         """End the drain: what still runs may change nothing."""
@@ -137,8 +181,8 @@ class Workers:
     @property
     def overdue(self) -> int:
         """Calls under way that had begun when the drain did."""
-        calls = sum(each.began < self._closed_at for each in self._awaiting)
-        return calls + sum(batch.calling_since < self._closed_at for batch in self._batches)
+        calls = sum(each.began < self.closed_at for each in self._awaiting)
+        return calls + sum(batch.calling_since < self.closed_at for batch in self._batches)
 
     def wake(self) -> None:
         """Have a worker look again: there may be data, or room, or an end of a pause."""
@@ -156,7 +200,9 @@ class Workers:
 
     async def _begin(self, earlier: Collection[asyncio.Task[None]]) -> None:
         if earlier:
+            self.waits_for_earlier = True
             await asyncio.wait(earlier)
+            self.waits_for_earlier = False
         await self._run()
 
     async def _run(self) -> None:
@@ -183,6 +229,7 @@ class Workers:
 
     async def _rest(self) -> None:
         self._note()
+        self.idle_since = time.monotonic()
         resting = asyncio.get_running_loop().create_future()
         self._resting.append(resting)
         await resting
@@ -199,11 +246,9 @@ class Workers:
         self.idle = False
         if not self._gate.may_start(Kind.FIRST) or not self._makes_room() or (self._serial and self._underway):
             return None
-        if self._chunk is None and (chunk := self._taken or self._take()) is not None:
-            self._taken = chunk
-            if self._follows(chunk):
-                self._taken, self._chunk = None, chunk
-                self._begin_chunk(chunk)
+        if self._chunk is None and (chunk := self._take()) is not None:
+            self._chunk = chunk
+            self._begin_chunk(chunk)
         return self._chunk
 
     def _take(self) -> Chunk | None:
@@ -220,20 +265,6 @@ class Workers:
             self.partition.start(chunk.first_offset)
         for batch in self._batches:
             batch.collecting.begin_chunk(chunk)
-
-    def _follows(self, chunk: Chunk) -> bool:
-        """Whether a chunk lies at or above the position, or the epoch could begin again at it.
-
-        The log may have been truncated below what was done. Then everything of the old log ends first.
-        """
-        watermark = self.partition.watermark
-        if chunk.first_offset >= watermark.position:
-            return True
-        self._call_batches()
-        if len(watermark):
-            return False
-        self.partition.restart(chunk.first_offset)
-        return True
 
     def _has_room(self) -> bool:
         """Whether another record may be taken. It calls nothing: the flat loop asks while it fills batches."""

@@ -54,6 +54,7 @@ def load_page() -> Page:
             wording.short,
             wording.size,
             wording.span,
+            wording.wait,
             wording.clock,
             wording.day,
             wording.moment,

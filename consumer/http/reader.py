@@ -8,10 +8,19 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from consumer.http.history import History
-from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, Status, plain_settings
+from consumer.http.status import (
+    HaltStatus,
+    HoldStatus,
+    PartitionStatus,
+    RouteStatus,
+    Status,
+    WaitStatus,
+    plain_settings,
+)
 from consumer.observe.counters import Counters, RouteCounters
 from consumer.observe.observed import Observed
 from consumer.observe.remedy import HOLD_ENDS, split_remedy
+from consumer.observe.waiting import Waiting
 from consumer.partition.hold import Halt, Hold
 from consumer.partition.state import Partition, Phase
 from consumer.record import TopicPartition
@@ -54,7 +63,7 @@ class StatusReader:
         wall, now = self._clock()
         self._note_state(wall, now)
         settings, counters, stall = self._settings, self._counters, self._observed.stall
-        partitions = sorted(self._observed.partitions, key=lambda p: p.key)
+        partitions, waits = sorted(self._observed.partitions, key=lambda p: p.key), self._observed.waits()
         records_per_second, bytes_per_second = self._history.rate()
         return Status(
             at=wall,
@@ -71,7 +80,7 @@ class StatusReader:
             records_consumed=sum(counters.records_consumed.values()),
             last_commit_at=counters.last_commit_timestamp or None,
             max_in_flight_records=settings.delivery.max_in_flight_records,
-            partitions=[_partition_status(each, wall, now) for each in partitions],
+            partitions=[_partition_status(each, waits.get(each.key, ()), wall, now) for each in partitions],
             halts=[_halt_status(each.key, each.halt) for each in partitions if each.halt is not None],
             holds=[hold for each in partitions for hold in _hold_statuses(each)],
             routes=self._routes(),
@@ -100,7 +109,7 @@ class StatusReader:
         return [*found, _route_status("none", None, counters.no_route, {}, skipped=counters.skipped)]
 
 
-def _partition_status(partition: Partition, wall: float, now: float) -> PartitionStatus:
+def _partition_status(partition: Partition, waits: Sequence[Waiting], wall: float, now: float) -> PartitionStatus:
     in_flight_records, in_flight_bytes = partition.in_flight
     end, position = partition.lag.end_offset, partition.position
     return PartitionStatus(
@@ -115,6 +124,10 @@ def _partition_status(partition: Partition, wall: float, now: float) -> Partitio
         position=position,
         end_offset=max(end, position or 0) if end is not None else None,
         end_offset_age_seconds=now - partition.lag.measured_at if end is not None else None,
+        waits=[
+            WaitStatus(each.kind, wall - now + each.since, None if each.until is None else wall - now + each.until)
+            for each in waits
+        ],
     )
 
 

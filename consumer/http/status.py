@@ -18,6 +18,17 @@ HIDDEN_SETTINGS = SECRETS | {"kafka.security.username"}
 HIDDEN = "hidden"
 
 
+class WaitStatus(msgspec.Struct, frozen=True):
+    """One thing that a partition waits for; times are seconds since 1970."""
+
+    kind: str
+    """``halt``, ``drain``, ``earlier_epoch``, ``position``, ``call``, ``batch``, ``retry``, ``pause``, ``letter``,
+    ``group``, ``data``, ``room``, ``flush`` or ``commit``."""
+    since: float
+    until: float | None
+    """When a setting ends it; None if none does."""
+
+
 class PartitionStatus(msgspec.Struct, frozen=True):
     """One owned partition. None means that a value is not known yet."""
 
@@ -35,6 +46,8 @@ class PartitionStatus(msgspec.Struct, frozen=True):
     end_offset: int | None
     end_offset_age_seconds: float | None
     """Seconds since the end offset was measured, which is the age of the lag."""
+    waits: list[WaitStatus]
+    """What it waits for, what keeps its records first; empty while it works."""
 
 
 class HaltStatus(msgspec.Struct, frozen=True):

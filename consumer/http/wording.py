@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from consumer.http.status import WaitStatus
+
 MISSING = "\N{EN DASH}"
 
 
@@ -51,6 +53,12 @@ def span(seconds: float | None) -> str:
         if len(found) == 2:
             break
     return " ".join(each for each in found if not each.startswith("0 "))
+
+
+def wait(what: WaitStatus, at: float) -> str:
+    """Say what a partition waits for, since when and until when."""
+    text = f"{what.kind.replace('_', ' ')}, {span(max(0.0, at - what.since))}"
+    return text if what.until is None else f"{text} of {span(max(0.0, what.until - what.since))}"
 
 
 def clock(at: float) -> str:

@@ -46,6 +46,7 @@ def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOK
     - Reset "none": we choose the offset to start from, and commit it before the first record.
     - One assignor: two assignors would join the group twice.
     - Request timeout: a join takes as long as a rebalance, so requests must be allowed longer.
+    - Poll interval of two rebalances: a drain, however long, is no reason to leave the group.
     - Metadata age 30 s, not 5 minutes: topics missing from one answer come back only with the next.
     - Fetch wait 100 ms, not 500: an idle fetch keeps a busy partition waiting.
     """
@@ -58,6 +59,7 @@ def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOK
         session_timeout_ms=_ms(kafka.session_timeout_seconds),
         heartbeat_interval_ms=_ms(kafka.heartbeat_interval_seconds),
         rebalance_timeout_ms=_ms(kafka.rebalance_timeout_seconds),
+        max_poll_interval_ms=max(300_000, 2 * _ms(kafka.rebalance_timeout_seconds)),
         metadata_max_age_ms=30_000,
         fetch_max_wait_ms=100,
         max_partition_fetch_bytes=max(1, kafka.fetch_bytes // fetches_per_partition),

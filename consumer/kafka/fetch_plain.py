@@ -42,6 +42,10 @@ class PlainFetch:
         self._chunks.pop(key, None)
         self._positions.pop(key, None)
 
+    def holds(self, key: TopicPartition) -> bool:
+        """Whether records of a partition were fetched that are not pulled yet."""
+        return key in self._chunks
+
     async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
         """Fetch for the wanted partitions; raises aiokafka's errors.
 

@@ -98,10 +98,15 @@ class RawFetch:
         self._begun.pop(key, None)
         self._positions.discard(key)
 
+    def holds(self, key: TopicPartition) -> bool:
+        """Whether records of a partition were fetched that are not pulled yet."""
+        return key in self._begun
+
     async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
         """Return when a wanted partition has a fetch, when any fetch arrives, or after ``seconds``.
 
-        Raises the errors that aiokafka keeps for its user: a partition without a usable offset, a refusal. We never
+        Raises the errors that aiokafka keeps for its user about wanted partitions: one without a usable offset, a
+        refusal. An error that is not wanted stays: taken, it would come again with the next fetch, for ever. We never
         cancel it. The clock of the poll interval is set here: a cancellation would leave aiokafka's context manager
         open, and the member would never count as idle again.
         """
@@ -109,7 +114,7 @@ class RawFetch:
         consumer._subscription._last_fetch_ended = time.monotonic()
         consumer._coordinator.check_errors()
         for key, found in list(fetcher._records.items()):
-            if type(found) is aiokafka_fetcher.FetchError:
+            if type(found) is aiokafka_fetcher.FetchError and key in wanted:
                 self._drop(key)
                 found.check_raise()
         if any(self.ready(key) for key in wanted):

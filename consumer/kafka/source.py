@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import aiokafka
 import structlog
@@ -28,8 +28,8 @@ from consumer.kafka.client_internals import STOP_SECONDS, ended_task, fence_comm
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
+from consumer.kafka.positions import ANSWER_SECONDS, Listener, Positions
 from consumer.observe.counters import Counters
-from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
@@ -37,18 +37,9 @@ from consumer.settings.sections import Kafka
 log = structlog.get_logger("consumer.kafka")
 
 ATTEMPT_SECONDS = 20.0
-ANSWER_SECONDS = 5.0
 LOG_SECONDS = 10.0
 
 Fetch = RawFetch | PlainFetch
-
-
-class Listener(Protocol):
-    """The receiver of assignments, revocations and halts: the engine."""
-
-    def assign(self, keys: Collection[TopicPartition]) -> None: ...
-    async def revoke(self, *, lost: bool) -> None: ...
-    def halt(self, key: TopicPartition, reason: HaltReason, offset: int, explanation: str) -> None: ...
 
 
 class KafkaSource:
@@ -77,6 +68,8 @@ class KafkaSource:
         self._rebalances: _Rebalances
         self._fetch: Fetch | None = None
         """None while no client is connected."""
+        self._positions: Positions
+        """Set with each client."""
         self._path: type[Fetch] | None = None
         """The fetch path that was chosen at start."""
 
@@ -128,10 +121,12 @@ class KafkaSource:
                 await consumer.start()
         except TimeoutError as error:
             await self.stop()
-            raise ClientLostError("rebalance", f"no assignment came within {seconds:g} s of joining") from error
+            raise ClientLostError("group", f"no assignment came within {seconds:g} s of joining") from error
         note_heartbeats(consumer, self._still_member)
         fence_commits(consumer)
-        self._fetch = fetch(consumer, self._counters.bytes_consumed)
+        fetched = fetch(consumer, self._counters.bytes_consumed)
+        self._positions = Positions(self._kafka, consumer, fetched, self._listener, self._counters)
+        self._fetch = fetched
         self.joined = True
 
     @property
@@ -146,6 +141,12 @@ class KafkaSource:
         """Whether the group may have reassigned this member's partitions without its knowledge."""
         silent = now - self._member_at
         return self.joined and not self.rebalancing and silent > self._kafka.session_timeout_seconds
+
+    def group_since(self, now: float) -> float | None:
+        """Monotonic time since which this member waits for its group: for partitions, or for heartbeats' answers."""
+        if self.rebalancing:
+            return self._revoked_at
+        return self._member_at + self._kafka.session_timeout_seconds if self.doubtful(now) else None
 
     def _choose_fetch(self) -> type[Fetch]:
         if self._kafka.fetch_path == "plain":
@@ -205,10 +206,11 @@ class KafkaSource:
             try:
                 await fetch.wait(wanted, seconds)
             except NoOffsetForPartitionError as error:
-                await self._resolve(fetch, TopicPartition(*error.args[0]), "no_offset", self._kafka.offset_reset)
+                await self._positions.begin(TopicPartition(*error.args[0]))
             except OffsetOutOfRangeError as error:
                 ((key, offset),) = error.args[0].items()
-                await self._resolve(fetch, TopicPartition(*key), "out_of_range", self._kafka.out_of_range, offset)
+                self._positions.gone(TopicPartition(*key), offset)
+            await self._positions.look()
         except ConsumerError:
             raise
         except Exception as error:  # the client may be broken after any other error
@@ -269,44 +271,6 @@ class KafkaSource:
         """
         assert self._fetch is not None
         return self._fetch.salvage(key, position, error)
-
-    async def _resolve(self, fetch: Fetch, key: TopicPartition, why: str, rule: str, gone: int = -1) -> None:
-        """Set the position of a partition that has no usable offset, by ``rule``, or halt it.
-
-        If the group has no offset, the new one is committed before the first record: otherwise a crash before the first
-        commit would resolve "latest" again, and skip the records produced in between. If the offset is out of range,
-        records below it may still be in flight: the new offset is committed when they are done, as any other.
-        """
-        if rule in ("none", "halt"):
-            self._halt(key, why, gone)
-            return
-        partition = aiokafka.TopicPartition(*key)
-        find = self._consumer.beginning_offsets if rule == "earliest" else self._consumer.end_offsets
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                offset = (await find([partition]))[partition]
-                if why == "no_offset":
-                    await self._consumer.commit({partition: offset})
-        except (
-            ClientError,
-            TimeoutError,
-            KeyError,
-        ) as error:  # KeyError: an answer that aiokafka does not know has no offset
-            log.warning("offset_unresolved", partition=str(key), why=described(error))
-            return
-        with contextlib.suppress(IllegalStateError):  # no longer assigned
-            self._consumer.seek(partition, offset)
-            fetch.forget(key)
-        self._counters.offset_resets[key.topic, why] += 1
-        log.info("offset_resolved", partition=str(key), why=why, rule=rule, offset=offset)
-
-    def _halt(self, key: TopicPartition, why: str, gone: int) -> None:
-        if why == "out_of_range":
-            explanation = f"the broker no longer has offset {gone}; reset the group's offset, or set kafka.out_of_range"
-            self._listener.halt(key, HaltReason.OUT_OF_RANGE, gone, explanation)
-        else:
-            explanation = 'the group has no offset for this partition and kafka.offset_reset is "none"; commit one'
-            self._listener.halt(key, HaltReason.NO_OFFSET, gone, explanation)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
         """Commit offsets to read next. It waits for unreachable brokers without limit, so the caller must bound it."""
@@ -378,9 +342,10 @@ class KafkaSource:
                 log.info("partitions_lost", count=len(keys))
             else:
                 log.info("partitions_revoked", count=len(keys))
-        await self._report_errors(self._listener.revoke(lost=lost))
+        await self._report_errors(self._listener.revoke([TopicPartition(*key) for key in keys], lost=lost))
         if self._fetch is not None:
             self._fetch.clear()
+            self._positions.clear()
 
     def _without_generation(self) -> bool:
         """Whether the group has already reassigned the partitions, so that a commit would be wrong.

@@ -10,7 +10,7 @@ from consumer.observe.histogram import BATCH_RECORDS, COMMIT_SECONDS, HANDLER_SE
 from consumer.observe.recent_failures import RecentFailures
 from consumer.outcome import Outcome
 
-REBUILDS = ("task_ended", "error", "deaf", "fetch", "commit", "rebalance")
+REBUILDS = ("task_ended", "error", "deaf", "position", "data", "commit", "group")
 """Reasons to replace a Kafka client."""
 
 WAITED_SECONDS = 0.0001

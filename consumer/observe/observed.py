@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from consumer.observe.waiting import Waiting
 from consumer.observe.watchdog import Stall
 from consumer.partition.state import Partition
+from consumer.record import TopicPartition
 
 
 class Observed(Protocol):
@@ -31,6 +33,9 @@ class Observed(Protocol):
     @property
     def partitions(self) -> list[Partition]:
         """The partitions owned now."""
+
+    def waits(self) -> Mapping[TopicPartition, Sequence[Waiting]]:
+        """Return what each owned partition waits for."""
 
     def loop_seconds(self) -> Mapping[str, float]:
         """Return the seconds of the event loop by state."""

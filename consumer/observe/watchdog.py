@@ -1,7 +1,8 @@
 """The watchdog: distinguishes a stall from waiting, rebalancing, holding and a halt.
 
-Runs in a separate thread (``supervisor.py``), because a blocked event loop is one of the faults. It compares the state
-now with the state before, and takes the time as an argument.
+Runs in a separate thread (``supervisor.py``), because a blocked event loop is one of the faults. Everything that a
+partition waits for has its own clock and its own limit (``process/waits.py``); the watchdog compares them with the
+time, which is an argument.
 """
 
 from __future__ import annotations
@@ -9,26 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from consumer.observe.waiting import Kind, Waiting
 from consumer.record import TopicPartition
 
 BROKER_AWAY_SECONDS = 30.0
+SUSPENDED_SECONDS = 15.0
+"""Time between two looks after which the process was suspended: no clock may count that time."""
 
 
 class Vital(NamedTuple):
-    """The progress of one partition; offsets mean "next to read"."""
+    """What one partition waits for."""
 
     key: TopicPartition
-    position: int
-    done: int
-    committed: int
-    commit_due: bool
-    """Whether there is something to commit."""
-    end_offset: int
-    """End offset for this reader, measured a few seconds ago; the position if it is not known."""
-    idle: bool
-    """Whether the partition waits for data."""
-    excused: bool
-    """Whether it may stand still: it is halted, holding, or waits for a retry."""
+    waits: Sequence[Waiting]
+    progress: tuple[int, int] | None
+    """Its position and the offset below which all is done, if it has work and nothing says why it waits."""
 
 
 class Vitals(NamedTuple):
@@ -38,110 +34,118 @@ class Vitals(NamedTuple):
     """Monotonic time of the last round of the event loop."""
     heard_at: float
     """Monotonic time of a broker's last answer; -inf before the group is joined."""
-    rebalancing: bool
-    """Whether the daemon waits for the group: for an assignment, or for an answer to its heartbeats."""
-    flushing: bool
-    """Whether commits wait for a handler's flush, which runs or failed."""
+    group_since: float | None
+    """Monotonic time since which the daemon waits for its group; None if it does not."""
     partitions: Sequence[Vital]
     client: int = 0
     """Number of the Kafka client. What stood still with an earlier client starts again with this one."""
 
 
-Kind = Literal["loop", "call", "fetch", "commit", "rebalance"]
+StallKind = Literal["loop"] | Kind
 
 
 class Stall(NamedTuple):
     """A stall: work waits and nothing moves."""
 
-    kind: Kind
+    kind: StallKind
     where: str
     """The partitions concerned; empty if the stall concerns the daemon."""
     since: float
     """Monotonic time of the last progress."""
+    late_at: float
+    """Monotonic time since which it is a stall."""
 
     def __str__(self) -> str:
         return f"{MESSAGES[self.kind]}{f' ({self.where})' if self.where else ''}"
 
 
-MESSAGES: dict[Kind, str] = {
+MESSAGES: dict[StallKind, str] = {
     "loop": "the event loop is blocked, most likely by a handler that waits without await",
     "call": "a handler's call does not end",
-    "fetch": "records wait at the brokers and none arrives",
+    "earlier_epoch": "a call of the partition's earlier epoch does not end",
+    "flush": "a handler's flush does not end",
+    "batch": "a batch is not called",
+    "progress": "records are under way and none is finished",
+    "position": "the group's offset does not arrive",
+    "data": "records wait at the brokers and none arrives",
     "commit": "finished records are not committed",
-    "rebalance": "the group does not answer, or assigns no partitions",
+    "group": "the group does not answer, or assigns no partitions",
 }
-CURABLE: frozenset[Kind] = frozenset({"fetch", "commit", "rebalance"})
+CURABLE: frozenset[StallKind] = frozenset({"position", "data", "commit", "group"})
 """Kinds of stalls that a new Kafka client may end."""
 
 
 class Limits(NamedTuple):
-    """Seconds after which each kind of standstill is a stall."""
+    """Seconds after which what is not a partition's wait is a stall."""
 
     stalled: float
-    commit: float
-    """Longer than the timeout of a request, which ends a commit by itself."""
-    rebalance: float
+    group: float
     away: float = BROKER_AWAY_SECONDS
     """Seconds without an answer of a broker after which nothing is expected to move, because an outage is no stall.
     Shorter than the other limits, or each outage would be a stall."""
 
-    def of(self, kind: Kind) -> float:
-        """Return the limit of one kind."""
-        return {"commit": self.commit, "rebalance": self.rebalance}.get(kind, self.stalled)
-
 
 class Watchdog:
-    """Notes since when each thing has not moved; used by one thread."""
+    """Compares what is waited for with its limits; used by one thread."""
 
     def __init__(self, limits: Limits) -> None:
         self.stall: Stall | None = None
         """What the last look found."""
         self._limits = limits
-        self._watched: dict[tuple[Kind, TopicPartition | None], tuple[int, float]] = {}
-        """Progress, and the time since which it has not changed, of each thing that should move."""
+        self._looked_at: float | None = None
+        self._resumed_at = float("-inf")
+        """Time before which no clock counts: the process was suspended until then."""
+        self._counts_from = float("-inf")
+        """Time before which no clock counts but the loop's: brokers were away, or the client was replaced."""
         self._client = 0
+        self._progress: dict[TopicPartition, tuple[tuple[int, int], float]] = {}
+        """Progress of each partition that cannot say what it waits for, and since when it has not changed."""
 
     def look(self, now: float, vitals: Vitals) -> Stall | None:
         """Return the worst stall at ``now`` (monotonic seconds), or None."""
-        self.stall = self._look(now, vitals)
+        if self._looked_at is not None and now - self._looked_at > SUSPENDED_SECONDS:
+            self._resumed_at = self._counts_from = now
+        self._looked_at = now
+        if now - vitals.heard_at > self._limits.away or vitals.client != self._client:
+            self._counts_from = now
+        self._client = vitals.client
+        self.stall = self._blocked(now, vitals) or self._late(now, vitals)
         return self.stall
 
-    def _look(self, now: float, vitals: Vitals) -> Stall | None:
-        if now - vitals.beat > self._limits.stalled:
-            return Stall("loop", "", vitals.beat)
-        seen: dict[tuple[Kind, TopicPartition | None], int] = {}
-        if now - vitals.heard_at <= self._limits.away:
-            if vitals.rebalancing:
-                seen["rebalance", None] = 0
-            for each in vitals.partitions if not vitals.rebalancing else ():
-                seen |= self._expected(each, flushing=vitals.flushing)
-        before = self._watched if vitals.client == self._client else {}
-        self._client = vitals.client
-        self._watched = {
-            what: before[what] if what in before and before[what][0] == mark else (mark, now)
-            for what, mark in seen.items()
-        }
-        return self._worst(now)
+    def _blocked(self, now: float, vitals: Vitals) -> Stall | None:
+        since = max(vitals.beat, self._resumed_at)
+        late_at = since + self._limits.stalled
+        return Stall("loop", "", since, late_at) if now > late_at else None
 
-    @staticmethod
-    def _expected(each: Vital, *, flushing: bool) -> dict[tuple[Kind, TopicPartition | None], int]:
-        """Return what should move in a partition, with its progress."""
-        expected: dict[tuple[Kind, TopicPartition | None], int] = {}
-        if each.excused:
-            return expected
-        if each.idle and each.position < each.end_offset:
-            expected["fetch", each.key] = each.position
-        if not each.idle or each.done < each.position:
-            expected["call", each.key] = each.done
-        if each.commit_due and not flushing:
-            expected["commit", each.key] = each.committed
-        return expected
-
-    def _worst(self, now: float) -> Stall | None:
+    def _late(self, now: float, vitals: Vitals) -> Stall | None:
+        """Return the stall of the first kind in ``MESSAGES``, with every partition that it concerns."""
+        waits: list[tuple[TopicPartition | None, Waiting]] = []
+        since = vitals.group_since
+        if since is not None:
+            self._progress.clear()
+            waits.append((None, Waiting("group", since, late_at=since + self._limits.group)))
+        else:
+            waits += [(each.key, wait) for each in vitals.partitions for wait in each.waits]
+            waits += self._without_progress(now, vitals.partitions)
+        late: dict[StallKind, list[tuple[TopicPartition | None, Waiting, float]]] = {}
+        for key, wait in waits:
+            late_at = wait.late_at + max(0.0, self._counts_from - wait.since)
+            if now > late_at:
+                late.setdefault(wait.kind, []).append((key, wait, late_at))
         for kind in MESSAGES:
-            limit = self._limits.of(kind)
-            late = {key: since for (k, key), (_, since) in self._watched.items() if k == kind and now - since > limit}
-            if late:
-                where = ", ".join(str(key) for key in sorted(key for key in late if key is not None))
-                return Stall(kind, where, min(late.values()))
+            if found := late.get(kind):
+                where = ", ".join(str(key) for key in sorted(key for key, *_ in found if key is not None))
+                return Stall(kind, where, min(wait.since for _, wait, _ in found), min(at for *_, at in found))
         return None
+
+    def _without_progress(self, now: float, partitions: Sequence[Vital]) -> list[tuple[TopicPartition, Waiting]]:
+        before = self._progress
+        self._progress = {}
+        for key, _, progress in partitions:
+            if progress is not None:
+                known = before.get(key)
+                self._progress[key] = known if known is not None and known[0] == progress else (progress, now)
+        return [
+            (key, Waiting("progress", since, late_at=since + self._limits.stalled))
+            for key, (_, since) in self._progress.items()
+        ]

@@ -17,18 +17,29 @@ class Lag:
         self.measured_at = 0.0
         """Monotonic time of the last measurement."""
         self.ages = Ages()
+        self._ahead: tuple[int, float] | None = None
+        """Position above which records were first measured, and the monotonic time of that."""
         self._behind_since: float | None = None
         """Time, in seconds since 1970, at which records above the committed offset were first seen."""
         self._seen_to = 0
         """End offset at that time."""
 
-    def ends_at(self, offset: int, committed: int | None, now: float, wall: float) -> None:
-        """Note the end offset, measured at ``now`` (monotonic) and ``wall``, and the committed offset of that time."""
+    def ends_at(self, offset: int, committed: int | None, now: float, wall: float, position: int | None = None) -> None:
+        """Note the end offset, measured at ``now`` (monotonic) and ``wall``, and where the partition was then."""
         self.end_offset, self.measured_at = offset, now
+        if position is None or offset <= position:
+            self._ahead = None
+        elif self._ahead is None or self._ahead[0] != position:
+            self._ahead = position, now
         if committed is None or offset <= committed:
             self._behind_since = None
         elif self._behind_since is None or committed >= self._seen_to:  # the records seen then are committed
             self._behind_since, self._seen_to = wall, offset
+
+    def ahead_since(self, position: int) -> float | None:
+        """Return the monotonic time since which records are known above ``position``; None if none are."""
+        ahead = self._ahead
+        return ahead[1] if ahead is not None and ahead[0] == position else None
 
     def end_offset_at(self, since: float) -> int | None:
         """Return the end offset if it was measured after ``since`` (monotonic), else None."""

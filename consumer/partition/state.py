@@ -47,7 +47,8 @@ class Partition:
         """Whether the offset at which this epoch begins is known."""
         self.watermark = Watermark(-1)
         self.committed = -1
-        self._must_commit = False
+        self.fenced = False
+        """Whether the epoch has ended: nothing is committed any more."""
         self.lag = Lag()
         self.held_records = 0
         self.held_bytes = 0
@@ -63,11 +64,6 @@ class Partition:
         self.watermark = Watermark(offset)
         self.committed = offset
         self.started = True
-
-    def restart(self, offset: int) -> None:
-        """Start the epoch again at an offset that the next commit contains, even if no record is done by then."""
-        self.start(offset)
-        self._must_commit = True
 
     @property
     def position(self) -> int | None:
@@ -88,12 +84,11 @@ class Partition:
     def to_commit(self) -> int | None:
         """Offset to commit now; None if the group has committed it already."""
         done = self.done
-        return done if done > self.committed or self._must_commit else None
+        return done if done > self.committed else None
 
     def commit(self, offset: int) -> None:
         """Note the offset that was committed."""
         self.committed = offset
-        self._must_commit = False
         self.lag.ages.forget_below(offset)
 
     @property

@@ -26,13 +26,15 @@ from consumer.process.daemon import Daemon, Parts
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.reconnect import Reconnect
 from consumer.process.supervisor import Supervisor
-from consumer.process.vitals import DaemonVitals
+from consumer.process.vitals import DaemonVitals, Watching
+from consumer.process.waits import WaitLimits, Waits
 from consumer.routes.route import Route
 from consumer.settings.sections import Settings
 from schemas.session import Session
 from schemas.wire import AdaptiveReader
 
 REQUEST_MARGIN_SECONDS = 10.0
+MEASURED_WITHIN_SECONDS = 15.0
 
 
 def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
@@ -47,9 +49,8 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
     loop_time.waits_for = engine.waits_for
     reconnect = Reconnect(source, engine, settings.watchdog, lifecycle.stopping)
     watchdog = Watchdog(watchdog_limits(settings))
-    vitals = DaemonVitals(
-        source, engine, reconnect, lifecycle, watchdog, loop_time, settings.kafka.rebalance_timeout_seconds
-    )
+    watching = Watching(watchdog, Waits(engine, routes, wait_limits(settings)), loop_time)
+    vitals = DaemonVitals(source, engine, reconnect, lifecycle, watching, settings.kafka.rebalance_timeout_seconds)
     collector = DaemonCollector(counters, vitals, settings.delivery.max_in_flight_records)
     status = StatusReader(settings, counters, vitals)
     http = HttpServer(settings.http, vitals, collector, status)
@@ -89,13 +90,24 @@ def make_engine(
 
 
 def watchdog_limits(settings: Settings) -> Limits:
-    """Return how long each kind of work may stand still before the daemon counts as stalled."""
-    stalled, kafka = settings.watchdog.stalled_seconds, settings.kafka
+    """Return how long the loop and the group may stand still before the daemon counts as stalled."""
+    stalled = settings.watchdog.stalled_seconds
     return Limits(
         stalled=stalled,
-        commit=max(stalled, kafka.request_timeout_seconds + REQUEST_MARGIN_SECONDS),
-        rebalance=stalled + kafka.rebalance_timeout_seconds,
+        group=stalled + settings.kafka.rebalance_timeout_seconds,
         away=min(BROKER_AWAY_SECONDS, max(MEASURE_SECONDS + 1, stalled / 2)),
+    )
+
+
+def wait_limits(settings: Settings) -> WaitLimits:
+    """Return how long a partition may wait for each thing before that is a stall."""
+    stalled, delivery = settings.watchdog.stalled_seconds, settings.delivery
+    return WaitLimits(
+        stalled=stalled,
+        flush=max(stalled, delivery.drain_seconds),
+        commit=max(stalled, settings.kafka.request_timeout_seconds + REQUEST_MARGIN_SECONDS),
+        drain=delivery.drain_seconds,
+        measured=MEASURED_WITHIN_SECONDS,
     )
 
 

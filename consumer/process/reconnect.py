@@ -111,10 +111,10 @@ class Reconnect:
     async def _backoff(self, lost: ClientLostError) -> float:
         """Return the wait before a new client, and count the client.
 
-        A client lost over a commit or a rebalance is not counted while another client gets no answer from the group
-        either: then the client is not at fault.
+        A client lost over a position, a commit or a rebalance is not counted while another client gets no answer from
+        the group either: then the client is not at fault.
         """
-        if lost.reason in ("commit", "rebalance") and not await self._source.group_answers():
+        if lost.reason in ("position", "commit", "group") and not await self._source.group_answers():
             return LONGEST_BACKOFF_SECONDS
         return self._rebuilds.begin(time.monotonic(), lost)
 

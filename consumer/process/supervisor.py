@@ -118,7 +118,7 @@ class Supervisor:
                     watched.call_soon_threadsafe(self._reconnect.lose, stall.kind, str(stall))
         elif stall is None and before is not None:
             log.info("stall_ended")
-        if stall is not None and time.monotonic() - stall.since > self._give_up_seconds:
+        if stall is not None and time.monotonic() - stall.late_at > self._give_up_seconds:
             log.error("stall_given_up", why=str(stall), exit_code=StalledError.exit_code)
             sys.stderr.flush()
             self._leave(StalledError.exit_code)

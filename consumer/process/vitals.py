@@ -5,17 +5,29 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from consumer.delivery.engine import Engine
 from consumer.kafka.source import KafkaSource
 from consumer.observe.loop_time import EveryRound, LoopTime
+from consumer.observe.waiting import Waiting
 from consumer.observe.watchdog import Stall, Vitals, Watchdog
 from consumer.partition.state import Partition
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.reconnect import Reconnect
+from consumer.process.waits import Waits
+from consumer.record import TopicPartition
 
 BEAT_SECONDS = 0.25
+
+
+class Watching(NamedTuple):
+    """What looks at the daemon while it runs."""
+
+    watchdog: Watchdog
+    waits: Waits
+    loop_time: LoopTime | EveryRound
 
 
 class DaemonVitals:
@@ -27,16 +39,14 @@ class DaemonVitals:
         engine: Engine,
         reconnect: Reconnect,
         lifecycle: Lifecycle,
-        watchdog: Watchdog,
-        loop_time: LoopTime | EveryRound,
+        watching: Watching,
         rebalance_timeout_seconds: float,
     ) -> None:
         self._source = source
         self._engine = engine
         self._reconnect = reconnect
         self._lifecycle = lifecycle
-        self._watchdog = watchdog
-        self._loop_time = loop_time
+        self._watchdog, self._waits, self._loop_time = watching
         self._rebalance_timeout_seconds = rebalance_timeout_seconds
         self._beat = time.monotonic()
 
@@ -57,9 +67,8 @@ class DaemonVitals:
         return Vitals(
             beat=self._beat,
             heard_at=self._source.heard_at if joined else -math.inf,
-            rebalancing=self._source.rebalancing or self._source.doubtful(self._beat),
-            flushing=self._engine.flushing,
-            partitions=self._engine.vitals() if joined else (),
+            group_since=self._source.group_since(self._beat),
+            partitions=self._waits.read(time.monotonic(), time.time()) if joined else (),
             client=self._source.rebuilds,
         )
 
@@ -72,6 +81,10 @@ class DaemonVitals:
     def partitions(self) -> list[Partition]:
         """The partitions owned now."""
         return list(self._engine.partitions.values())
+
+    def waits(self) -> Mapping[TopicPartition, Sequence[Waiting]]:
+        """Return what each owned partition waits for."""
+        return {vital.key: vital.waits for vital in self._waits.read(time.monotonic(), time.time())}
 
     def loop_seconds(self) -> Mapping[str, float]:
         """Return the seconds of the event loop by state."""

@@ -23,12 +23,12 @@ class BoundedSource:
 
     async def start(self, engine: Engine) -> None:
         """Join the group and forward its assignments to the engine."""
-        self.revoke, self.halt, self._assign = engine.revoke, engine.halt, engine.assign
+        self.revoke, self.settles, self.halt, self._assign = engine.revoke, engine.settles, engine.halt, engine.assign
         await self._source.start(self)
 
     def assign(self, keys: Collection[TopicPartition]) -> None:
         """Forget which partitions are read to their end, and pass the assignment on."""
-        self._ended.clear()
+        self._ended.difference_update(keys)
         self._assign(keys)
 
     async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:

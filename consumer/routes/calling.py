@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,23 +23,27 @@ class ThreadedCall:
     still waits for a free thread has not begun: its time does not run, and a cancelled one is never called.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        self._call = call
+    def __init__(self, route: InThread, arguments: tuple[Any, ...]) -> None:
+        self.began_at = math.inf
+        """Monotonic time at which a thread began it."""
+        self._route = route
         self._arguments = arguments
-        self._began_at: float | None = None
-        self._submitted = pool.submit(copy_context().run, self._run)
+        self._submitted = route.pool.submit(copy_context().run, self._run)
         self._ended = asyncio.wrap_future(self._submitted)
 
     def _run(self) -> Any:
-        self._began_at = time.monotonic()
+        self.began_at = time.monotonic()
+        self._route.running.add(self)
         try:
-            return self._call(*self._arguments)
+            return self._route.call(*self._arguments)
         except StopIteration as error:  # a future cannot hold it and would never complete
             raise RuntimeError("the handler raised StopIteration") from error
+        finally:
+            self._route.running.discard(self)
 
     def left(self, seconds: float) -> float:
         """Return what is left of the call's time; all of it while the call waits for a thread."""
-        return seconds if self._began_at is None else self._began_at + seconds - time.monotonic()
+        return seconds if math.isinf(self.began_at) else self.began_at + seconds - time.monotonic()
 
     async def result(self, seconds: float | None) -> Any:
         """Wait for the thread; raise what it raised, or CallTimeoutError if it took longer than ``seconds``."""
@@ -60,22 +65,29 @@ class ThreadedCall:
         raise cancelled or CallTimeoutError
 
 
-def in_thread(call: Callable[..., Any], threads: int, seconds: float | None = None) -> Callable[..., Awaitable[Any]]:
-    """Make a blocking function awaitable: each call runs in a thread of a separate pool of ``threads``.
+class InThread:
+    """A blocking function that is awaited: each call runs in a thread of its own pool; lives as long as its route."""
 
-    A call that takes longer than ``seconds`` in its thread raises CallTimeoutError when the thread has ended.
-    """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="session-consumer-handler")
+    def __init__(self, call: Callable[..., Any], threads: int, seconds: float | None = None) -> None:
+        """``threads`` is the size of the pool. A call that takes longer than ``seconds`` raises CallTimeoutError."""
+        functools.update_wrapper(self, call)
+        self.call = call
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="session-consumer-handler")
+        self.running: set[ThreadedCall] = set()
+        """Calls that threads run now."""
+        self._seconds = seconds
 
-    @functools.wraps(call)
-    async def threaded(*arguments: Any) -> Any:
-        threaded_call = ThreadedCall(pool, call, arguments)
-        result = await threaded_call.result(seconds)
+    async def __call__(self, *arguments: Any) -> Any:
+        """Call the function in a thread, and await what it returns if it is awaitable."""
+        threaded_call = ThreadedCall(self, arguments)
+        result = await threaded_call.result(self._seconds)
         if not inspect.isawaitable(result):
             return result
-        return await result if seconds is None else await _limited(result, threaded_call.left(seconds))
+        return await result if self._seconds is None else await _limited(result, threaded_call.left(self._seconds))
 
-    return threaded
+    def running_since(self) -> float | None:
+        """Return the monotonic time at which the oldest call began that a thread runs; None without one."""
+        return min((each.began_at for each in list(self.running)), default=None)
 
 
 def within(call: Callable[..., Awaitable[Any]], seconds: float) -> Callable[..., Awaitable[Any]]:

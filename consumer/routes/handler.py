@@ -36,6 +36,9 @@ class Handler(msgspec.Struct, frozen=True):
     max_records: int = MAX_RECORDS
     max_seconds: float = MAX_SECONDS
     flush_seconds: float = 0.0
+    timeout_seconds: float | None = None
+    running_since: Callable[[], float | None] | None = None
+    """Returns the monotonic time at which the oldest call began that a thread runs; None if no call is threaded."""
 
 
 def bind_handler(target: Any, where: str) -> Handler:

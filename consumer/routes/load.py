@@ -15,7 +15,7 @@ import msgspec
 
 from consumer.errors import SettingsError, hint, place_of, raised_at
 from consumer.routes.annotation import check_annotation
-from consumer.routes.calling import in_thread, within
+from consumer.routes.calling import InThread, within
 from consumer.routes.handler import MAX_RECORDS, MAX_SECONDS, Handler, bind_handler, first_annotation
 from consumer.routes.match import compile_match
 from consumer.routes.route import Route
@@ -63,9 +63,10 @@ def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str
     handler = bind_handler(target, f"{where}.handler: {route.handler}")
     check_annotation(first_annotation(target), Session, f"{where}.handler: {route.handler}")
     _check_fit(route, handler, where)
-    call, is_async = handler.call, handler.is_async
+    call, is_async, running_since = handler.call, handler.is_async, None
     if route.threaded:
-        call, is_async = in_thread(call, threads, route.timeout_seconds), True
+        threaded = InThread(call, threads, route.timeout_seconds)
+        call, is_async, running_since = threaded, True, threaded.running_since
     elif route.timeout_seconds is not None:
         call = within(call, route.timeout_seconds)
     return msgspec.structs.replace(
@@ -75,6 +76,8 @@ def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str
         max_records=route.max_records or MAX_RECORDS,
         max_seconds=route.max_seconds or MAX_SECONDS,
         flush_seconds=route.flush_seconds or 0.0,
+        timeout_seconds=route.timeout_seconds,
+        running_since=running_since,
     )
 
 

@@ -13,6 +13,8 @@ from consumer.settings.sections import DeadLetterSettings, Kafka, RetrySettings,
 TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 MAX_INT32 = 2**31 - 1
 MAX_SECONDS = MAX_INT32 // 1000
+AFTER_DRAIN_SECONDS = 7.0
+"""Time after a drain for calls to end that are cancelled, and for the last flush and commit."""
 MAY_BE_ZERO = ("http.port", "retry.jitter")
 
 
@@ -38,9 +40,9 @@ def check_relations(settings: Settings) -> None:
         f" kafka.session_timeout_seconds = {kafka.session_timeout_seconds}",
     )
     _require(
-        delivery.drain_seconds < kafka.rebalance_timeout_seconds,
-        f"delivery.drain_seconds = {delivery.drain_seconds} must be below"
-        f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or the commits of a drain are refused",
+        delivery.drain_seconds + AFTER_DRAIN_SECONDS <= kafka.rebalance_timeout_seconds,
+        f"delivery.drain_seconds = {delivery.drain_seconds} must be at least {AFTER_DRAIN_SECONDS:g} s below"
+        f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or a drain's last commit is refused",
     )
     _require(
         kafka.request_timeout_seconds >= kafka.rebalance_timeout_seconds + 5,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumer.http.status import Status
+from consumer.observe.waiting import Waiting
 from consumer.observe.watchdog import Stall
 from consumer.partition.state import Partition
+from consumer.record import TopicPartition
 
 
 @dataclass
@@ -19,7 +21,11 @@ class FakeObserved:
     unhealthy: str | None = None
     unready: str | None = None
     partitions: list[Partition] = field(default_factory=list)
+    waiting: dict[TopicPartition, Sequence[Waiting]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def waits(self) -> Mapping[TopicPartition, Sequence[Waiting]]:
+        return self.waiting
 
     def loop_seconds(self) -> Mapping[str, float]:
         return self.seconds

@@ -137,15 +137,21 @@ class Reader:
         self._chunks: dict[TopicPartition, Chunk] = {}
 
     def assign(self, keys: Collection[TopicPartition]) -> None:
-        self.owned = set(keys)
+        self.owned |= set(keys)
         self.epochs += 1
 
-    async def revoke(self, *, lost: bool) -> None:
-        if self.positions and not lost:
-            assert await self.source.commit(self.positions) == "ok"
-        self.owned.clear()
-        self.positions.clear()
-        self._chunks.clear()
+    async def revoke(self, keys: Collection[TopicPartition] | None = None, *, lost: bool) -> None:
+        ended = list(self.positions) if keys is None else list(keys)
+        done = {key: position for key, position in self.positions.items() if key in ended}
+        if done and not lost:
+            assert await self.source.commit(done) == "ok"
+        for key in ended:
+            self.owned.discard(key)
+            self.positions.pop(key, None)
+            self._chunks.pop(key, None)
+
+    def settles(self, key: TopicPartition) -> bool:
+        return key not in self._chunks
 
     def halt(self, key: TopicPartition, reason: HaltReason, offset: int, explanation: str) -> None:
         self.halts.append((key.partition, reason, offset))

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from consumer.record import Record
-from consumer.routes.calling import in_thread
+from consumer.routes.calling import InThread
 from consumer.routes.handler import Handler, bind_handler
 from consumer.routes.route import Route
 from consumer.settings.sections import Kafka
@@ -149,7 +149,7 @@ async def test_a_threaded_call_is_within_its_span(spans: Spans) -> None:
     def handle(_event: str) -> None:
         seen.append(trace.get_current_span().get_span_context().span_id)
 
-    route = Route("r", None, Handler(in_thread(handle, 1), is_async=True, wants_record=False))
+    route = Route("r", None, Handler(InThread(handle, 1), is_async=True, wants_record=False))
     await spans.tracing.traced(route).handler.call("event", A_RECORD)
     assert seen == [spans.one.context.span_id]
 

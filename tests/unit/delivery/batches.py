@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from consumer import Record
-from consumer.routes.calling import in_thread
+from consumer.routes.calling import InThread
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
 from tests.unit.delivery.log_source import keyed
@@ -29,7 +29,7 @@ def a_batch_route(
     bound = bind_handler(handler, "test")
     assert bound.takes_batches
     if threaded:
-        bound = msgspec.structs.replace(bound, call=in_thread(bound.call, 4), is_async=True)
+        bound = msgspec.structs.replace(bound, call=InThread(bound.call, 4), is_async=True)
     return Route(name, None, msgspec.structs.replace(bound, max_records=max_records, max_seconds=max_seconds))
 
 

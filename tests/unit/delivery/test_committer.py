@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -54,6 +55,11 @@ def advance(partition: Partition, position: int) -> None:
     partition.watermark.advance(position)
 
 
+async def commit(bench: Bench, seconds: float, *partitions: Partition) -> None:
+    """Commit with a limit of ``seconds`` for the flushes and again for the answer."""
+    await bench.committer.commit(partitions, time.monotonic() + seconds, seconds)
+
+
 async def no_flush() -> None:
     """Do nothing."""
 
@@ -66,9 +72,9 @@ async def test_what_is_done_is_committed_in_one_request() -> None:
         a_partition(0, TopicPartition("t", 2)),
     )
     async with a_committer() as bench:
-        await bench.committer.commit([first, second, still], LONG)
+        await commit(bench, LONG, first, second, still)
         advance(first, 4)
-        await bench.committer.commit([first, second, still], LONG)
+        await commit(bench, LONG, first, second, still)
     assert bench.source.commits == [{first.key: 3, second.key: 5}, {first.key: 4}]
     assert (first.committed, second.committed, still.committed) == (4, 5, 0)
 
@@ -81,8 +87,8 @@ async def test_nothing_new_means_no_flush_and_no_commit() -> None:
         flushed.append(1)
 
     async with a_committer(r0=flush) as bench:
-        await bench.committer.commit([a_partition(0), Partition(TopicPartition("t", 1), 1)], LONG)
-        await bench.committer.commit([], LONG)
+        await commit(bench, LONG, a_partition(0), Partition(TopicPartition("t", 1), 1))
+        await commit(bench, LONG)
     assert (flushed, bench.source.commits) == ([], [])
 
 
@@ -101,9 +107,9 @@ async def test_all_flushes_come_before_the_commit() -> None:
 
     partition = a_partition(3)
     async with a_committer(r0=works, r1=fails) as bench:
-        await bench.committer.commit([partition], LONG)
+        await commit(bench, LONG, partition)
         assert (bench.source.commits, partition.committed, bench.counters.commits["failed"]) == ([], 0, 1)
-        await bench.committer.commit([partition], LONG)
+        await commit(bench, LONG, partition)
     assert told == ["works", "fails", "works", "fails"]
     assert (bench.source.commits, partition.committed) == ([{KEY: 3}], 3)
 
@@ -116,7 +122,7 @@ async def test_a_flush_that_lets_a_cancellation_escape_counts_as_failed() -> Non
 
     partition = a_partition(3)
     async with a_committer(r0=escapes) as bench:
-        await bench.committer.commit([partition], LONG)
+        await commit(bench, LONG, partition)
     assert bench.source.commits == []
     assert bench.counters.commits["failed"] == 1
 
@@ -124,7 +130,7 @@ async def test_a_flush_that_lets_a_cancellation_escape_counts_as_failed() -> Non
 async def begin_hanging(bench: Bench, partition: Partition) -> asyncio.Event:
     """Begin a commit that is answered once the returned event is set."""
     bench.source.hold_commits = held = asyncio.Event()
-    await bench.committer.commit([partition], 0.0)
+    await commit(bench, 0.0, partition)
     await until(lambda: bench.source.commits_under_way)
     return held
 
@@ -134,8 +140,8 @@ async def test_a_second_commit_waits_for_the_first() -> None:
     partition = a_partition(3)
     async with a_committer() as bench:
         bench.source.hold_commits = asyncio.Event()
-        await bench.committer.commit([partition], 0.0)
-        await bench.committer.commit([partition], 0.0)
+        await commit(bench, 0.0, partition)
+        await commit(bench, 0.0, partition)
         assert bench.source.most_commits_under_way == 1
         bench.source.hold_commits.set()
         await until(lambda: partition.committed == 3)
@@ -148,9 +154,9 @@ async def test_a_commit_that_waited_beside_another_is_not_skipped() -> None:
     async with a_committer() as bench:
         first, second = await begin_hanging(bench, partition), asyncio.Event()
         advance(partition, 5)
-        by_interval = bench.tasks.create_task(bench.committer.commit([partition], LONG))
+        by_interval = bench.tasks.create_task(commit(bench, LONG, partition))
         await rounds(3)
-        by_revoke = bench.tasks.create_task(bench.committer.commit([partition], LONG))
+        by_revoke = bench.tasks.create_task(commit(bench, LONG, partition))
         await rounds(3)
         bench.source.hold_commits = second
         first.set()
@@ -158,7 +164,7 @@ async def test_a_commit_that_waited_beside_another_is_not_skipped() -> None:
         assert not by_revoke.done()
         second.set()
         await by_revoke
-        await bench.committer.end()
+        await bench.committer.end([partition])
         assert partition.committed == 5
         await by_interval
     assert bench.source.commits == [{KEY: 3}, {KEY: 5}]
@@ -170,10 +176,10 @@ async def test_end_leaves_nothing_under_way() -> None:
     partition, following = a_partition(3), a_partition(7)
     async with a_committer() as bench:
         held = await begin_hanging(bench, partition)
-        await bench.committer.end()
+        await bench.committer.end([partition])
         assert (bench.source.commits_under_way, bench.counters.commits["failed"]) == (0, 1)
         held.set()
-        await bench.committer.commit([following], LONG)
+        await commit(bench, LONG, following)
     assert (bench.source.commits, partition.committed) == ([{KEY: 7}], 0)
 
 
@@ -183,9 +189,9 @@ async def test_a_waiting_commit_is_not_sent_after_the_epoch() -> None:
     async with a_committer() as bench:
         held = await begin_hanging(bench, partition)
         advance(partition, 5)
-        waiting = bench.tasks.create_task(bench.committer.commit([partition], LONG))
+        waiting = bench.tasks.create_task(commit(bench, LONG, partition))
         await rounds(3)
-        await bench.committer.end()
+        await bench.committer.end([partition])
         assert bench.source.commits_under_way == 0
         held.set()
         await waiting
@@ -207,9 +213,9 @@ async def test_a_flush_that_outlives_the_end_commits_nothing(monkeypatch: pytest
 
     partition = a_partition(3)
     async with a_committer(r0=stubborn) as bench:
-        await bench.committer.commit([partition], 0.0)
+        await commit(bench, 0.0, partition)
         await flushing.wait()
-        await bench.committer.end()
+        await bench.committer.end([partition])
         go.set()
         await rounds()
         assert bench.source.commits == []
@@ -218,10 +224,10 @@ async def test_a_flush_that_outlives_the_end_commits_nothing(monkeypatch: pytest
 async def test_end_without_a_commit_is_harmless() -> None:
     """Ending an epoch before its first commit, twice, or after its last one does nothing."""
     async with a_committer() as bench:
-        await bench.committer.end()
-        await bench.committer.commit([a_partition(3)], LONG)
-        await bench.committer.end()
-        await bench.committer.end()
+        await bench.committer.end([])
+        await commit(bench, LONG, partition := a_partition(3))
+        await bench.committer.end([partition])
+        await bench.committer.end([partition])
     assert bench.counters.commits == {"ok": 1, "failed": 0, "fenced": 0}
 
 
@@ -298,13 +304,13 @@ async def test_a_commit_that_hangs_over_a_revoke_is_the_last_of_its_epoch(
         await until(lambda: source.commits_under_way)
         source.give(a_chunk(3, 3))
         asked: list[float] = []
-        commit = bench.engine._committer.commit
+        commit = bench.engine.committer.commit
 
-        async def noted(partitions: Collection[Partition], seconds: float) -> None:
+        async def noted(partitions: Collection[Partition], flush_until: float, seconds: float) -> None:
             asked.append(seconds)
-            await commit(partitions, seconds)
+            await commit(partitions, flush_until, seconds)
 
-        monkeypatch.setattr(bench.engine._committer, "commit", noted)
+        monkeypatch.setattr(bench.engine.committer, "commit", noted)
         await until(lambda: asked)
         await bench.engine.revoke(lost=lost)
         assert source.commits_under_way == 0
@@ -348,11 +354,11 @@ def test_commits_keep_their_promises_in_any_order(steps: list[str]) -> None:
                 if step == "advance":
                     advance(partition, partition.done + 1)
                 elif step == "commit":
-                    await committer.commit([partition], 0.0)
+                    await committer.commit([partition], 0.0, 0.0)
                 elif step == "wait":
-                    waiting.append(tasks.create_task(committer.commit([partition], LONG)))
+                    waiting.append(tasks.create_task(committer.commit([partition], time.monotonic() + LONG, LONG)))
                 elif step == "end":
-                    await committer.end()
+                    await committer.end([partition])
                     assert all(each.done() for each in source.open)
                     sent, committed = len(source.commits), partition.done
                     await rounds(5)
@@ -372,26 +378,3 @@ def test_commits_keep_their_promises_in_any_order(steps: list[str]) -> None:
                 await rounds(3)
 
     asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("when", ["during the flush", "during the commit"])
-async def test_an_offset_of_the_log_before_a_restart_changes_nothing(when: str) -> None:
-    """An offset noted before a partition restarted lower is not sent after it, and its late answer changes nothing."""
-    partition, go = a_partition(1000), asyncio.Event()
-    flush = go.wait if when == "during the flush" else no_flush
-
-    async def flush_once() -> None:
-        await flush()
-
-    async with a_committer(r0=flush_once) as bench:
-        if when == "during the commit":
-            bench.source.hold_commits = go
-        begun = asyncio.create_task(bench.committer.commit([partition], LONG))
-        await asyncio.sleep(0.01)
-        partition.restart(2)
-        go.set()
-        await begun
-        await bench.committer.commit([partition], LONG)
-    late = [{KEY: 1000}] if when == "during the commit" else []
-    assert bench.source.commits == [*late, {KEY: 2}]
-    assert partition.committed == 2

@@ -13,7 +13,6 @@ import pytest
 from consumer import Record
 from consumer.errors import PartitionHaltedError
 from consumer.outcome import Outcome
-from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from tests.cluster import eventually
 from tests.unit.delivery.engines import Bench, a_route, an_engine_on, outlive
@@ -260,25 +259,3 @@ async def test_stopping_twice_or_without_partitions_does_nothing() -> None:
         await settled(bench.engine.stop())
         bench.engine.assign([KEY])
         assert bench.engine.partitions == {}
-
-
-@pytest.mark.parametrize("ordering", ["partition", "key", "unordered", "batch"])
-async def test_a_partition_set_back_below_its_commit_goes_on(ordering: str) -> None:
-    """A partition that is set back below its commit handles and commits from its new position; nothing fails."""
-    seen: list[bytes] = []
-
-    async def handle(event: bytes) -> None:
-        await asyncio.sleep(0.001)
-        seen.append(event)
-
-    def handle_batch(events: list[bytes]) -> None:
-        seen.extend(events)
-
-    route = a_route(handle_batch if ordering == "batch" else handle)
-    source = MemorySource()
-    source.give(Chunk(1000, iter(()), 1000), Chunk(2, iter(()), 2), a_chunk(2, 5))
-    order = "partition" if ordering == "batch" else ordering
-    async with an_engine_on(source, route, ordering=order) as bench:
-        bench.engine.assign([KEY])
-        await eventually(lambda: source.commits and source.commits[-1] == {KEY: 7})
-    assert (len(seen), bench.failures, bench.counters.routes["r0"].dead_lettered) == (5, [], 0)

@@ -227,7 +227,7 @@ def test_a_stall() -> None:
     """A stall comes before any other state, with its reason and the time at which progress stopped."""
     scene = Scene()
     scene.now += 100
-    scene.observed.stall = Stall("loop", "", scene.now - 60)
+    scene.observed.stall = Stall("loop", "", scene.now - 60, scene.now)
     scene.observed.unready = "stalled: too"
     status = scene.read()
     assert (status.state, status.since) == ("stalled", WALL + 40)

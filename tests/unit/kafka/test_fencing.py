@@ -84,4 +84,4 @@ async def test_a_member_that_stays_cut_off_from_its_group_is_found(monkeypatch: 
         await run.rebuilt()
         broker.errors.clear()
         await run.consumes()
-        assert run.rebuilds == {"rebalance": 1}
+        assert run.rebuilds == {"group": 1}

@@ -53,7 +53,7 @@ async def test_fetches_that_bring_nothing_are_found(path: str) -> None:
         await run.rebuilt()
         broker.answers.clear()
         await run.consumes()
-        assert run.rebuilds == {"fetch": 1}
+        assert run.rebuilds == {"data": 1}
         await run.until(lambda: run.daemon._parts.vitals.unhealthy is None)
         assert [(await run.get(path))[0] for path in ("/healthz", "/readyz")] == [200, 200]
 
@@ -102,7 +102,7 @@ async def test_a_join_that_is_never_answered_is_found() -> None:
         broker.rebalance()
         await run.rebuilt()
         await run.consumes()
-        assert run.rebuilds == {"rebalance": 1}
+        assert run.rebuilds == {"group": 1}
 
 
 async def test_a_commit_that_is_never_answered_is_found() -> None:
@@ -163,7 +163,7 @@ async def test_a_fetch_error_that_stays_is_found_and_floods_no_log() -> None:
             asked = broker.requests[FETCH] - requests
             broker.errors.clear()
             await run.consumes()
-            assert run.rebuilds == {"fetch": 1}
+            assert run.rebuilds == {"data": 1}
     finally:
         root.handlers = handlers
         root.setLevel(level)
@@ -176,7 +176,7 @@ async def test_a_join_that_does_not_end_at_the_start_is_found() -> None:
     async with FakeBroker() as broker, running(Run(broker)) as run:
         broker.answers[JOIN] = a_few(1, SILENCE)
         await run.consumes()
-        assert run.rebuilds == {"rebalance": 1}
+        assert run.rebuilds == {"group": 1}
         await run.end()
         run.lost_nothing()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.broker import (
@@ -68,12 +68,7 @@ async def test_a_frame_that_never_ends_is_found(deaf_soon: None) -> None:
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(api=st.sampled_from(APIS), body=st.binary(max_size=60), fits=st.booleans())
 async def test_random_bytes_end_in_recovery(api: int, body: bytes, fits: bool, deaf_soon: None) -> None:
-    """After random bytes, with or without the right correlation id, consuming resumes.
-
-    An answer to OffsetFetch without topics is well-formed, and aiokafka takes it for a group without offsets: the
-    partitions start over. DESIGN.md lists that as a known limit.
-    """
-    assume(not (fits and api == OFFSET_FETCH and bytes(4) in (body[:4], body[4:8])))
+    """After random bytes, with or without the right correlation id, consuming resumes."""
     async with FakeBroker() as broker, a_run_on(broker) as run:
         broker.correlated = fits
         await meet(run, api, body if fits else struct.pack(">i", len(body)) + body)

@@ -14,7 +14,7 @@ import pytest
 
 from consumer import Record
 from consumer.errors import CallTimeoutError
-from consumer.routes.calling import in_thread, within
+from consumer.routes.calling import InThread, within
 from consumer.routes.handler import bind_handler
 from consumer.routes.load import load_routes
 from consumer.routes.route import Route
@@ -31,7 +31,7 @@ THREADS = 8
 
 def a_threaded_route(call: Callable[..., Any], timeout_seconds: float | None = None, threads: int = THREADS) -> Route:
     bound = bind_handler(call, "test")
-    threaded = in_thread(call, threads, timeout_seconds)
+    threaded = InThread(call, threads, timeout_seconds)
     return Route("r0", None, msgspec.structs.replace(bound, call=threaded, is_async=True))
 
 
@@ -48,7 +48,7 @@ async def test_a_threaded_call_runs_in_another_thread_and_returns() -> None:
         assert threading.get_ident() != here
         return arguments
 
-    assert await in_thread(call, THREADS)(1, 2) == (1, 2)
+    assert await InThread(call, THREADS)(1, 2) == (1, 2)
 
 
 @pytest.mark.parametrize("error", [ValueError, TimeoutError, KeyboardInterrupt, SystemExit, asyncio.CancelledError])
@@ -59,7 +59,7 @@ async def test_what_a_threaded_call_raises_comes_back(error: type[BaseException]
         raise error
 
     with pytest.raises(error) as raised:
-        await in_thread(fails, THREADS)()
+        await InThread(fails, THREADS)()
     assert raised.type is error
 
 
@@ -72,7 +72,7 @@ def test_stop_iteration_from_a_thread_ends_the_call() -> None:
 
     async def attempt() -> None:
         try:
-            await in_thread(fails, THREADS)()
+            await InThread(fails, THREADS)()
         except Exception as error:
             raised.append(error)
 
@@ -112,7 +112,7 @@ async def test_a_cancellation_waits_for_the_thread(times: int) -> None:
         go.wait()
         ended.set()
 
-    calling = asyncio.ensure_future(in_thread(blocks, THREADS)())
+    calling = asyncio.ensure_future(InThread(blocks, THREADS)())
     await until(begun.is_set)
     for _ in range(times):
         calling.cancel()
@@ -133,7 +133,7 @@ async def test_an_error_behind_a_cancellation_prints_nothing() -> None:
         go.wait()
         raise ValueError
 
-    calling = asyncio.ensure_future(in_thread(fails, THREADS)())
+    calling = asyncio.ensure_future(InThread(fails, THREADS)())
     await until(begun.is_set)
     calling.cancel()
     await rounds()
@@ -222,7 +222,7 @@ async def test_a_threaded_call_past_its_time_counts_when_its_thread_has_ended() 
 
 async def test_a_call_that_waits_for_a_thread_has_not_begun() -> None:
     """The time of a call begins in its thread: calls that wait for a thread longer than their limit succeed."""
-    threaded = in_thread(time.sleep, 1, 0.4)
+    threaded = InThread(time.sleep, 1, 0.4)
     began = time.monotonic()
     results = await asyncio.gather(*(threaded(0.05) for _ in range(12)), return_exceptions=True)
     assert time.monotonic() - began > 0.4
@@ -238,7 +238,7 @@ async def test_a_call_that_waited_for_a_thread_has_a_limit() -> None:
             began.set()
         event.wait()
 
-    threaded = in_thread(blocks, 1, 0.1)
+    threaded = InThread(blocks, 1, 0.1)
     calls = [asyncio.ensure_future(threaded(event)) for event in (first, second)]
     await asyncio.sleep(0.2)
     assert not began.is_set()
@@ -260,7 +260,7 @@ async def test_a_call_that_never_began_is_cancelled_at_once(timeout_seconds: flo
         begun.set()
         go.wait()
 
-    threaded = in_thread(blocks, 1, timeout_seconds)
+    threaded = InThread(blocks, 1, timeout_seconds)
     calls = [asyncio.ensure_future(threaded(number)) for number in range(3)]
     await until(begun.is_set)
     calls[1].cancel()
@@ -279,7 +279,7 @@ async def test_calls_that_wait_for_a_thread_are_not_called_after_the_drain() -> 
         called.append(record.offset)
         go.wait()
 
-    threaded = in_thread(blocks, 1)
+    threaded = InThread(blocks, 1)
 
     async def handle(event: bytes, record: Record) -> None:
         awaited.append(record.offset)
@@ -304,7 +304,7 @@ async def test_calls_that_wait_for_a_thread_are_not_called_after_the_drain() -> 
 
 async def test_what_a_threaded_call_returns_is_awaited_within_its_time() -> None:
     """The time of a function that returns something to await includes the waiting."""
-    threaded = in_thread(asyncio.sleep, 1, 0.05)
+    threaded = InThread(asyncio.sleep, 1, 0.05)
     assert await threaded(0) is None
     with pytest.raises(CallTimeoutError):
         await threaded(NEVER_SECONDS)
