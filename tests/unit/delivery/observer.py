@@ -216,7 +216,7 @@ class Observer:
             self.paused |= together
         if kind == "error":
             self.errors.update(together)
-        calls = ATTEMPTS if self.work.kinds[route] in SINGLE else 2 * ATTEMPTS  # a batch, then its records singly
+        calls = 2 * ATTEMPTS if self.work.kinds[route] in BATCHED else ATTEMPTS  # a batch, then its records singly
         self.given_up |= {each for each in together if kind == "reject" or self.errors[each] >= calls}
         raise {
             "error": ValueError("private"),
@@ -244,7 +244,7 @@ class Observer:
             self._resolve(raw.offset, -1, "dead_lettered")
             return
         route = int(cause.route[1:])
-        if self.work.kinds[route] in SINGLE and cause.attempts != min(ATTEMPTS, self.errors[raw.offset, route] + 1):
+        if self.work.kinds[route] not in BATCHED and cause.attempts != min(ATTEMPTS, self.errors[raw.offset, route] + 1):
             self.wrong.append(f"{raw.offset} is a letter after {cause.attempts} attempts")
         self._resolve(raw.offset, route, "dead_lettered")
 

@@ -50,7 +50,9 @@ class FakeEngine:
         self.assigned.append(keys)
 
     async def revoke(self, *_: Any, lost: bool) -> None: ...
-    def settles(self, *_: Any) -> bool: ...
+    def settles(self, *_: Any) -> bool:
+        return True
+
     def halt(self, *_: Any) -> None: ...
 
 
