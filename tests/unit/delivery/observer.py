@@ -244,7 +244,8 @@ class Observer:
             self._resolve(raw.offset, -1, "dead_lettered")
             return
         route = int(cause.route[1:])
-        if self.work.kinds[route] not in BATCHED and cause.attempts != min(ATTEMPTS, self.errors[raw.offset, route] + 1):
+        attempts = min(ATTEMPTS, self.errors[raw.offset, route] + 1)
+        if self.work.kinds[route] not in BATCHED and cause.attempts != attempts:
             self.wrong.append(f"{raw.offset} is a letter after {cause.attempts} attempts")
         self._resolve(raw.offset, route, "dead_lettered")
 

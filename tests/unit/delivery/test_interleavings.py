@@ -64,13 +64,14 @@ def storms(draw: st.DrawFn) -> Storm:
             work.wants.setdefault((offset, route), draw(st.booleans()))
             work.scripts.setdefault((offset, route), [""])
     kinds = st.sampled_from(["revoke", "lost", "doubt", "halt", "reset"])
+    work.delivery["drain_seconds"] = draw(st.sampled_from([5.0, 5.0, 0.01]))
     return Storm(
         work=work,
         events=draw(st.lists(st.builds(Event, st.integers(0, 120), kinds), max_size=5)),
         commit_rounds=draw(st.sampled_from([0, 0, 3, 40])),
         is_taken_first=draw(st.booleans()),
         flush_rounds=draw(st.sampled_from([None, 0, 5, 40])),
-        answers=draw(st.lists(st.sampled_from(["ok", "failed", "fenced"]), max_size=4)),  # type: ignore[arg-type]
+        answers=draw(st.lists(st.sampled_from(["ok", "failed", "fenced"]), max_size=4)),
     )
 
 
@@ -165,8 +166,10 @@ class Scenario:
             await getattr(self, event.kind)()
 
     async def revoke(self, *, lost: bool = False) -> None:
-        await self.bench.engine.revoke([KEY], lost=lost)
         observer = self.observer
+        observer.is_still = "of a lost partition" if lost else None
+        await self.bench.engine.revoke([KEY], lost=lost)
+        observer.is_still = None
         assert (observer.running, +observer.batches, self.observer.stormy.under_way) == ([], {}, 0)
         observer.stopped = True
         calls = observer.calls
@@ -197,6 +200,8 @@ class Scenario:
 
     async def reset(self) -> None:
         if self.bench.engine.settles(KEY):
+            source = self.observer.stormy
+            assert all(each.offset in source.done for each in source.records if each.offset < source.position)
             assert (self.observer.running, +self.observer.batches) == ([], {})
             await self.revoke()
 
