@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from consumer import Record
+from schemas.session import Session
 
 
 class Failing:
@@ -36,3 +37,18 @@ class Failing:
         origin, key = record.origin, (record.key or b"-").decode()
         redriven = int(record.letter_of is not None)
         os.write(self._file, f"{origin.partition} {origin.offset} {key} {redriven}\n".encode())
+
+
+class OperationalError(Exception):
+    """What a database driver raises when its server is away: not the built-in ConnectionError."""
+
+
+class Upserts:
+    """Takes batches, as an upsert of a database; every call fails while the file ``down`` exists."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def __call__(self, events: list[Session], records: list[Record]) -> None:
+        if (self._folder / "down").exists():
+            raise OperationalError(f"the server closed the connection of {events[0].source}")
