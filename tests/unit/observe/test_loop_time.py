@@ -114,3 +114,25 @@ def test_no_counter_falls(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(after[state] >= before[state] for state in STATES)
     assert sum(told[-1].values()) == pytest.approx(clock.now - 100.0, abs=0.02)
     spent.close()
+
+
+def test_work_polls_the_sockets_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While there is work the sockets are polled once in half a millisecond; a loop that waits polls them each time."""
+    clock = Clock()
+    spent = LoopTime(clock)
+    polls: list[float | None] = []
+
+    def select(_selector: LoopTime, timeout: float | None) -> list[str]:
+        polls.append(timeout)
+        return ["ready"]
+
+    monkeypatch.setattr(LoopTime.__base__, "select", select)
+    found = []
+    for seconds in (0.0, 0.0002, 0.0002, 0.0002):
+        clock.now += seconds
+        found.append(spent.select(0))
+    assert (found, polls) == ([["ready"], [], [], ["ready"]], [0, 0])
+    spent.select(None)
+    assert (polls, spent.rounds) == ([0, 0, None], 5)
+    assert spent.seconds()["work"] == pytest.approx(0.0006)
+    spent.close()
