@@ -154,7 +154,7 @@ class BatchCalls:
         try:
             await coroutine
         except BaseException as error:
-            if isinstance(error, GeneratorExit) or self._gate.has_cancelled(error):
+            if self._gate.has_cancelled(error):
                 raise
             return HandlerFailedError.of(self._route.name, error)
         finally:

@@ -94,11 +94,14 @@ class Gate:
         return not task.done()
 
     def has_cancelled(self, error: BaseException) -> bool:
-        """Whether the drain has cancelled a call that raised ``error``.
+        """Whether the caller's await raised ``error`` because its task is to end: by the drain, or with the loop.
 
         A handler that cancels its own call, or lets the cancellation of another task escape, looks the same. To take it
-        for the drain would end the partition's work in silence. The drain says that it is over before it cancels.
+        for the drain would end the partition's work in silence. The drain says that it is over before it cancels. A
+        GeneratorExit that a handler raised has come through the handler's frames.
         """
+        if isinstance(error, GeneratorExit):
+            return error.__traceback__ is not None and error.__traceback__.tb_next is None
         return isinstance(error, asyncio.CancelledError) and self.partition.phase is Phase.OVER
 
     def pause(self, hold: Hold) -> None:

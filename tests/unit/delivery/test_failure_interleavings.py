@@ -58,6 +58,7 @@ ODD: dict[str, Callable[[], BaseException]] = {
     "SystemExit": lambda: SystemExit("private"),
     "KeyboardInterrupt": KeyboardInterrupt,
     "CancelledError": asyncio.CancelledError,
+    "GeneratorExit": GeneratorExit,
     "StopIteration": StopIteration,
     "StopAsyncIteration": StopAsyncIteration,
     "DecodeError": lambda: DecodeError("of their own", "of their own"),
