@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from inspect import isasyncgen, isawaitable, iscoroutine, isgenerator
+from inspect import isasyncgen, isawaitable, isgenerator
 from typing import Any
 
 from consumer.errors import HandlerFailedError
@@ -37,7 +37,7 @@ def coroutine_of(result: Any, route: str) -> Coroutine[Any, Any, Any] | None:
     A plain function may return an awaitable (a lambda, a wrapper). A generator does nothing until it is iterated, so
     it raises HandlerFailedError.
     """
-    if iscoroutine(result):
+    if isinstance(result, types.CoroutineType):
         return result
     if isgenerator(result) or isasyncgen(result):
         raise HandlerFailedError(route, TypeError("a generator does nothing until it is iterated"))
@@ -70,9 +70,11 @@ class Driver:
     A driver instead of ``coroutine.send`` costs no StopIteration for each coroutine.
     """
 
-    __slots__ = ("_generator", "begin")
+    __slots__ = ("_free", "_generator", "begin")
 
-    def __init__(self) -> None:
+    def __init__(self, free: list[Driver]) -> None:
+        """``free`` takes it back when a coroutine that waited has returned."""
+        self._free = free
         self._generator: Any = _drive()
         self._generator.send(None)
         self.begin: Callable[[Coroutine[Any, Any, Any]], Any] = self._generator.send
@@ -84,20 +86,10 @@ class Driver:
         while True:
             try:
                 sent = yield yielded
-            except GeneratorExit:
-                generator.close()
-                raise
             except BaseException as error:
-                yielded = self._step(generator.throw, error)
+                yielded = generator.throw(error)
             else:
-                yielded = self._step(generator.send, sent)
+                yielded = generator.send(sent)
             if yielded is DONE:
+                self._free.append(self)
                 return
-
-    @staticmethod
-    def _step(step: Callable[[Any], Any], argument: Any) -> Any:
-        """Go on; a GeneratorExit that the coroutine raised by itself would end the task, and all others with it."""
-        try:
-            return step(argument)
-        except GeneratorExit as error:
-            raise RuntimeError("the handler raised GeneratorExit") from error

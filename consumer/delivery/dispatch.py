@@ -1,28 +1,31 @@
-"""Dispatch: from a raw record to the calls of its routes. Nothing here waits, and nothing knows of workers.
+"""Dispatch: from a raw record to the calls of its routes. Nothing here knows of workers.
 
-``pull`` is the flat loop: it decodes, matches, fills batches and calls handlers for any number of routes, as long as
-nothing waits. A call that waits comes out of it as an ``Ongoing`` record.
+``pull`` is the flat loop: it decodes, matches, fills batches and calls handlers for any number of routes. It awaits the
+first call of a record that has one route. A record of several routes leaves it as ``Ongoing`` when a call waits.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from consumer.delivery.calls import DONE, Call, Driver, coroutine_of, make_call
 from consumer.delivery.collecting import Collecting
 from consumer.delivery.failure import FailedCall
+from consumer.delivery.gate import Gate
 from consumer.delivery.pipeline import Pipeline
 from consumer.delivery.turns import Turns
 from consumer.errors import DecodeError, HandlerFailedError, place_of
 from consumer.observe.counters import Counters, RouteCounters
+from consumer.partition.chunk import Chunk
 from consumer.partition.hold import Hold
 from consumer.partition.state import Partition
 from consumer.record import RawRecord, TopicPartition
-from consumer.routes.match import Predicate
+from consumer.routes.match import Predicate, fused
 from consumer.routes.route import Route
 
 LOOK_EVERY = 16
@@ -39,6 +42,25 @@ class Step(NamedTuple):
     counts: RouteCounters
     tombstones: bool
     batch: Collecting | None
+    bare: Callable[[Any], Any] | None
+    """The handler itself, if it takes the event alone."""
+
+
+class Plans(dict[tuple[bool, ...], tuple[list[Step], list[Step]]]):
+    """Steps that call and steps that collect, by which routes do not match; made when that first occurs."""
+
+    LIMIT = 1024
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def __missing__(self, refused: tuple[bool, ...]) -> tuple[list[Step], list[Step]]:
+        if len(self) >= self.LIMIT:
+            self.clear()
+        steps = [step for step, no in zip(self._steps, refused, strict=True) if not no]
+        self[refused] = found = [each for each in steps if each.batch is None], [each for each in steps if each.batch]
+        return found
 
 
 class Ongoing(msgspec.Struct, eq=False):
@@ -50,11 +72,10 @@ class Ongoing(msgspec.Struct, eq=False):
     """Its routes without batches, in file order."""
     at: int = 0
     """Which of them is being called."""
-    driver: Driver | None = None
-    """Awaits the rest of the call under way; None when there is none."""
-    yielded: Any = None
-    """What that call yielded to the event loop."""
+    rest: Awaitable[Any] | None = None
+    """What is left to await of the call under way; None when there is none."""
     began: float = 0.0
+    """Monotonic time at which its last call began; 0 before its first, while it queues behind its key."""
     size: int = 0
     """Bytes that it counts for while it is held."""
     failure: HandlerFailedError | None = None
@@ -69,6 +90,39 @@ class Ongoing(msgspec.Struct, eq=False):
 
 class UnreadableError(Exception):
     """The next record of a chunk cannot be read; ``__cause__`` says why."""
+
+
+class Puller(Protocol):
+    """The side of the workers that the flat loop knows."""
+
+    partition: Partition
+    turns: Turns
+    gate: Gate
+    busy: dict[bytes | None, deque[Ongoing] | None]
+    """Keys whose records go to ``queue_behind``."""
+    serial: bool
+    """Whether a record is pulled only when the one before has its outcome."""
+
+    def queue_behind(self, raw: RawRecord, event: Any, steps: list[Step]) -> None:
+        """Keep a record until its key is free."""
+
+    def has_room(self) -> bool:
+        """Whether another record may be taken; asked after each record that takes some."""
+
+    def hold(self, raw: RawRecord, now: float) -> int:
+        """Hold a record whose call waits or failed, so that others may be pulled past it; return its size."""
+
+    def another(self) -> None:
+        """Let another worker pull, as this one will await a call."""
+
+    def release(self, raw: RawRecord, size: int) -> Ongoing | None:
+        """Count a held record as done; return the one that waits behind its key."""
+
+    async def see_to(self, ongoing: Ongoing | None) -> None:
+        """Do what the flat loop stopped for: full batches, the end of a turn, a held record's way to its outcome."""
+
+    def goes_on(self, chunk: Chunk) -> bool:
+        """Whether this puller may go on with its chunk."""
 
 
 class Dispatch:
@@ -97,11 +151,16 @@ class Dispatch:
         self._single = [self._only] if self._only is not None else []
         route = pipeline.only
         self._is_async = route is not None and route.handler.is_async
-        self._bare = route.handler.call if route is not None and not route.handler.wants_record else None
-        self._driver = Driver()
+        self._plan = fused([step.matches for step in self._every], Plans(self._every))
         self._free: list[Driver] = []
         """Drivers whose coroutine has ended; there are never more than calls at once."""
+        self._driver = Driver(self._free)
         self._look_every = 1
+        self._awaits = False
+        """Whether the last call waited: the next one will too, so its first step is not taken apart from the rest."""
+        self.under_way: dict[int, float] = {}
+        """Offsets of the records whose calls flat loops await, and monotonic times at which these began. Each began
+        before a drain did."""
         self.unaged = 0
         """Records that were pulled and whose age is not noted yet."""
         self.last: Any = None
@@ -109,9 +168,21 @@ class Dispatch:
         self.seen_at = 0.0
         """Seconds since 1970 at which that was."""
 
-    def free(self, driver: Driver) -> None:
-        """Take back the driver of a call that has returned."""
-        self._free.append(driver)
+    def _rest(self, yielded: Any) -> Awaitable[None]:
+        """Return what awaits the rest of the call that was just begun, and have another driver begin the next."""
+        driver = self._driver
+        self._driver = self._free.pop() if self._free else Driver(self._free)
+        return driver.resume(yielded)
+
+    @property
+    def calls(self) -> list[tuple[float, str]]:
+        """Monotonic time of its begin, and route, of each call that a flat loop awaits; read from any thread."""
+        return [(began, self._only.name) for began in list(self.under_way.values())] if self._only is not None else []
+
+    def abandon(self) -> None:
+        """Count the calls that flat loops await as left without an outcome."""
+        if self._only is not None:
+            self._only.counts.abandoned += len(self.under_way)
 
     def steps_of(self, raw: RawRecord) -> tuple[Any, list[Step]]:
         """Decode a record and match its routes; raise DecodeError. A record that nobody chose is not even decoded."""
@@ -149,65 +220,60 @@ class Dispatch:
 
     def run(self, raw: RawRecord, event: Any, steps: list[Step], at: int = 0) -> Ongoing | None:
         """Call a record's routes from ``at`` on; return it when a call waits or failed, None when all are handled."""
-        monotonic = time.monotonic
-        now = monotonic()
-        for index in range(at, len(steps)):
-            (name, _, call, counts, _, _), began = steps[index], now
+        monotonic, index = time.monotonic, at
+        began = monotonic()
+        for name, _, call, counts, _, _, bare in steps[at:] if at else steps:
             try:
-                result = call(event, raw)
+                result = bare(event) if bare is not None else call(event, raw)
                 if result is not None and (coroutine := coroutine_of(result, name)) is not None:
-                    driver = self._driver
-                    yielded = driver.begin(coroutine)
+                    yielded = self._driver.begin(coroutine)
                     if yielded is not DONE:
-                        self._driver = self._free.pop() if self._free else Driver()
                         counts.inline_seconds += monotonic() - began
-                        return Ongoing(raw, event, steps, index, driver, yielded, began)
+                        return Ongoing(raw, event, steps, index, self._rest(yielded), began)
             except BaseException as error:
-                self._driver = Driver()
+                self._driver = Driver(self._free)
                 counts.inline_seconds += monotonic() - began
-                return Ongoing(raw, event, steps, index, failure=HandlerFailedError.of(name, error))
+                return Ongoing(raw, event, steps, index, None, began, failure=HandlerFailedError.of(name, error))
             now = monotonic()
             counts.inline_seconds += now - began
             counts.handled += 1
+            index, began = index + 1, now
         return None
 
-    def pull(  # noqa: C901, PLR0912, PLR0915 - the flat loop: one function on purpose, measured
-        self,
-        records: Iterator[RawRecord],
-        partition: Partition,
-        turns: Turns,
-        busy: Mapping[bytes | None, Any],
-        queue_behind: Callable[[RawRecord, Any, list[Step]], None],
-        room: Callable[[], bool],
-    ) -> Generator[Ongoing | None, None, None]:
-        """Pull records in place and bring each to its outcome, as long as nothing waits.
+    async def pull(self, chunk: Chunk, puller: Puller) -> bool:  # noqa: C901, PLR0912, PLR0915 - the flat loop, measured
+        """Pull records in place and bring each to its outcome; return whether the chunk is exhausted.
 
-        Yields the record whose call waits or failed, and None at the end of a turn, without room, or with a full batch;
-        the caller sees to that before it resumes. Before it yields, every record below the partition's position is
-        done, held or collected, but for the one yielded. Records of keys in ``busy`` go to ``queue_behind``; ``room``
-        is asked after each record that takes some. Raises UnreadableError.
+        The puller sees to the record whose call waits or failed, and to the end of a turn, a lack of room, or a full
+        batch. Before that, every record below the partition's position is done, held or collected, but for the one
+        that is handed over. Raises UnreadableError.
+
+        The first call that waits is awaited here, if the record has one route. In a serial lane its record is not held:
+        no other is pulled beside it, and the position passes it only when it is done.
         """
-        monotonic, only, every, counters = time.monotonic, self._only, self._every, self.counters
+        monotonic, only, plan, counters = time.monotonic, self._only, self._plan, self.counters
         reader, reread, max_bytes = self._decoder.reader, self._decoder.reread, self._decoder.max_record_bytes
+        partition, turns, busy, room = puller.partition, puller.turns, puller.busy, puller.has_room
         consumed, topic = counters.records_consumed, partition.key.topic
         collects, chooses = self._collects, self._choose is not None
         first, begin = reader.first, self._driver.begin
-        batch = counts = None
+        batch, counts = None, counters.no_route
         if only is not None:
-            name, matches, call, counts, _, batch = only
-            handle = self._bare
+            name, matches, call, counts, _, batch, handle = only
             is_async = self._is_async
-        count = handled = skipped = 0
+        count = handled = skipped = held = 0
         look_at, looked = self._look_every, monotonic()
         began = looked
         raw: Any = None
         ongoing: Ongoing | None = None
+        rest: Awaitable[Any] | None = None
         done = reading = True
         stop = settled = False
+        wall, watermark, under_way = time.time, partition.watermark, self.under_way
+        awaits, loop, serial = self._awaits, turns.loop, puller.serial
         if batch is not None:
             events, size, max_records, max_batch_bytes = batch.events, batch.size, batch.max_records, batch.max_bytes
         try:
-            for raw in records:
+            for raw in chunk.records:
                 count += 1
                 reading = done = False
                 try:
@@ -221,15 +287,13 @@ class Dispatch:
                             event = reread(value)
                             first = reader.first  # the reader may have found a decoder that fits better
                         if only is None:
-                            steps = [step for step in every if step[1] is None or step[1](event)]
-                            if not steps:
+                            steps, collecting = plan(event)
+                            if collecting:
+                                for step in collecting:
+                                    step[5].add(event, raw)
+                            elif not steps:
                                 self._unmatched(raw.offset)
                                 skipped += 1
-                            elif collects:
-                                for step in steps:
-                                    if step[5] is not None:
-                                        step[5].add(event, raw)
-                                steps = [step for step in steps if step[5] is None]
                         elif matches is not None and not matches(event):
                             self._unmatched(raw.offset)
                             skipped += 1
@@ -259,7 +323,7 @@ class Dispatch:
                         done = True
                         stop = len(events) >= max_records or size >= max_batch_bytes
                     elif busy and raw.key in busy:
-                        queue_behind(raw, event, steps)
+                        puller.queue_behind(raw, event, steps)
                         done = True
                         stop = not room()
                     elif only is None:
@@ -269,24 +333,21 @@ class Dispatch:
                     else:
                         try:
                             result = handle(event) if handle is not None else call(event, raw)
-                            if is_async:
+                            if not is_async and result is not None:
+                                result = coroutine_of(result, name)
+                            if result is not None and not awaits:
                                 yielded = begin(result)
-                            elif result is not None and (coroutine := coroutine_of(result, name)) is not None:
-                                yielded = begin(coroutine)
-                            else:
-                                yielded = DONE
+                                result = None if yielded is DONE else self._rest(yielded)
                         except BaseException as error:
                             ongoing = Ongoing(raw, event, steps, failure=HandlerFailedError.of(name, error))
-                            self._driver = Driver()
+                            self._driver = Driver(self._free)
                             stop = True
                         else:
-                            if yielded is DONE:
+                            if result is None:
                                 handled += 1
                                 done = True
                             else:
-                                ongoing = Ongoing(raw, event, steps, 0, self._driver, yielded, monotonic())
-                                self._driver = self._free.pop() if self._free else Driver()
-                                stop = True
+                                stop, rest = True, result
                 reading = True
                 if count < look_at and not stop:
                     continue
@@ -296,53 +357,84 @@ class Dispatch:
                     if now < turns.end:
                         look_at, looked = count + self._look_every, now
                         continue
-                self._settle_turn(partition, raw, count, handled, skipped, done=done)
+                    stop = True
+                counters.skipped += skipped
+                counts.handled += handled
+                consumed[topic] += count
+                self.unaged += count
+                self.last, self.seen_at = raw, wall()
+                position = raw.offset + 1 if done else raw.offset
+                if position > watermark.position:  # noqa: PLR1730 - max() costs three times as much
+                    watermark.position = position
                 if batch is not None:
                     batch.size = size
-                elif counts is not None:
+                elif only is not None:
                     counts.inline_seconds += now - began
                 count = handled = skipped = 0
-                settled = True
-                yield ongoing
-                ongoing, stop, done, settled = None, False, True, False
-                first, began = reader.first, monotonic()
-                look_at, looked = self._look_every, began
-                begin = self._driver.begin
+                settled, reading = True, False
+                if ongoing is not None:
+                    ongoing.size = puller.hold(raw, now)
+                elif rest is not None:
+                    if not serial:
+                        held = puller.hold(raw, now)
+                        puller.another()
+                    rounds = loop.rounds
+                    counts.waiting += 1
+                    under_way[raw.offset] = now
+                    try:
+                        await rest
+                    except BaseException as error:
+                        if puller.gate.has_cancelled(error):
+                            raise
+                        ongoing = Ongoing(raw, event, steps, failure=HandlerFailedError.of(name, error))
+                        ongoing.size = puller.hold(raw, now) if serial else held
+                    else:
+                        counts.handled += 1
+                        if serial:
+                            watermark.position = raw.offset + 1
+                        else:
+                            ongoing = puller.release(raw, held)
+                    finally:
+                        del under_way[raw.offset]
+                        counts.waiting -= 1
+                        began = monotonic()
+                        counts.took(began - now)
+                    awaits, rest, stop = loop.rounds != rounds, None, began >= turns.end
+                if stop or ongoing is not None:
+                    await puller.see_to(ongoing)
+                    ongoing, began, first = None, monotonic(), reader.first
+                if not puller.goes_on(chunk):
+                    return False
+                stop, done, settled, reading = False, True, False, True
+                begin, look_at, looked = self._driver.begin, self._look_every, began
                 if batch is not None:
                     events, size = batch.events, batch.size
         except Exception as error:
             if not reading:
                 raise
             raise UnreadableError from error
+        else:
+            return True
         finally:
+            self._awaits = awaits
             if not settled:
-                self._settle_turn(partition, raw, count, handled, skipped, done=done)
+                counters.skipped += skipped
+                counts.handled += handled
+                consumed[topic] += count
+                self.unaged += count
+                if count:
+                    self.last, self.seen_at = raw, wall()
+                if raw is not None:
+                    watermark.advance(max(watermark.position, raw.offset + 1 if done else raw.offset))
                 if batch is not None:
                     batch.size = size
-                elif counts is not None:
+                elif only is not None:
                     counts.inline_seconds += monotonic() - began
-
-    def _settle_turn(
-        self, partition: Partition, raw: RawRecord | None, count: int, handled: int, skipped: int, *, done: bool
-    ) -> None:
-        """Leave everything as others may find it when the flat loop gives the event loop back."""
-        counters = self.counters
-        counters.skipped += skipped
-        if self._only is not None:
-            self._only.counts.handled += handled
-        counters.records_consumed[partition.key.topic] += count
-        self.unaged += count
-        if raw is not None:
-            if count:
-                self.last, self.seen_at = raw, time.time()
-            position = raw.offset + 1 if done else raw.offset
-            if position > partition.watermark.position:
-                partition.watermark.advance(position)
 
 
 def _step(route: Route, key: TopicPartition, counters: Counters, batch: Collecting | None) -> Step:
-    call = make_call(route.handler, key)
-    return Step(route.name, route.matches, call, counters.routes[route.name], route.tombstones, batch)
+    call, bare = make_call(route.handler, key), None if route.handler.wants_record else route.handler.call
+    return Step(route.name, route.matches, call, counters.routes[route.name], route.tombstones, batch, bare)
 
 
 def _as_decode_error(error: Exception) -> DecodeError:

@@ -2,10 +2,10 @@
 
 The story of a pull. A worker pulls records out of the chunk in a flat loop (``dispatch.py``). As long as no handler
 waits, that worker is alone: a record is done when its calls return, nothing is registered anywhere, and a key costs
-nothing. A call that waits has given its first step back to the loop: now the record is held in the watermark, its key
-is marked busy, another worker is woken or made, up to ``concurrency`` of them, and this one awaits the rest of the
-call. Then it releases the record, calls what queued up behind its key, and goes on pulling by itself. Pulling never
-waits in between, so records are dispatched in offset order, whichever worker pulls.
+nothing. When a call waits, the record is held in the watermark, its key is marked busy, another worker is woken or
+made, up to ``concurrency`` of them, and this one awaits the call. Then it releases the record, calls what queued up
+behind its key, and goes on pulling by itself. Nobody pulls between a record and its call, so records are dispatched in
+offset order, whichever worker pulls. In partition order there is one worker, so its record need not be held.
 
 A record that waits (for a retry, for the end of a pause) is parked with the time at which it goes on, and its worker is
 free for others. Closing drops it: it is not done, so it comes again.
@@ -16,11 +16,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from typing import Any, NamedTuple, Protocol
 
 from consumer.delivery.batch import BatchCalls
-from consumer.delivery.calls import Driver
 from consumer.delivery.dispatch import Dispatch, Ongoing, Step, UnreadableError
 from consumer.delivery.failure import FailedCall, FailureHandler, Halts
 from consumer.delivery.gate import Gate, Kind
@@ -82,13 +81,12 @@ class Workers:
         """Monotonic time at which the drain began."""
         self.waits_for_earlier = False
         """Whether calls of an earlier epoch still work on this partition."""
-        self._gate, self._intake, self._dispatch, self._batches, self._failure_handler, self._halts, self._tasks = work
+        self.gate, self._intake, self._dispatch, self._batches, self._failure_handler, self._halts, self._tasks = work
         self._delivery = delivery
-        self._turns = turns
+        self.turns = turns
         self._limit = 1 if delivery.ordering == "partition" else delivery.concurrency
-        self._serial = delivery.ordering == "partition"
-        self._alone = self._serial and not self._batches
-        self._busy: dict[bytes | None, deque[Ongoing]] = {}
+        self.serial = delivery.ordering == "partition"
+        self.busy: dict[bytes | None, deque[Ongoing] | None] = {}
         self._by_key = delivery.ordering == "key"
         self._chunk: Chunk | None = None
         self._awaiting: set[Ongoing] = set()
@@ -97,21 +95,21 @@ class Workers:
         self._parking = Parking(work.gate)
         self._underway = 0
         """Records that keep a serial lane: in a call, or parked."""
-        self._gate.watch(self.wake)
+        self.gate.watch(self.wake)
 
     def begin(self, earlier: Collection[asyncio.Task[None]]) -> None:
         """Start pulling, once the calls of an earlier epoch that still work on this partition have ended."""
         self._alive += 1
-        self._tasks.spawn(self._begin(earlier))
+        self._tasks.spawn(self._run(earlier))
 
     def close(self, *, lost: bool) -> None:
         """Begin the drain: what waits is dropped, batches that were collected are called."""
-        self._gate.close(lost=lost)
+        self.gate.close(lost=lost)
         self._begin_drain()
 
     def halted(self) -> None:
         """Drain: what waits is dropped, batches that were collected are called."""
-        self._gate.halt()
+        self.gate.halt()
         self._begin_drain()
 
     def _begin_drain(self) -> None:
@@ -126,8 +124,8 @@ class Workers:
     @property
     def calls(self) -> list[tuple[float, str]]:
         """Monotonic time of its begin, and route, of each call under way; read from any thread."""
-        awaited = [(each.began, each.steps[each.at].name) for each in list(self._awaiting) if each.driver is not None]
-        return awaited + [call for batch in self._batches if (call := batch.calling) is not None]
+        awaited = [(each.began, each.steps[each.at].name) for each in list(self._awaiting) if each.rest is not None]
+        return awaited + self._dispatch.calls + [call for batch in self._batches if (call := batch.calling) is not None]
 
     @property
     def collecting(self) -> list[tuple[float, float]]:
@@ -139,11 +137,6 @@ class Workers:
     def next_due(self) -> float | None:
         """Monotonic time at which the next record that waits is called again; None without one."""
         return self._parking.next_due
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another record may be taken."""
-        return self._has_room()
 
     @property
     def wants(self) -> bool:
@@ -161,12 +154,13 @@ class Workers:
         """Count the calls under way as left without an outcome."""
         for ongoing in self._awaiting:
             ongoing.steps[ongoing.at].counts.abandoned += 1
+        self._dispatch.abandon()
         for batch in self._batches:
             batch.abandon()
 
     def end(self) -> None:
         """End the drain: what still runs may change nothing."""
-        self._gate.end()
+        self.gate.end()
 
     async def drained(self, seconds: float) -> None:
         """Wait until what was started has ended, but for the caller; at most ``seconds``."""
@@ -181,7 +175,7 @@ class Workers:
     @property
     def overdue(self) -> int:
         """Calls under way that had begun when the drain did."""
-        calls = sum(each.began < self.closed_at for each in self._awaiting)
+        calls = len(self._dispatch.under_way) + sum(each.began < self.closed_at for each in self._awaiting)
         return calls + sum(batch.calling_since < self.closed_at for batch in self._batches)
 
     def wake(self) -> None:
@@ -198,19 +192,16 @@ class Workers:
         self._alive += 1
         self._tasks.spawn(self._run())
 
-    async def _begin(self, earlier: Collection[asyncio.Task[None]]) -> None:
-        if earlier:
-            self.waits_for_earlier = True
-            await asyncio.wait(earlier)
-            self.waits_for_earlier = False
-        await self._run()
-
-    async def _run(self) -> None:
+    async def _run(self, earlier: Collection[asyncio.Task[None]] = ()) -> None:
         """Work until the partition ends."""
         try:
+            if earlier:
+                self.waits_for_earlier = True
+                await asyncio.wait(earlier)
+                self.waits_for_earlier = False
             while self.partition.phase is Phase.OPEN:
-                if self._parking.ready and time.monotonic() >= self._turns.end:
-                    await self._turns.next()
+                if self._parking.ready and time.monotonic() >= self.turns.end:
+                    await self.turns.next()
                     if self.partition.ended:
                         break
                 parked = self._parking.next_ready()
@@ -234,7 +225,7 @@ class Workers:
         self._resting.append(resting)
         await resting
 
-    def _another(self) -> None:
+    def another(self) -> None:
         """Let another worker pull, as this one will await a call."""
         if self._resting:
             self.wake()
@@ -244,7 +235,7 @@ class Workers:
     def _next_chunk(self) -> Chunk | None:
         """Return the chunk to pull from; None when there is none, no room for it, or nothing may start."""
         self.idle = False
-        if not self._gate.may_start(Kind.FIRST) or not self._makes_room() or (self._serial and self._underway):
+        if not self.gate.may_start(Kind.FIRST) or not self._makes_room() or (self.serial and self._underway):
             return None
         if self._chunk is None and (chunk := self._take()) is not None:
             self._chunk = chunk
@@ -266,7 +257,7 @@ class Workers:
         for batch in self._batches:
             batch.collecting.begin_chunk(chunk)
 
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
         """Whether another record may be taken. It calls nothing: the flat loop asks while it fills batches."""
         partition, limits = self.partition, self._delivery
         records, size = partition.held_records, partition.held_bytes
@@ -278,60 +269,36 @@ class Workers:
 
     def _makes_room(self) -> bool:
         """Whether there is room; when batches use it up before they are full, they are called to make some."""
-        if self._has_room() or any(batch.blocked for batch in self._batches):
-            return self._has_room()
+        if self.has_room() or any(batch.blocked for batch in self._batches):
+            return self.has_room()
         self._call_batches()
-        return self._has_room()
+        return self.has_room()
 
     async def _pull(self, chunk: Chunk) -> None:
         """Pull from a chunk until it is exhausted, or until this worker may not go on with it."""
-        if time.monotonic() >= self._turns.end:
-            await self._turns.next()
+        if time.monotonic() >= self.turns.end:
+            await self.turns.next()
             if self._next_chunk() is not chunk:
                 return  # another worker has pulled, or something was paused in between
-        flat_loop = self._dispatch.pull(
-            chunk.records, self.partition, self._turns, self._busy, self._queue_behind, self._has_room
-        )
         try:
-            for ongoing in flat_loop:
-                if self._alone and ongoing is not None and (driver := ongoing.driver) is not None:
-                    await self._await_call(ongoing, driver)
-                if not self._alone or ongoing is None or not self._is_done_alone(ongoing):
-                    await self._see_to(ongoing)
-                elif time.monotonic() >= self._turns.end:
-                    await self._turns.next()
-                if not self._goes_on(chunk):
-                    return
+            if await self._dispatch.pull(chunk, self):
+                self._end_chunk(chunk)
         except UnreadableError as unreadable:
             self._salvage(unreadable.__cause__)
-        else:
-            self._end_chunk(chunk)
         finally:
-            flat_loop.close()
             self._note()
 
-    async def _see_to(self, ongoing: Ongoing | None) -> None:
-        """Do what the flat loop stopped for: batches that are full, a record whose call waits, the end of a turn."""
+    async def see_to(self, ongoing: Ongoing | None) -> None:
+        """Do what the flat loop stopped for: full batches, the end of a turn, a held record's way to its outcome."""
         for batch in self._batches:
             batch.look()
         if ongoing is not None:
-            self._hold(ongoing)
             await self._finish(ongoing)
-        if time.monotonic() >= self._turns.end and self.partition.phase is Phase.OPEN:
+        if time.monotonic() >= self.turns.end and self.partition.phase is Phase.OPEN:
             self._note()
-            await self._turns.next()
+            await self.turns.next()
 
-    def _is_done_alone(self, ongoing: Ongoing) -> bool:
-        """Whether the awaited call of a serial lane was all: then its record need not be held.
-
-        No other record is pulled beside it, and the position passes it only when it is done.
-        """
-        if ongoing.failure is not None or ongoing.at < len(ongoing.steps):
-            return False
-        self.partition.watermark.advance(ongoing.raw.offset + 1)
-        return True
-
-    def _goes_on(self, chunk: Chunk) -> bool:
+    def goes_on(self, chunk: Chunk) -> bool:
         """Whether this worker may go on with its chunk; the usual case is decided by a few comparisons."""
         partition, limits = self.partition, self._delivery
         if self._parking.ready or self._chunk is not chunk:
@@ -339,7 +306,7 @@ class Workers:
         if self._batches or partition.pauses or partition.phase is not Phase.OPEN:
             return self._next_chunk() is chunk
         if partition.held_records < limits.max_in_flight_records and partition.held_bytes < limits.max_in_flight_bytes:
-            return not (self._serial and self._underway)
+            return not (self.serial and self._underway)
         return False
 
     def _end_chunk(self, chunk: Chunk) -> None:
@@ -378,56 +345,57 @@ class Workers:
         reason = HaltReason.BATCH_TOO_LARGE if isinstance(corrupt, BatchTooLargeError) else HaltReason.CORRUPT_BATCH
         self._halts.halt_partition(self.partition, reason, corrupt.offset, str(corrupt), corrupt.next_offset)
 
-    def _hold(self, ongoing: Ongoing) -> None:
-        """Register a record whose call waits or failed, so that others may be pulled past it."""
-        raw = ongoing.raw
-        ongoing.size = size_of(raw)
-        self.partition.hold_bytes(raw.offset, ongoing.size)
+    def hold(self, raw: RawRecord, now: float) -> int:
+        """Hold a record whose call waits or failed, so that others may be pulled past it; return its size."""
+        size = size_of(raw)
+        self.partition.hold_bytes(raw.offset, size)
         self.partition.watermark.advance(raw.offset + 1)
-        if ongoing.began >= self.partition.lag.ages.next_at:
+        if now >= self.partition.lag.ages.next_at:
             self._note_age(raw)
         self._underway += 1
         if self._by_key:
-            self._busy[raw.key] = deque()
+            self.busy[raw.key] = None
+        return size
 
-    def _queue_behind(self, raw: RawRecord, event: Any, steps: list[Step]) -> None:
+    def queue_behind(self, raw: RawRecord, event: Any, steps: list[Step]) -> None:
         """Keep a record until its key is free."""
         ongoing = Ongoing(raw, event, steps, size=size_of(raw))
         self.partition.hold_bytes(raw.offset, ongoing.size)
-        self._busy[raw.key].append(ongoing)
+        queue = self.busy[raw.key]
+        if queue is None:
+            queue = self.busy[raw.key] = deque()
+        queue.append(ongoing)
 
     async def _finish(self, ongoing: Ongoing) -> None:
         """Bring a held record to its outcome, then those behind its key; return early when one is parked."""
         current: Ongoing | None = ongoing
         while current is not None:
-            if current.driver is not None:
-                self._another()
-                await self._await_call(current, current.driver)
+            if current.rest is not None:
+                self.another()
+                await self._await_call(current, current.rest)
             if current.failure is not None and not self._settle(current, current.failure):
                 return
-            if not self._call_next(current):
-                return
-            if current.driver is None and current.failure is None and current.at >= len(current.steps):
-                current = self._release(current)
-                if current is not None and time.monotonic() >= self._turns.end:
-                    await self._turns.next()
-                if current is not None and not self._start(current, Kind.QUEUED):
+            if current.at < len(current.steps):
+                if not self._start(current, Kind.NEXT_ROUTE if current.began else Kind.QUEUED):
                     return
+                continue
+            current = self.release(current.raw, current.size)
+            if current is not None and time.monotonic() >= self.turns.end:
+                await self.turns.next()
 
-    async def _await_call(self, ongoing: Ongoing, driver: Driver) -> None:
+    async def _await_call(self, ongoing: Ongoing, rest: Awaitable[Any]) -> None:
         """Await the rest of a call and count it; note how it failed."""
         step = ongoing.steps[ongoing.at]
         counts = step.counts
         counts.waiting += 1
         self._awaiting.add(ongoing)
         try:
-            await driver.resume(ongoing.yielded)
+            await rest
         except BaseException as error:
-            if isinstance(error, GeneratorExit) or self._gate.has_cancelled(error):
+            if self.gate.has_cancelled(error):
                 raise
             ongoing.failure = HandlerFailedError.of(step.name, error)
         else:
-            self._dispatch.free(driver)
             counts.handled += 1
             ongoing.at += 1
             if ongoing.failed_call is not None:
@@ -437,7 +405,7 @@ class Workers:
             self._awaiting.discard(ongoing)
             counts.waiting -= 1
             counts.took(time.monotonic() - ongoing.began)
-            ongoing.driver = ongoing.yielded = None
+            ongoing.rest = None
 
     def _settle(self, ongoing: Ongoing, failure: HandlerFailedError) -> bool:
         """Decide what follows a failed call; return False when the record is parked, or left without an outcome."""
@@ -464,15 +432,9 @@ class Workers:
             ongoing.event, _ = self._dispatch.steps_of(raw)
         return written
 
-    def _call_next(self, ongoing: Ongoing) -> bool:
-        """Call the routes that are left; return False when the record is parked or given up."""
-        if ongoing.at >= len(ongoing.steps):
-            return True
-        return self._start(ongoing, Kind.NEXT_ROUTE)
-
     def _start(self, ongoing: Ongoing, kind: Kind) -> bool:
         """Call a record's routes from where it is, if that may start; return False when it is parked or given up."""
-        if not self._gate.may_start(kind, ongoing.hold) or (kind is Kind.QUEUED and self._is_behind_halt(ongoing)):
+        if not self.gate.may_start(kind, ongoing.hold) or (kind is Kind.QUEUED and self._is_behind_halt(ongoing)):
             self._parking.park(ongoing, kind, 0.0)
             return False
         steps = ongoing.steps if not self.partition.pauses else ongoing.steps[: ongoing.at + 1]
@@ -481,8 +443,8 @@ class Workers:
         if following is None:
             ongoing.at = len(steps)
         else:
-            ongoing.at, ongoing.driver = following.at, following.driver
-            ongoing.yielded, ongoing.began, ongoing.failure = following.yielded, following.began, following.failure
+            ongoing.at, ongoing.rest = following.at, following.rest
+            ongoing.began, ongoing.failure = following.began, following.failure
         if ongoing.failed_call is not None and ongoing.at != failed_at:
             ongoing.failed_call.end()
             ongoing.failed_call = None
@@ -493,15 +455,14 @@ class Workers:
         halt = self.partition.halt
         return halt is not None and ongoing.raw.offset > halt.offset
 
-    def _release(self, ongoing: Ongoing) -> Ongoing | None:
-        """Count a record as done; return the one that waits behind its key."""
-        raw = ongoing.raw
-        self.partition.release_bytes(raw.offset, ongoing.size)
+    def release(self, raw: RawRecord, size: int) -> Ongoing | None:
+        """Count a held record as done; return the one that waits behind its key."""
+        self.partition.release_bytes(raw.offset, size)
         if self._by_key:
-            queue = self._busy[raw.key]
+            queue = self.busy[raw.key]
             if queue:
                 return queue.popleft()
-            del self._busy[raw.key]
+            del self.busy[raw.key]
         self._underway -= 1
         return None
 
@@ -519,6 +480,6 @@ class Workers:
                     return
                 ongoing.at = len(ongoing.steps)
         if self._parking.ready:
-            self._another()
+            self.another()
         if ongoing.at >= len(ongoing.steps) or self._start(ongoing, parked.kind):
             await self._finish(ongoing)

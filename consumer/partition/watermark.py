@@ -44,11 +44,9 @@ class Watermark:
 
     def release(self, offset: int) -> None:
         """Release one hold; the record is done when the last one is released."""
-        left = self._holds[offset] - 1
+        left = self._holds.pop(offset) - 1
         if left:
             self._holds[offset] = left
-        else:
-            del self._holds[offset]
 
     def undone_below(self, offset: int, most: int) -> list[int]:
         """Return the lowest ``most`` offsets below ``offset`` without an outcome: held, or at or above the position."""

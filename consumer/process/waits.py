@@ -112,7 +112,7 @@ class Waits:
             ahead = lag.ahead_since(workers.partition.position or 0) if answers else None
             since = workers.idle_since
             yield Waiting("data", since, None, math.inf if ahead is None else max(ahead, since) + stalled)
-        elif not workers.has_room:
+        elif not workers.has_room():
             yield Waiting("room", workers.idle_since)
 
     def _commit(self, workers: Workers) -> Iterator[Waiting]:

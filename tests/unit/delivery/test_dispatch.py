@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from consumer import Record
+from consumer.delivery.dispatch import Plans
 from tests.unit.delivery.engines import a_route, an_engine_on
 from tests.unit.delivery.handlers import Gate
 from tests.unit.delivery.log_source import LogSource, keyed
@@ -68,3 +69,13 @@ async def test_timeouts_and_task_groups_work_inside_handlers(ordering: str) -> N
         assert bench.engine.partitions[KEY].halt is None
     assert sorted(timed_out) == list(range(0, 60, 3))
     assert sorted(grouped) == list(range(1, 60, 3))
+
+
+def test_plans_are_made_once_and_bounded() -> None:
+    """The steps of a combination of matches are listed once; their number stays bounded."""
+    plans = Plans([])
+    assert plans[()] is plans[()]
+    plans.update({(bool(number % 2),) * number: ([], []) for number in range(1, Plans.LIMIT)})
+    plans._steps = [None] * 2000  # type: ignore[list-item]
+    assert plans[(True,) * 2000] == ([], [])
+    assert len(plans) == 1

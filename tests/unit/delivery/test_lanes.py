@@ -124,7 +124,7 @@ async def test_lanes_are_dropped_with_their_last_record() -> None:
         gate.open()
         await until(lambda: len(gate.ended) == 500)
         lanes = bench.engine._workers[KEY]
-        await until(lambda: not lanes._busy)
+        await until(lambda: not lanes.busy)
         assert lanes.partition.in_flight == (0, 0)
         await until(lambda: len(lanes.tasks) == 1)
 

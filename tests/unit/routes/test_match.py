@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import SettingsError
-from consumer.routes.match import compile_match
+from consumer.routes.match import compile_match, fused
 from schemas.session import Session
 
 WHEN = datetime(2026, 8, 21, 14, 8, tzinfo=UTC)
@@ -154,3 +154,24 @@ def test_a_table_that_is_no_question_is_refused(table: dict[str, Any]) -> None:
     with pytest.raises(SettingsError) as refused:
         compile_match(Session, {"agent_id": table}, "routes.r")
     assert 'routes.r.match.agent_id: a table must be { is = "null" } or { is = "present" }' in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("predicates", "event", "refused"),
+    [
+        ([], 1, ()),
+        ([None], 1, (False,)),
+        ([lambda event: event, None, lambda event: not event], 1, (False, False, True)),
+        ([lambda event: event, None, lambda event: not event], 0, (True, False, False)),
+    ],
+    ids=["no route", "no match", "the first", "the last"],
+)
+def test_all_matches_are_one_expression(predicates: list[Any], event: int, refused: tuple[bool, ...]) -> None:
+    """What is found for an event depends on which predicates do not match it; a route without one takes every event."""
+    assert fused(predicates, {refused: "found"})(event) == "found"
+
+
+def test_a_match_that_raises_is_not_hidden() -> None:
+    """An exception of one predicate comes out of the expression of all."""
+    with pytest.raises(ZeroDivisionError):
+        fused([None, lambda event: 1 // event], {})(0)
