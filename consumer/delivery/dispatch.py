@@ -23,7 +23,7 @@ from consumer.errors import DecodeError, HandlerFailedError, place_of
 from consumer.observe.counters import Counters, RouteCounters
 from consumer.partition.chunk import Chunk
 from consumer.partition.hold import Hold
-from consumer.partition.state import Partition
+from consumer.partition.state import Partition, Phase
 from consumer.record import RawRecord, TopicPartition
 from consumer.routes.match import Predicate, fused
 from consumer.routes.route import Route
@@ -400,10 +400,12 @@ class Dispatch:
                         began = monotonic()
                         counts.took(began - now)
                     awaits, rest, stop = loop.rounds != rounds, None, began >= turns.end
+                # Nothing else of a serial lane changes while its call waits: no chunk, no room, nothing parked.
+                alone = serial and not stop and ongoing is None and not partition.pauses
                 if stop or ongoing is not None:
                     await puller.see_to(ongoing)
                     ongoing, began, first = None, monotonic(), reader.first
-                if not puller.goes_on(chunk):
+                if not (alone and partition.phase is Phase.OPEN) and not puller.goes_on(chunk):
                     return False
                 stop, done, settled, reading = False, True, False, True
                 begin, look_at, looked = self._driver.begin, self._look_every, began
