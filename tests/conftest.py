@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from consumer.kafka.local.cluster import LocalKafka
 from tests.cluster import Cluster
 from tests.shared_kafka import shared_kafka
+
+settings.register_profile("untimed", deadline=None)  # a slow machine is no failure
+settings.load_profile("untimed")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

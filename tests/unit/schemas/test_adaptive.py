@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import wire
@@ -53,7 +53,6 @@ def outcome(read: Any, value: bytes) -> Any:
 
 
 @given(streams())
-@settings(deadline=None)
 def test_history_changes_no_event(stream: list[bytes]) -> None:
     """A reader that has adapted to a stream reads each record as one without a history, into the exact Struct."""
     adapted = AdaptiveReader(Session)
