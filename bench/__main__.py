@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from bench.driver import ContestantError, VoidRunError
 from bench.full import PARTS, full, report
 from bench.in_use import NAMES
+from bench.letters import letters
 from bench.quick import quick
 
 
@@ -18,6 +19,8 @@ def main() -> None:
     try:
         if options.what == "quick":
             print(json.dumps(asyncio.run(quick(options.work))))
+        elif options.what == "letters":
+            print(json.dumps(asyncio.run(letters(options.rounds))))
         elif options.what == "report":
             report()
         else:
@@ -29,7 +32,9 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument(
-        "what", choices=["quick", "full", "report"], help="what to run; report: write RESULTS.md from results.json"
+        "what",
+        choices=["quick", "full", "letters", "report"],
+        help="what to run; report: write RESULTS.md from results.json",
     )
     parser.add_argument(
         "--only", action="append", choices=list(PARTS), default=[], help="run only this part; repeatable"

@@ -13,7 +13,7 @@ from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.process.parts import make_daemon
 from consumer.routes.load import load_routes
-from consumer.settings.sections import Delivery, Http, Kafka, Log, RouteSettings, Settings
+from consumer.settings.sections import DeadLetterSettings, Delivery, Http, Kafka, Log, RouteSettings, Settings
 
 IDLE_SECONDS = 1.0
 
@@ -31,6 +31,8 @@ MODES = {
     "wait10": ("waiting", "key"),
     "wait0_partition": ("waiting", "partition"),
     "routes3": ("coroutine", "partition"),
+    "reject5": ("rejecting", "partition"),
+    "reject_all": ("rejecting", "partition"),
 }
 """The handler's name and the ordering, by mode."""
 
@@ -64,6 +66,7 @@ def settings_for(job) -> Settings:
     return Settings(
         kafka=Kafka(bootstrap_servers=job.servers.split(","), topics=[job.topic], group_id=job.group),
         delivery=Delivery(ordering=MODES[job.mode][1], concurrency=CALLS),
+        dead_letter=DeadLetterSettings(limit_ratio=1.0),
         http=Http(port=0),
         routes=routes_for(job),
     )
@@ -82,6 +85,7 @@ async def main() -> None:
     job, meter, done = read_job(), Meter(), asyncio.Event()
     shared = getattr(job, "shared", False)
     handlers.events = job.events
+    handlers.reject_every = {"reject5": 20, "reject_all": 1}.get(job.mode, 0)
     handlers.seconds = SECONDS.get(job.mode, 0.0)
     handlers.at_first = meter.first
     handlers.at_last = lambda: (meter.last(), done.set())

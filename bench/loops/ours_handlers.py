@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from consumer.instructions import Reject
 from consumer.record import Record
 from schemas.session import Session
 
@@ -19,6 +20,7 @@ class Handlers:
         self.mark = 1
         self.events = 0
         self.seconds = 0.0
+        self.reject_every = 0
         self.took: list[int] = []
         self.at_first: Callable[[], None]
         self.at_last: Callable[[], None]
@@ -62,6 +64,11 @@ class Handlers:
         self.handled += 1
         if self.handled >= self.mark:
             self.reached()
+
+    def rejecting(self, event: Session) -> None:
+        self.inline(event)
+        if self.handled % self.reject_every == 0:
+            raise Reject("benchmark")
 
     def batch(self, events: list[Session]) -> None:
         self.handled += len(events)

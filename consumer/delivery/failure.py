@@ -30,7 +30,7 @@ from consumer.settings.sections import RetrySettings
 log = Sparingly(structlog.get_logger("consumer.delivery.failure"))
 
 SLOW_LETTER_SECONDS = 2.0
-"""A dead letter whose write takes longer counts as a hold; a stop gives it up."""
+"""A dead letter whose write takes longer counts as a hold. A stop gives it up when Kafka took none for as long."""
 
 
 class Letters(Protocol):
@@ -75,6 +75,16 @@ class Failures(NamedTuple):
     halts: Halts
 
 
+class Writing:
+    """One letter on its way to Kafka."""
+
+    __slots__ = ("began", "hold")
+
+    def __init__(self, began: float, route: str, offset: int) -> None:
+        self.began = began
+        self.hold = Hold("dead_letter", route, offset, time.time())
+
+
 class FailureHandler:
     """Gives failed records of one partition their outcome; as long-lived as the partition's workers."""
 
@@ -85,6 +95,11 @@ class FailureHandler:
         self.retry = failures.policy.retry
         self._policy, self._halts = failures
         self._tasks = tasks
+        self._writing: dict[asyncio.Task[Any] | None, Writing] = {}
+        """Letters on their way to Kafka, by their tasks, the oldest first."""
+        self._look_at: asyncio.TimerHandle | None = None
+        self._taken_at = float("-inf")
+        """Monotonic time at which Kafka acknowledged the last letter."""
 
     def attempts(self, route: str) -> Attempts:
         """Begin to count the calls of one route with one record or batch."""
@@ -135,29 +150,59 @@ class FailureHandler:
 
     async def _write(self, letters: Letters, raw: RawRecord, cause: Cause) -> None:
         """Write a dead letter, however long it takes; raise PartitionEnded if the partition ended first."""
-        attempts, hold = Attempts(self.retry), Hold("dead_letter", cause.route, raw.offset, time.time())
+        attempts = Attempts(self.retry)
+        task = asyncio.current_task()
         while True:
-            writing = asyncio.ensure_future(letters.write(self.partition.key, raw, cause))
+            self._writing[task] = writing = Writing(time.monotonic(), cause.route, raw.offset)
+            if self._look_at is None:
+                self._look_at = asyncio.get_running_loop().call_later(SLOW_LETTER_SECONDS, self._look)
             try:
-                await asyncio.wait([writing], timeout=SLOW_LETTER_SECONDS)
-                if not writing.done():
-                    log.warning("dead_letter_write_slow", **self._where(raw), seconds=SLOW_LETTER_SECONDS)
-                    with self.partition.holding(hold):
-                        if await self.gate.closed_before(writing):
-                            raise PartitionEnded
-                if writing.cancelled():  # not by this task: a CancelledError here would end all work in silence
-                    raise LetterDelayedError("the write was cancelled")
-                writing.result()
+                try:
+                    await letters.write(self.partition.key, raw, cause)
+                except asyncio.CancelledError:
+                    if self.partition.phase is Phase.OVER:
+                        raise
+                    if task is not None and task.cancelling():  # by ``_look``
+                        raise PartitionEnded from None
+                    # Not of this task: a CancelledError here would end all work in silence.
+                    raise LetterDelayedError("the write was cancelled") from None
             except LetterDelayedError as delayed:
                 log.warning("dead_letter_write_failed", **self._where(raw), why=str(delayed))
-                with self.partition.holding(hold):
+                with self.partition.holding(writing.hold):
                     # A write calls no handler, so it does not wait for a pause. If it did, it and the record that
                     # pauses the partition could wait for each other.
                     await self.gate.sleep(attempts.after(ConnectionError()).wait or 0.0)
             else:
+                self._taken_at = time.monotonic()
                 return
             finally:
-                writing.cancel()
+                del self._writing[task]
+                self.partition.holds.discard(writing.hold)
+
+    def _look(self) -> None:
+        """Show writes that are slow as holds; give them up once the partition has ended and Kafka takes no letters.
+
+        One timer looks at all of them: a timer for each letter would cost as much as its write.
+        """
+        now = time.monotonic()
+        stuck = self.partition.ended and now - self._taken_at >= SLOW_LETTER_SECONDS
+        for task, writing in list(self._writing.items()):
+            if now - writing.began < SLOW_LETTER_SECONDS:
+                break  # those behind began later
+            if writing.hold not in self.partition.holds:
+                self.partition.holds.add(writing.hold)
+                (topic, partition), offset = self.partition.key, writing.hold.offset
+                log.warning(
+                    "dead_letter_write_slow",
+                    topic=topic,
+                    partition=partition,
+                    offset=offset,
+                    seconds=SLOW_LETTER_SECONDS,
+                )
+            if stuck and task is not None:
+                task.cancel()
+        again = asyncio.get_running_loop().call_later(SLOW_LETTER_SECONDS / 4, self._look) if self._writing else None
+        self._look_at = again
 
     def _halt_at(self, raw: RawRecord, why: str) -> None:
         self._halts.halt_partition(self.partition, HaltReason.NO_DEAD_LETTER, raw.offset, why, raw.offset + 1)

@@ -47,6 +47,9 @@ class Gate:
         self._lost = False
         self._doubt: Hold | None = None
         self._waiting: set[asyncio.Future[None]] = set()
+        """What waits for any change."""
+        self._staying: set[asyncio.Future[None]] = set()
+        """What waits for an end: thousands of letters may, which no other change wakes."""
         self._watchers: list[Callable[[], None]] = []
 
     def watch(self, watcher: Callable[[], None]) -> None:
@@ -69,7 +72,7 @@ class Gate:
         while not self.may_start(kind, pause):
             if not self.may_start_later(kind):
                 raise PartitionEnded
-            await self._wait()
+            await _woken(self._waiting)
 
     async def sleep(self, seconds: float) -> None:
         """Wait before a call is made again; raise PartitionEnded as soon as the partition is not open."""
@@ -78,20 +81,9 @@ class Gate:
         while self.partition.phase is Phase.OPEN and loop.time() < deadline:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
-                    await self._wait()
+                    await _woken(self._staying)
         if self.partition.phase is not Phase.OPEN:
             raise PartitionEnded
-
-    async def closed_before(self, task: asyncio.Future[None]) -> bool:
-        """Wait for a task while the partition is open; return whether that ended first."""
-        while not task.done() and self.partition.phase is Phase.OPEN:
-            changed = asyncio.get_running_loop().create_future()  # at once: a change may come before a task would run
-            self._waiting.add(changed)
-            try:
-                await asyncio.wait([task, changed], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                self._waiting.discard(changed)
-        return not task.done()
 
     def has_cancelled(self, error: BaseException) -> bool:
         """Whether the caller's await raised ``error`` because its task is to end: by the drain, or with the loop.
@@ -131,31 +123,40 @@ class Gate:
         self._lost = lost
         if self.partition.phase is Phase.OPEN:
             self.partition.phase = Phase.CLOSING
-        self.changed()
+        self._ended()
 
     def halt(self) -> None:
         """Start nothing more; calls under way end."""
         if self.partition.phase is not Phase.OVER:
             self.partition.phase = Phase.HALTED
-        self.changed()
+        self._ended()
 
     def end(self) -> None:
         """End the drain: what still runs may change nothing."""
         self.partition.phase = Phase.OVER
-        self.changed()
+        self._ended()
 
-    async def _wait(self) -> None:
-        changed = asyncio.get_running_loop().create_future()
-        self._waiting.add(changed)
-        try:
-            await changed
-        finally:
-            self._waiting.discard(changed)
+    def _ended(self) -> None:
+        _wake(self._staying)
+        self.changed()
 
     def changed(self) -> None:
         """Wake what waits here: a pause or a phase has changed, or there is room again."""
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(None)
+        _wake(self._waiting)
         for watcher in self._watchers:
             watcher()
+
+
+def _wake(waiting: set[asyncio.Future[None]]) -> None:
+    for each in waiting:
+        if not each.done():
+            each.set_result(None)
+
+
+async def _woken(waiting: set[asyncio.Future[None]]) -> None:
+    woken = asyncio.get_running_loop().create_future()
+    waiting.add(woken)
+    try:
+        await woken
+    finally:
+        waiting.discard(woken)
