@@ -102,6 +102,8 @@ class _Repeats(logging.Filter):
     logged once by us, and ``/readyz`` shows it.
     """
 
+    LONGEST = 200
+    """Characters of a message that tell it from others."""
     NORMAL = ("Group Coordinator Request failed", "Unable connect to ")
 
     def __init__(self) -> None:
@@ -113,7 +115,7 @@ class _Repeats(logging.Filter):
             return True
         if str(record.msg).startswith(self.NORMAL):
             return False
-        key = f"{record.name}{record.msg}"
+        key = f"{record.name}{record.msg}"[: self.LONGEST]
         if record.created - self._last.get(key, float("-inf")) < 10:
             return False
         if len(self._last) > 1000:

@@ -8,6 +8,8 @@ from consumer.dead_letters.cause import NO_ROUTE
 from consumer.record import Position
 
 KEPT = 20
+LONGEST = 500
+"""Characters that are kept of a failure's description."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -43,6 +45,7 @@ class RecentFailures:
     def note(self, at: float, route: str, kind: str, error: str, record: Position) -> None:
         """Note one failure; ``error`` holds no payload."""
         # The message of an undecodable record has its size, so it cannot identify a group.
+        error = error[:LONGEST]
         group = (route, kind, record.topic if route == NO_ROUTE else error)
         before = self._groups.pop(group, None)
         first_at, times = (before.first_at, before.times + 1) if before is not None else (at, 1)

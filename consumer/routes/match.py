@@ -85,17 +85,23 @@ def _value_test(wanted: Any, types: set[type], where: str) -> Predicate:
 
 
 class _Glob(dict[Any, bool]):
-    """Cache of one glob's results, by value. Values repeat, and a cached result costs a tenth of a new one."""
+    """Cache of one glob's results, by value. Values repeat, and a cached result costs a tenth of a new one.
+
+    Values longer than ``LONGEST`` characters are not kept: that many values of a megabyte each would be a gigabyte.
+    """
 
     LIMIT = 1024
+    LONGEST = 100
 
     def __init__(self, pattern: str) -> None:
         self._matches = re.compile(translate(pattern)).match
 
     def __missing__(self, value: str | None) -> bool:
-        if len(self) >= self.LIMIT:
-            self.clear()
-        self[value] = found = value is not None and self._matches(value) is not None
+        found = value is not None and self._matches(value) is not None
+        if value is None or len(value) <= self.LONGEST:
+            if len(self) >= self.LIMIT:
+                self.clear()
+            self[value] = found
         return found
 
     def __call__(self, value: str | None) -> bool:

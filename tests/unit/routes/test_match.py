@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -175,3 +176,13 @@ def test_a_match_that_raises_is_not_hidden() -> None:
     """An exception of one predicate comes out of the expression of all."""
     with pytest.raises(ZeroDivisionError):
         fused([None, lambda event: 1 // event], {})(0)
+
+
+def test_a_glob_keeps_no_long_value() -> None:
+    """A glob remembers results for short values only, so that its cache is bounded in bytes."""
+    matches = compile_match(Session, {"session_id": "a*"}, "routes.r")
+    assert matches is not None
+    long = ["a" * 10_000 + str(number) for number in range(50)]
+    before = [sys.getrefcount(each) for each in long]
+    assert all(matches(a_session(session_id=each)) for each in long)
+    assert [sys.getrefcount(each) for each in long] == before
