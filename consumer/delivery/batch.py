@@ -8,6 +8,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+from consumer.dead_letters.cause import Cause
 from consumer.delivery.calls import coroutine_of
 from consumer.delivery.collecting import Collected, Collecting
 from consumer.delivery.dispatch import Dispatch
@@ -17,6 +18,7 @@ from consumer.delivery.tasks import Tasks
 from consumer.delivery.turns import Turns
 from consumer.errors import DecodeError, HandlerFailedError
 from consumer.instructions import Reject
+from consumer.partition.chunk import size_of
 from consumer.partition.state import Phase
 from consumer.record import RawRecord, Record
 from consumer.routes.route import Route
@@ -28,9 +30,9 @@ OUTAGE_RECORDS = 10
 class BatchCalls:
     """Calls the handler with batches of one route and one partition; as long-lived as the partition's workers.
 
-    A batch is called after ``max_records``, ``max_seconds`` or half of the partition's bytes. While a call is under
-    way, the next batch is collected. When that is full too, the partition takes no more records. The watermark is held
-    at the first record of a batch until all of its records have an outcome.
+    A batch is called after ``max_records``, ``max_seconds`` or half of the partition's room, or when the room is used
+    up. While a call is under way, the next batch is collected. When that is full too, the partition takes no more
+    records. The watermark is held at the first record of a batch until all of its records have an outcome.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class BatchCalls:
         """Monotonic time since which events are collected, and no call is under way."""
         self._called: Collected | None = None
         """The batch of the call under way."""
+        self._left = (0, 0)
+        """Records of that batch without an outcome or a letter, and their bytes."""
         self._route = route
         self._dispatch = dispatch
         self._failure_handler = failure_handler
@@ -61,11 +65,6 @@ class BatchCalls:
         """Whether the batch is to be called as soon as it may be, full or not."""
         self._timer: asyncio.TimerHandle | None = None
         self._gate.watch(self.look)
-
-    @property
-    def blocked(self) -> bool:
-        """Whether no event may be added: the batch is full, and may not be called yet."""
-        return self.collecting.is_full
 
     @property
     def calling(self) -> tuple[float, str] | None:
@@ -83,8 +82,8 @@ class BatchCalls:
     @property
     def in_flight(self) -> tuple[int, int]:
         """Records and bytes without an outcome: those collected and those in the call under way."""
-        length, size = (self._called.length, self._called.size) if self._called is not None else (0, 0)
-        return length + len(self.collecting.events), size + self.collecting.size
+        records, size = self._left
+        return records + len(self.collecting.events), size + self.collecting.size
 
     def look(self) -> None:
         """Call a batch that is full or due, if that may start; else see to it that its time will come."""
@@ -107,6 +106,7 @@ class BatchCalls:
         self._due = False
         self._cancel_timer()
         called = self._called = self.collecting.complete()
+        self._left = called.length, called.size
         coroutine, failed = self._begin_call(called.events, called.raws)
         if coroutine is None and failed is None:
             self._end(called)
@@ -127,13 +127,13 @@ class BatchCalls:
         self, events: list[Any], raws: list[RawRecord]
     ) -> tuple[Coroutine[Any, Any, Any] | None, HandlerFailedError | None]:
         """Call the handler; return what is left to be awaited, or how it failed."""
-        handler, key = self._route.handler, self._partition.key
+        handler, (topic, number) = self._route.handler, self._partition.key
         count = len(events)  # taken before the call: the handler may change the list
         self._counts.batches.observe(count)
         self.calling_since = time.monotonic()
         try:
             if handler.wants_record:
-                records = [Record(*key, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in raws]
+                records = [Record(topic, number, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in raws]
                 result = handler.call(events, records)
             else:
                 result = handler.call(events)
@@ -180,15 +180,16 @@ class BatchCalls:
             self._end(called)
 
     def _end(self, called: Collected) -> None:
-        self._partition.watermark.release(called.first)
-        self._called, self._collecting_since = None, time.monotonic()
+        self._partition.watermark.release_batch(called.first)
+        self.collecting.let_go(called)
+        self._called, self._left, self._collecting_since = None, (0, 0), time.monotonic()
         self._due = self._due or self._partition.phase is not Phase.OPEN
         self._gate.changed()
 
     async def _settle(self, called: Collected, first: HandlerFailedError) -> bool:
         """Give every record of a failed batch an outcome; return False if the partition halted first."""
         failed: HandlerFailedError | None = first
-        left = called.reread(self._belongs)
+        left = self._reread(called)
         failed_call = FailedCall(self._failure_handler, self._route.name, called.first)
         try:
             while failed is not None:
@@ -198,7 +199,7 @@ class BatchCalls:
                 if rejected:
                     failed_call.count_reject()
                     for index in sorted(rejected):
-                        if not self._failure_handler.dead_letter(left[index], failed_call.cause(failed, "rejected")):
+                        if not self._dead_letter(left[index], failed_call.cause(failed, "rejected")):
                             return False
                     left = [raw for index, raw in enumerate(left) if index not in rejected]
                     if not left:
@@ -252,7 +253,7 @@ class BatchCalls:
                 seconds = failed_call.after(failed.error, attempts[raw.offset], excused=excused)
                 if seconds is None:
                     cause = failed_call.cause(failed, attempts=attempts[raw.offset])
-                    if not self._failure_handler.dead_letter(raw, cause):
+                    if not self._dead_letter(raw, cause):
                         return False
                 else:
                     waits.append(seconds)
@@ -286,6 +287,22 @@ class BatchCalls:
         events = [self._dispatch.steps_of(raw)[0] for raw in raws]
         coroutine, failed = self._begin_call(events, raws)
         return failed or await self._end_call(coroutine, len(raws))
+
+    def _reread(self, called: Collected) -> list[RawRecord]:
+        """Return the raw records of a batch, which count from now on instead of its events and what they kept."""
+        raws = called.reread(self._belongs)
+        called.events = []
+        self.collecting.let_go(called)
+        self._left = len(raws), sum(map(size_of, raws))
+        return raws
+
+    def _dead_letter(self, raw: RawRecord, cause: Cause) -> bool:
+        """Begin to write a letter, which holds its record; return False if the partition halted instead."""
+        if not self._failure_handler.dead_letter(raw, cause):
+            return False
+        records, size = self._left
+        self._left = records - 1, size - size_of(raw)
+        return True
 
     def _belongs(self, raw: RawRecord) -> bool:
         try:

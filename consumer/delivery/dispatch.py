@@ -21,7 +21,7 @@ from consumer.delivery.pipeline import Pipeline
 from consumer.delivery.turns import Turns
 from consumer.errors import DecodeError, HandlerFailedError, place_of
 from consumer.observe.counters import Counters, RouteCounters
-from consumer.partition.chunk import Chunk
+from consumer.partition.chunk import Chunk, size_of_headers
 from consumer.partition.hold import Hold
 from consumer.partition.state import Partition, Phase
 from consumer.record import RawRecord, TopicPartition
@@ -271,7 +271,7 @@ class Dispatch:
         wall, watermark, under_way = time.time, partition.watermark, self.under_way
         awaits, loop, serial = self._awaits, turns.loop, puller.serial
         if batch is not None:
-            events, size, max_records, max_batch_bytes = batch.events, batch.size, batch.max_records, batch.max_bytes
+            events, size, (max_records, max_batch_bytes) = batch.events, batch.size, batch.room
         try:
             for raw in chunk.records:
                 count += 1
@@ -307,7 +307,7 @@ class Dispatch:
                         batch.size = size
                     done = self._undecodable(raw, _as_decode_error(error))  # a halt calls what was collected
                     if batch is not None:
-                        events, size = batch.events, batch.size
+                        events, size, (max_records, max_batch_bytes) = batch.events, batch.size, batch.room
                     stop = not done or not room()
                 else:
                     if not steps:
@@ -319,6 +319,10 @@ class Dispatch:
                         events.append(event)
                         if batch.keeps_raws:
                             batch.raws.append(raw)
+                            if raw.key is not None:
+                                size += len(raw.key)
+                            if raw.headers:
+                                size += size_of_headers(raw.headers)
                         size += len(value)  # type: ignore[arg-type]  # batch routes take no tombstones
                         done = True
                         stop = len(events) >= max_records or size >= max_batch_bytes
@@ -410,7 +414,7 @@ class Dispatch:
                 stop, done, settled, reading = False, True, False, True
                 begin, look_at, looked = self._driver.begin, self._look_every, began
                 if batch is not None:
-                    events, size = batch.events, batch.size
+                    events, size, (max_records, max_batch_bytes) = batch.events, batch.size, batch.room
         except Exception as error:
             if not reading:
                 raise

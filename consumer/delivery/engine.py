@@ -144,9 +144,7 @@ class Engine:
         gate, tasks = Gate(partition), Tasks(partition, self._owner)
         failure_handler = FailureHandler(gate, Failures(self._policy, self), self._counters, tasks)
         batched = [route for route in routes if route.handler.takes_batches]
-        max_bytes = max(1, self._delivery.max_in_flight_bytes // 2)
-        most = max(1, self._delivery.max_in_flight_records // 2)
-        collecting = {route.name: Collecting(partition, route.handler, max_bytes, most) for route in batched}
+        collecting = {route.name: Collecting(partition, route.handler, self._delivery) for route in batched}
         dispatch = Dispatch(
             self._pipeline, key, self._counters, collecting, failure_handler.undecodable, self._unmatched(key)
         )

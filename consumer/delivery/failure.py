@@ -22,6 +22,7 @@ from consumer.instructions import code_of
 from consumer.logs import Sparingly
 from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
+from consumer.partition.chunk import size_of
 from consumer.partition.hold import Hold
 from consumer.partition.state import Partition, Phase
 from consumer.record import Position, RawRecord, TopicPartition
@@ -125,7 +126,7 @@ class FailureHandler:
                 HaltReason.FUSE, f"too many records become dead letters; the last one: {cause.message}"
             )
             return False
-        self.partition.hold(raw.offset, raw)
+        self.partition.hold(raw.offset, size_of(raw))
         self._tasks.spawn(self._deliver(policy.letters, raw, cause))
         return True
 
@@ -145,7 +146,7 @@ class FailureHandler:
         log.warning("record_dead_lettered", **self._where(raw), **cause._asdict())
         where = Position(*key, raw.offset)
         self.counters.failures.note(time.time(), cause.route, cause.reason, cause.message, where)
-        self.partition.release(raw.offset, raw)
+        self.partition.release(raw.offset, size_of(raw))
         self.gate.changed()
 
     async def _write(self, letters: Letters, raw: RawRecord, cause: Cause) -> None:
@@ -250,9 +251,12 @@ class FailedCall:
             handler.gate.pause(self.hold)
         else:
             handler.gate.resume(self.hold)
+        place = place_of(error)
+        # An exception object that is raised again and again collects a longer traceback each time, and everything that
+        # its frames reference; and the failure of a batch is kept until its records have an outcome.
+        BaseException.with_traceback(error, None)
         if decision.wait is None:
             return None
-        place = place_of(error)
         log.info(
             "call_failed",
             partition=str(handler.partition.key),
@@ -265,9 +269,6 @@ class FailedCall:
         )
         where = Position(*handler.partition.key, self.hold.offset)
         handler.counters.failures.note(time.time(), self.route, decision.kind, place, where)
-        # An exception object that is raised again and again collects a longer traceback each time, and everything that
-        # its frames reference.
-        BaseException.with_traceback(error, None)
         return decision.wait
 
     def count(self, error: BaseException) -> None:

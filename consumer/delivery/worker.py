@@ -88,6 +88,8 @@ class Workers:
         self.serial = delivery.ordering == "partition"
         self.busy: dict[bytes | None, deque[Ongoing] | None] = {}
         self._by_key = delivery.ordering == "key"
+        self._most_counts = min(len(self._batches) + 1, len(work.dispatch.counters.routes))
+        """How often one record counts as in flight, at most: in each batch, and by itself."""
         self._chunk: Chunk | None = None
         self._awaiting: set[Ongoing] = set()
         self._alive = 0
@@ -256,22 +258,25 @@ class Workers:
             self.partition.start(chunk.first_offset)
         for batch in self._batches:
             batch.collecting.begin_chunk(chunk)
+        self.partition.begin_chunk(chunk)
 
     def has_room(self) -> bool:
         """Whether another record may be taken. It calls nothing: the flat loop asks while it fills batches."""
         partition, limits = self.partition, self._delivery
         records, size = partition.held_records, partition.held_bytes
         if self._batches:
-            if any(batch.blocked for batch in self._batches):
+            if any(batch.collecting.is_full for batch in self._batches):
                 return False
             records, size = partition.in_flight
+            records += self._most_counts - 1 if records else 0
         return records < limits.max_in_flight_records and size < limits.max_in_flight_bytes
 
     def _makes_room(self) -> bool:
         """Whether there is room; when batches use it up before they are full, they are called to make some."""
-        if self.has_room() or any(batch.blocked for batch in self._batches):
-            return self.has_room()
-        self._call_batches()
+        if self.has_room():
+            return True
+        if not any(batch.collecting.is_full for batch in self._batches):
+            self._call_batches()
         return self.has_room()
 
     async def _pull(self, chunk: Chunk) -> None:
@@ -315,6 +320,7 @@ class Workers:
         for batch in self._batches:
             batch.look()
             batch.collecting.end_chunk()
+        chunk.reread = chunk.fetch = None  # workers whose calls wait still have this chunk
 
     def _note(self) -> None:
         """Note the age of the last record that was pulled; it stands for all that were pulled since the last time."""
@@ -348,7 +354,7 @@ class Workers:
     def hold(self, raw: RawRecord, now: float) -> int:
         """Hold a record whose call waits or failed, so that others may be pulled past it; return its size."""
         size = size_of(raw)
-        self.partition.hold_bytes(raw.offset, size)
+        self.partition.hold(raw.offset, size)
         self.partition.watermark.advance(raw.offset + 1)
         if now >= self.partition.lag.ages.next_at:
             self._note_age(raw)
@@ -360,7 +366,7 @@ class Workers:
     def queue_behind(self, raw: RawRecord, event: Any, steps: list[Step]) -> None:
         """Keep a record until its key is free."""
         ongoing = Ongoing(raw, event, steps, size=size_of(raw))
-        self.partition.hold_bytes(raw.offset, ongoing.size)
+        self.partition.hold(raw.offset, ongoing.size)
         queue = self.busy[raw.key]
         if queue is None:
             queue = self.busy[raw.key] = deque()
@@ -457,7 +463,7 @@ class Workers:
 
     def release(self, raw: RawRecord, size: int) -> Ongoing | None:
         """Count a held record as done; return the one that waits behind its key."""
-        self.partition.release_bytes(raw.offset, size)
+        self.partition.release(raw.offset, size)
         if self._by_key:
             queue = self.busy[raw.key]
             if queue:

@@ -12,13 +12,28 @@ import aiokafka
 
 from consumer.errors import CorruptBatchError, KafkaError
 from consumer.kafka.client import ClientError, position_of
-from consumer.partition.chunk import Chunk
+from consumer.partition.chunk import Chunk, size_of
 from consumer.record import RawRecord, TopicPartition
 
 NOWHERE = aiokafka.TopicPartition("", 0)
 """A partition that is never assigned, because ``getmany()`` without partitions means all of them."""
 MAX_RECORDS = 500
 BUSY_SECONDS = 0.02
+
+
+class _Fetched:
+    """Records that ``getmany`` returned at once, as long-lived as what reads them again."""
+
+    def __init__(self, records: Sequence[RawRecord]) -> None:
+        self.records = records
+        self._size = sum(map(size_of, records))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def reread(self) -> Sequence[RawRecord]:
+        """Return the same records again."""
+        return self.records
 
 
 class PlainFetch:
@@ -75,7 +90,8 @@ class PlainFetch:
     def _keep(self, key: TopicPartition, records: Sequence[RawRecord], position: int) -> None:
         start = self._positions.get(key, records[0].offset if records else position)
         self._positions[key] = position
-        self._chunks[key] = Chunk(start, iter(records), position, lambda: records)
+        fetched = _Fetched(records)
+        self._chunks[key] = Chunk(start, iter(records), position, fetched.reread, fetched)
         self._bytes_consumed[key.topic] += sum(len(r.key or b"") + len(r.value or b"") for r in records)
 
     def ready(self, key: TopicPartition) -> bool:

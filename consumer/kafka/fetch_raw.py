@@ -165,7 +165,7 @@ class RawFetch:
         records: Iterator[RawRecord] = chain(batch, () if fetch.batches else self._let_go(key, fetch))
         if _base_of(batch) < start:  # a commit, or a seek, into the middle of a batch
             records = dropwhile(lambda record: record.offset < start, records)
-        return Chunk(start, records, fetch.position, partial(fetch.reread, fetch.handed_out()))
+        return Chunk(start, records, fetch.position, partial(fetch.reread, fetch.handed_out()), fetch)
 
     def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
         """Return the readable records of the batch taken last, after pulling from it raised ``error``.
@@ -177,10 +177,11 @@ class RawFetch:
         fetch = self._begun.get(key)
         if fetch is None:
             raise CorruptBatchError(position, f"the batch at offset {position} is no longer kept", position + 1)
-        salvage = partial(fetch.salvage, fetch.handed_out(), position, error)
+        # Its frames keep the batch uncompressed, and the chunk may be kept for long.
+        salvage = partial(fetch.salvage, fetch.handed_out(), position, error.with_traceback(None))
         records = salvage()
         behind = () if fetch.batches else self._let_go(key, fetch)
-        return Chunk(position, chain(records, behind), fetch.position, salvage)
+        return Chunk(position, chain(records, behind), fetch.position, salvage, fetch)
 
     def _let_go(self, key: TopicPartition, fetch: _Fetch) -> Iterator[RawRecord]:
         """Forget a fetch after its last record, so that an idle partition keeps no bytes."""
@@ -234,6 +235,9 @@ class _Fetch:
             self.batches.extend(iter(memory.next_batch, None))
         self._count = len(self.batches)
         self.end = self.batches[-1].next_offset if self.batches else self.position
+
+    def __len__(self) -> int:
+        return self.size
 
     def require_batch(self) -> None:
         """Raise CorruptBatchError when not even the first batch is complete."""

@@ -89,7 +89,12 @@ METRICS = [
     ),
     Metric("committed_offset", "gauge", ("topic", "partition"), "Next offset to read after a restart."),
     Metric("in_flight_records", "gauge", ("topic", "partition"), "Records delivered and not below the watermark."),
-    Metric("in_flight_bytes", "gauge", ("topic", "partition"), "Bytes of the keys and values of those records."),
+    Metric(
+        "in_flight_bytes",
+        "gauge",
+        ("topic", "partition"),
+        "Bytes of those records, headers included, and of fetches that batches keep.",
+    ),
     Metric("max_in_flight_records", "gauge", (), "Limit of in_flight_records per partition."),
     Metric(
         "holding",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from enum import Enum
 from typing import Protocol
 
-from consumer.partition.chunk import size_of
+from consumer.partition.chunk import Chunk
 from consumer.partition.hold import Halt, Hold
 from consumer.partition.lag import Lag
 from consumer.partition.watermark import Watermark
-from consumer.record import RawRecord, TopicPartition
+from consumer.record import TopicPartition
 
 
 class Phase(Enum):
@@ -37,7 +38,9 @@ class Partition:
     Invariants, with offsets meaning "next to read":
     - ``committed`` ≤ ``done`` ≤ ``position``
     - every record that was delivered below ``done`` has its outcome
-    - ``held_records`` and ``held_bytes`` count records held one by one: their calls wait, or they queue
+    - ``held_records`` and ``held_bytes`` count records held one by one, each once: their calls wait, they queue, or
+      their letters are written
+    - ``kept_bytes`` counts the fetches that batches keep, each once, but for the fetch in work
     """
 
     def __init__(self, key: TopicPartition, epoch: int) -> None:
@@ -52,6 +55,11 @@ class Partition:
         self.lag = Lag()
         self.held_records = 0
         self.held_bytes = 0
+        self.kept_bytes = 0
+        self._fetches: Counter[Sized] = Counter()
+        """How often each fetch is kept."""
+        self._in_work = 0
+        """Identity of the fetch that the current chunk, or the last one, is of."""
         self.batches: Sequence[InFlight] = ()
         self.halt: Halt | None = None
         self.phase = Phase.OPEN
@@ -112,9 +120,12 @@ class Partition:
 
     @property
     def in_flight(self) -> tuple[int, int]:
-        """Number and bytes of records that are delivered and not done, batches included."""
-        counts = [(self.held_records, self.held_bytes), *(batch.in_flight for batch in self.batches)]
-        return sum(records for records, _ in counts), sum(size for _, size in counts)
+        """Number and bytes of records that are delivered and not done, once for each batch, and what these keep."""
+        records, size = self.held_records, self.held_bytes + self.kept_bytes
+        for batch in self.batches:
+            more_records, more_bytes = batch.in_flight
+            records, size = records + more_records, size + more_bytes
+        return records, size
 
     @property
     def held(self) -> list[Hold]:
@@ -130,22 +141,29 @@ class Partition:
         finally:
             self.holds.discard(hold)
 
-    def hold(self, offset: int, raw: RawRecord) -> None:
+    def hold(self, offset: int, size: int) -> None:
         """Count a record as in flight; the watermark stays at or below ``offset`` until it is released."""
-        self.hold_bytes(offset, size_of(raw))
+        if self.watermark.hold(offset):
+            self.held_records += 1
+            self.held_bytes += size
 
-    def hold_bytes(self, offset: int, size: int) -> None:
-        """Count a record of a known size as in flight."""
-        self.watermark.hold(offset)
-        self.held_records += 1
-        self.held_bytes += size
-
-    def release(self, offset: int, raw: RawRecord) -> None:
+    def release(self, offset: int, size: int) -> None:
         """Count a held record as done."""
-        self.release_bytes(offset, size_of(raw))
+        if self.watermark.release(offset):
+            self.held_records -= 1
+            self.held_bytes -= size
 
-    def release_bytes(self, offset: int, size: int) -> None:
-        """Count a held record of a known size as done."""
-        self.watermark.release(offset)
-        self.held_records -= 1
-        self.held_bytes -= size
+    def begin_chunk(self, chunk: Chunk) -> None:
+        """Note the fetch in work. It does not count: a partition always may have one, however small its room is."""
+        self._in_work = id(chunk.fetch)
+        self._count_fetches()
+
+    def keep(self, fetch: Sized | None, times: int) -> None:
+        """Count a fetch that a batch keeps, or with -1 one that it no longer keeps."""
+        if fetch is not None:
+            self._fetches[fetch] += times
+            self._fetches += Counter()  # without those that are no longer kept
+            self._count_fetches()
+
+    def _count_fetches(self) -> None:
+        self.kept_bytes = sum(len(fetch) for fetch in self._fetches if id(fetch) != self._in_work)

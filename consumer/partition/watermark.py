@@ -7,7 +7,8 @@ class Watermark:
     """The contiguous watermark of one partition in one epoch; owned by its lanes, read by the committer.
 
     Offsets have gaps (transaction markers, compaction), so it never counts records: it keeps the position (the next
-    offset to be delivered) and a hold for each record that is delivered and not done. Memory grows with the holds.
+    offset to be delivered) and a hold for each record that is delivered and not done. A batch has one hold, at its
+    first record. Memory grows with the holds.
 
     Invariants:
     - ``done`` never falls
@@ -18,6 +19,8 @@ class Watermark:
     def __init__(self, start: int) -> None:
         self.position = start
         self._holds: dict[int, int] = {}
+        self._batches: list[int] = []
+        """First offset of each batch that is not done."""
         self._reported = start
 
     @property
@@ -27,7 +30,7 @@ class Watermark:
         The smallest hold is searched here, once a commit, and not kept up to date at each record: a commit compares a
         few thousand numbers at most, and a second has hundreds of thousands of records.
         """
-        self._reported = min(self._holds, default=self.position)
+        self._reported = min([min(self._holds, default=self.position), *self._batches])
         return self._reported
 
     def advance(self, position: int) -> None:
@@ -36,22 +39,35 @@ class Watermark:
             raise ValueError(f"position {position} is below {self.position}: records would be handled twice")
         self.position = position
 
-    def hold(self, offset: int) -> None:
-        """Hold a record that is not done. It may have several holds at once (its call, a batch)."""
+    def hold(self, offset: int) -> bool:
+        """Hold a record that is not done; return whether it was not held. It may have several holds: calls, letters."""
         if offset < self._reported:
             raise ValueError(f"offset {offset} is below {self._reported}, which may already be committed")
-        self._holds[offset] = self._holds.get(offset, 0) + 1
+        held = self._holds.get(offset, 0)
+        self._holds[offset] = held + 1
+        return not held
 
-    def release(self, offset: int) -> None:
-        """Release one hold; the record is done when the last one is released."""
+    def release(self, offset: int) -> bool:
+        """Release one hold; return whether it was the record's last."""
         left = self._holds.pop(offset) - 1
         if left:
             self._holds[offset] = left
+        return not left
+
+    def hold_batch(self, first: int) -> None:
+        """Hold a batch at its first record."""
+        self.hold(first)
+        self._batches.append(first)
+        self.release(first)
+
+    def release_batch(self, first: int) -> None:
+        """Release a batch: its records are done, or held by themselves."""
+        self._batches.remove(first)
 
     def undone_below(self, offset: int, most: int) -> list[int]:
         """Return the lowest ``most`` offsets below ``offset`` without an outcome: held, or at or above the position."""
-        held = sorted(each for each in self._holds if each < offset)
+        held = sorted(each for each in {*self._holds, *self._batches} if each < offset)
         return [*held, *range(self.position, min(offset, self.position + most))][:most]
 
     def __len__(self) -> int:
-        return len(self._holds)
+        return len(self._holds) + len(self._batches)

@@ -53,7 +53,8 @@ class BoundedSource:
         if chunk.next_offset < end:
             return chunk
         self._ended.add(key)
-        return Chunk(chunk.first_offset, _below(end, chunk.records), max(chunk.first_offset, end), chunk.reread)
+        records, next_offset = _below(end, chunk.records), max(chunk.first_offset, end)
+        return Chunk(chunk.first_offset, records, next_offset, chunk.reread, chunk.fetch)
 
 
 def _below(end: int, records: Iterable[RawRecord]) -> Iterator[RawRecord]:

@@ -29,7 +29,7 @@ MEANINGS = {
     "delivery.concurrency": "Calls that run at once per partition, with the orderings key and unordered.",
     "delivery.threads": "Threads of each route with `threaded`. More calls than threads wait for a free thread.",
     "delivery.max_in_flight_records": "Maximum records in flight per partition: delivered and not done.",
-    "delivery.max_in_flight_bytes": "Maximum bytes in flight per partition: keys and values of the records in flight.",
+    "delivery.max_in_flight_bytes": "Maximum bytes in flight per partition: keys, values, headers, fetches of batches.",
     "delivery.max_record_bytes": "Maximum bytes of a value. A larger one becomes a dead letter without being decoded.",
     "delivery.commit_interval_seconds": "Seconds between commits.",
     "delivery.drain_seconds": "Seconds for started calls to end when partitions are revoked or the daemon stops.",

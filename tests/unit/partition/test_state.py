@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.partition.chunk import size_of
+from consumer.partition.chunk import HEADER_BYTES, size_of
 from consumer.partition.state import Partition, Phase
 from tests.unit.delivery.source import KEY, RawRecord
 
@@ -32,10 +32,12 @@ def test_ended(phase: Phase) -> None:
     assert partition.ended == (phase is not Phase.OPEN)
 
 
-def test_size_is_key_and_value() -> None:
-    """A record's size is that of its key and value; a missing one counts 0."""
+def test_size_is_key_value_and_headers() -> None:
+    """A record's size is that of its key, value and headers; a missing one counts 0."""
     assert size_of(RawRecord(0, b"value", b"key")) == 8
     assert size_of(RawRecord(0, None)) == 0
+    assert size_of(RawRecord(0, b"value", headers=(("name", b"12345"),))) == 5 + 4 + 5 + HEADER_BYTES
+    assert size_of(RawRecord(0, b"value", headers=(("é", b""),))) == 5 + 2 + HEADER_BYTES
 
 
 @given(st.lists(st.binary(max_size=9), max_size=30), st.randoms())
@@ -46,7 +48,7 @@ def test_held_records_are_counted(values: list[bytes], random: object) -> None:
     watermark = partition.watermark
     held = [RawRecord(offset, value, b"k") for offset, value in enumerate(values)]
     for raw in held:
-        partition.hold(raw.offset, raw)
+        partition.hold(raw.offset, size_of(raw))
         watermark.advance(raw.offset + 1)
     left = list(held)
     random.shuffle(left)  # type: ignore[attr-defined]
@@ -54,5 +56,5 @@ def test_held_records_are_counted(values: list[bytes], random: object) -> None:
         assert partition.in_flight == (len(left), sum(map(size_of, left)))
         assert partition.done == min(raw.offset for raw in left)
         raw = left.pop()
-        partition.release(raw.offset, raw)
+        partition.release(raw.offset, size_of(raw))
     assert (*partition.in_flight, partition.done) == (0, 0, len(values))
