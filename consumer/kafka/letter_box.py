@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 
 import aiokafka
 from aiokafka import errors
+from aiokafka.partitioner import DefaultPartitioner
 
 from consumer.dead_letters.cause import Cause
 from consumer.dead_letters.letter import Letter, Writer
@@ -19,19 +19,21 @@ from consumer.settings.sections import Kafka
 
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 3.0
-WRITES = 4000
+WRITES = 1000
 """Writes at once. aiokafka wakes every write that waits for a batch at each batch: with many a letter costs
 milliseconds."""
 LINGER_MS = 5
 """Wait for other letters; a request costs as much as ten of them."""
-BATCH_BYTES = 1_048_576
-"""Room for so many letters of usual size, so that few wait for a batch."""
+BATCH_BYTES = 65_536
+"""Fewer than any topic's limit is likely to be, as a batch over the limit is sent again letter by letter."""
 LARGEST = 2**31 - 1
+TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+PARTITIONER = DefaultPartitioner()
+"""The one that aiokafka uses too: a key has one partition, however its letters are sent."""
 REFUSALS = (
     errors.TopicAuthorizationFailedError,
     errors.ClusterAuthorizationFailedError,
-    errors.MessageSizeTooLargeError,
-    errors.RecordListTooLargeError,
+    *TOO_LARGE,
     errors.InvalidTopicError,
     errors.InvalidTimestampError,
     errors.PolicyViolationError,
@@ -78,7 +80,10 @@ class LetterBox:
             if letter.topic not in self._known:
                 await self._require(letter.topic)
             async with self._writing:
-                await self._send(letter)
+                try:
+                    await self._send(letter, alone=False)
+                except TOO_LARGE:  # perhaps the batch, with others
+                    await self._send(letter, alone=True)
         except KafkaUnreachableError as error:
             raise LetterDelayedError(str(error)) from error
         except (ClientError, OSError, TimeoutError) as error:
@@ -105,12 +110,12 @@ class LetterBox:
                 raise LetterRefusedError(f"there is no topic {topic!r} for it that this client may use")
             self._known.add(topic)
 
-    async def _send(self, letter: Letter) -> None:
+    async def _send(self, letter: Letter, *, alone: bool) -> None:
         """Write with the current client; after an error the next letter gets another, and its last write stops it."""
         client = self._client or await self._connected()
         client.writes += 1
         try:
-            await _send(client.producer, letter)
+            await _send(client.producer, letter, alone=alone)
         except Exception:
             if self._client is client:
                 self._client = None
@@ -144,12 +149,14 @@ class LetterBox:
         return producer
 
 
-async def _send(producer: aiokafka.AIOKafkaProducer, letter: Letter) -> None:
+async def _send(producer: aiokafka.AIOKafkaProducer, letter: Letter, *, alone: bool) -> None:
+    """Send a letter and wait until it is acknowledged; in a batch of its own if ``alone``."""
     timestamp = letter.timestamp_ms
-    if letter.key is None and letter.value is None:  # `send` refuses such a record, Kafka accepts it
+    if alone or (letter.key is None and letter.value is None):  # `send` refuses such a record, Kafka accepts it
         batch = producer.create_batch()
-        batch.append(timestamp=timestamp, key=None, value=None, headers=letter.headers)
-        partition = random.choice(list(await producer.partitions_for(letter.topic)))  # noqa: S311
+        batch.append(timestamp=timestamp, key=letter.key, value=letter.value, headers=letter.headers)
+        partitions = sorted(await producer.partitions_for(letter.topic))
+        partition = PARTITIONER(letter.key, partitions, partitions)
         await asyncio.shield(await producer.send_batch(batch, letter.topic, partition=partition))
         return
     # A cancellation ends this letter's own future, which the client then passes over.
