@@ -40,8 +40,10 @@ class Flush(NamedTuple):
 class _Commit:
     """One commit, from the offsets that it noted to the broker's answer."""
 
-    def __init__(self, noted: Sequence[tuple[Partition, int]]) -> None:
+    def __init__(self, noted: Sequence[tuple[Partition, int]], all_owned: bool) -> None:
         self.noted = noted
+        self.all_owned = all_owned
+        """Whether every owned partition was asked for what it has to commit."""
         self.flushed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once every handler is flushed and the offsets are on their way."""
         self.task: asyncio.Task[None]
@@ -93,7 +95,9 @@ class Committer:
         self._latest: _Commit | None = None
         self._warned_at = float("-inf")
 
-    async def commit(self, partitions: Collection[Partition], flush_until: float, seconds: float) -> None:
+    async def commit(
+        self, partitions: Collection[Partition], flush_until: float, seconds: float, *, all_owned: bool = False
+    ) -> None:
         """Commit what is done now: flush until ``flush_until`` (monotonic), then wait ``seconds`` for the answer.
 
         After that the commit goes on in the background: its answer may be late, and it may still succeed at the broker.
@@ -108,9 +112,9 @@ class Committer:
                 return
         noted = [(each, offset) for each in partitions if not each.fenced and (offset := each.to_commit) is not None]
         if not noted:
-            self.cleared_at = time.monotonic()
+            self._clear(all_owned)
             return
-        self._latest = commit = _Commit(noted)
+        self._latest = commit = _Commit(noted, all_owned)
         commit.task = self._tasks.create_task(self._commit(commit))
         await commit.wait(flush_until, seconds)
 
@@ -119,6 +123,11 @@ class Committer:
         if time.monotonic() - self._warned_at > WARN_SECONDS:
             self._warned_at = time.monotonic()
             log.warning("commit_slow", flushing=self._flushing)
+
+    def _clear(self, all_owned: bool) -> None:
+        """Note that nothing is left to commit; a commit of some partitions says nothing of the others."""
+        if all_owned:
+            self.cleared_at = time.monotonic()
 
     @property
     def busy(self) -> bool:
@@ -168,7 +177,7 @@ class Committer:
         self._counters.commit_seconds.observe(time.monotonic() - began)
         self._counters.commits[result] += 1
         if result == "ok":
-            self.cleared_at = time.monotonic()
+            self._clear(commit.all_owned)
             self._counters.last_commit_timestamp = time.time()
             for partition, offset in commit.noted:
                 if not partition.fenced:

@@ -88,6 +88,7 @@ class Engine:
         self._outlived: list[Workers] = []
         self._epoch = 0
         self._assigned = asyncio.Event()
+        self._commit_soon = asyncio.Event()
         self._stopping = False
         self._doubtful = False
         self._warned_unmatched_at = -WARN_UNMATCHED_SECONDS
@@ -112,11 +113,10 @@ class Engine:
         return "commit" if self.committer.busy else "poll"
 
     def assign(self, keys: Collection[TopicPartition]) -> None:
-        """Begin an epoch of each of these partitions; the others go on. The group has this member: no doubt is left."""
+        """Begin an epoch of each of these partitions; the others go on."""
         if self._stopping:
             return
         self._epoch += 1
-        self.doubt(doubtful=False)
         self._outlived = [workers for workers in self._outlived if workers.tasks]
         for key in keys:
             self._workers[key] = self._begin(Partition(key, self._epoch))
@@ -155,6 +155,8 @@ class Engine:
         partition.batches = batches
         work = Work(gate, self._source, dispatch, batches, failure_handler, self, tasks)
         workers = Workers(work, self._delivery, self._turns)
+        if self._doubtful:
+            gate.doubt(doubtful=True)
         # A call of an earlier epoch that did not end, though cancelled, still works on this partition.
         workers.begin([task for old in self._outlived if old.partition.key == key for task in old.tasks])
         return workers
@@ -165,6 +167,10 @@ class Engine:
         The others go on. A stop may run into a rebalance: what another call is ending already is waited for.
         """
         named = [workers for key, workers in self._workers.items() if keys is None or key in keys]
+        if lost:  # also those that another call is ending: nothing more may start or be committed
+            for each in named:
+                each.partition.fenced = True
+                each.work.gate.close(lost=True)
         others = {self._leaving[each] for each in named if each in self._leaving}
         if leaving := [each for each in named if each not in self._leaving]:
             await self._end_epochs(leaving, lost=lost)
@@ -232,9 +238,16 @@ class Engine:
         return overdue
 
     def settles(self, key: TopicPartition) -> bool:
-        """Whether every record that was delivered of a partition has its outcome; batches are called for that."""
+        """Whether every record that was delivered of a partition has its outcome, and that is committed.
+
+        It is asked for a partition whose position must be set anew. Batches are called for that, and a commit begins.
+        """
         workers = self._workers.get(key)
-        return workers is not None and not self._doubtful and workers.settles()
+        if workers is None or self._doubtful or not workers.settles():
+            return False
+        if workers.partition.to_commit is not None:
+            self._commit_soon.set()
+        return workers.partition.to_commit is None
 
     def halt(self, key: TopicPartition, reason: HaltReason, offset: int, explanation: str) -> None:
         """Halt a partition because the source cannot go on with it."""
@@ -307,12 +320,15 @@ class Engine:
                     workers.wake()
 
     async def commit_forever(self) -> None:
-        """Commit what is done, once per interval."""
+        """Commit what is done, once per interval, and when a position must be set anew."""
         while True:
-            await asyncio.sleep(self.commit_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.commit_seconds):
+                    await self._commit_soon.wait()
+            self._commit_soon.clear()
             if not self._stopping:
                 until = time.monotonic() + self.commit_seconds
-                await self.committer.commit(self.partitions.values(), until, self.commit_seconds)
+                await self.committer.commit(self.partitions.values(), until, self.commit_seconds, all_owned=True)
 
     async def measure_forever(self) -> None:
         """Ask for the partitions' end offsets every ``MEASURE_SECONDS``: for lag, and to notice a broker outage."""

@@ -79,6 +79,10 @@ class Workers:
         """Monotonic times: of the assignment, and since when no worker pulls."""
         self.closed_at = 0.0
         """Monotonic time at which the drain began."""
+        self.gone_since: float | None = None
+        """Monotonic time since which the position must be set anew, if it must."""
+        self.settled_at: float | None = None
+        """Monotonic time since which that waits for nothing else."""
         self.waits_for_earlier = False
         """Whether calls of an earlier epoch still work on this partition."""
         self.gate, self._intake, self._dispatch, self._batches, self._failure_handler, self._halts, self._tasks = work
@@ -126,7 +130,9 @@ class Workers:
     @property
     def calls(self) -> list[tuple[float, str]]:
         """Monotonic time of its begin, and route, of each call under way; read from any thread."""
-        awaited = [(each.began, each.steps[each.at].name) for each in list(self._awaiting) if each.rest is not None]
+        awaited = [
+            (each.began, each.steps[at].name) for each in list(self._awaiting) if (at := each.at) < len(each.steps)
+        ]
         return awaited + self._dispatch.calls + [call for batch in self._batches if (call := batch.calling) is not None]
 
     @property
@@ -147,10 +153,12 @@ class Workers:
 
     def settles(self) -> bool:
         """Whether every record that was delivered has its outcome; batches that were collected are called for that."""
-        if self._chunk is not None or self.partition.ended:
-            return False
-        self._call_batches()
-        return len(self.partition.watermark) == 0
+        self.gone_since = self.gone_since or time.monotonic()
+        if self._chunk is None and not self.partition.ended:
+            self._call_batches()
+        settled = self._chunk is None and not self.partition.ended and len(self.partition.watermark) == 0
+        self.settled_at = (self.settled_at or time.monotonic()) if settled else None
+        return settled
 
     def abandon(self) -> None:
         """Count the calls under way as left without an outcome."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Collection
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import aiokafka
 import structlog
@@ -24,7 +25,7 @@ sparing = Sparingly(log)
 ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 0.2
 """Wait before a position that could not be resolved is asked for again."""
-UNRESOLVED = (ClientError, OSError, TimeoutError, KeyError, AttributeError)
+UNRESOLVED = (ClientError, OSError, TimeoutError, KeyError, AttributeError, IllegalStateError)
 """KeyError: the answer lacks the partition. AttributeError: aiokafka cannot say which error the answer holds."""
 
 
@@ -32,6 +33,7 @@ class Listener(Protocol):
     """The receiver of assignments, revocations and halts: the engine."""
 
     def assign(self, keys: Collection[TopicPartition]) -> None: ...
+    def doubt(self, *, doubtful: bool) -> None: ...
     async def revoke(self, keys: Collection[TopicPartition] | None = None, *, lost: bool) -> None: ...
     def settles(self, key: TopicPartition) -> bool: ...
     def halt(self, key: TopicPartition, reason: HaltReason, offset: int, explanation: str) -> None: ...
@@ -47,8 +49,21 @@ class Fetched(Protocol):
         """Forget the position of a partition; it is set anew."""
 
 
+class Unresolved(NamedTuple):
+    """A partition without a usable offset."""
+
+    gone: int | None
+    """The offset that the broker no longer has; None if the group has none."""
+    again_at: float = 0.0
+    """Monotonic time before which it is not tried again."""
+
+
 class Positions:
-    """Sets the positions of the partitions of one client; owned by the source and as long-lived as the client."""
+    """Sets the positions of the partitions of one client; owned by the source and as long-lived as the client.
+
+    It works beside the polling, at one partition at a time, in a task that ``stop`` ends before any rebalance: what it
+    does never meets another assignment.
+    """
 
     def __init__(self, kafka: Kafka, consumer: Any, fetched: Fetched, listener: Listener, counters: Counters) -> None:
         self._kafka = kafka
@@ -56,17 +71,68 @@ class Positions:
         self._fetched = fetched
         self._listener = listener
         self._counters = counters
-        self._gone: dict[TopicPartition, int] = {}
-        """Partitions whose next offset the broker no longer has, and that offset."""
+        self._unresolved: dict[TopicPartition, Unresolved] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._stopped = False
         self._committed: dict[TopicPartition, int] = {}
         """Offsets of the group as a second client was told, -1 without one; each is used once."""
 
-    def clear(self) -> None:
-        """Forget everything: the partitions are revoked."""
-        self._gone.clear()
-        self._committed.clear()
+    def __contains__(self, key: TopicPartition) -> bool:
+        """Whether a partition has no usable offset now; its errors would only come again."""
+        return key in self._unresolved
 
-    async def begin(self, key: TopicPartition) -> None:
+    async def stop(self) -> None:
+        """Forget everything, and begin nothing until ``start``: the partitions are about to be revoked."""
+        self._stopped = True
+        task, self._task = self._task, None
+        self._unresolved.clear()
+        self._committed.clear()
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def start(self) -> None:
+        """Begin with nothing: partitions were assigned."""
+        self._unresolved.clear()
+        self._stopped = False
+
+    def missing(self, key: TopicPartition) -> None:
+        """Note that the group has no offset for a partition."""
+        self._unresolved.setdefault(key, Unresolved(None))
+
+    def gone(self, key: TopicPartition, offset: int) -> None:
+        """Note that the broker no longer has a partition's next offset; nothing is fetched until it has another."""
+        with contextlib.suppress(IllegalStateError):  # no longer assigned
+            self._consumer.pause(aiokafka.TopicPartition(*key))
+            self._unresolved.setdefault(key, Unresolved(offset))
+
+    def look(self) -> None:
+        """Begin to resolve a partition, unless one is under way; raise what resolving the last one raised.
+
+        A position is reset only once every record that was fetched has its outcome, and that is committed.
+        """
+        if self._stopped or (self._task is not None and not self._task.done()):
+            return
+        task, self._task = self._task, None
+        if task is not None:
+            task.result()
+        for key, (gone, again_at) in self._unresolved.items():
+            # Asked of all: they call the batches that they have collected, and note since when they are settled.
+            settles = gone is None or (self._listener.settles(key) and not self._fetched.holds(key))
+            if settles and self._task is None and time.monotonic() >= again_at:
+                self._task = asyncio.ensure_future(self._resolve(key, gone))
+
+    async def _resolve(self, key: TopicPartition, gone: int | None) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await (self._begin(key) if gone is None else self._reset(key, gone))
+        except UNRESOLVED as error:
+            sparing.warning("offset_unresolved", partition=str(key), why=described(error))
+            self._unresolved[key] = Unresolved(gone, time.monotonic() + AGAIN_SECONDS)
+        else:
+            del self._unresolved[key]
+
+    async def _begin(self, key: TopicPartition) -> None:
         """Set the position of a partition for which the group has no offset, by ``kafka.offset_reset``, or halt it.
 
         aiokafka takes an answer that lacks the partition, or that says its topic is unknown, for "no offset". To act on
@@ -75,77 +141,39 @@ class Positions:
         produced in between.
         """
         rule = self._kafka.offset_reset
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                offset = await self._ask_again(key)
-                if offset < 0 and rule != "none":
-                    offset = await self._find(key, rule)
-                    await self._consumer.commit({aiokafka.TopicPartition(*key): offset})
-                    self._note(key, "no_offset", rule, offset)
-        except UNRESOLVED as error:
-            await self._leave(key, error)
-            return
-        if offset < 0:
+        offset = await self._ask_again(key)
+        if offset < 0 and rule == "none":
             explanation = 'the group has no offset for this partition and kafka.offset_reset is "none"; commit one'
             self._listener.halt(key, HaltReason.NO_OFFSET, -1, explanation)
             return
-        with contextlib.suppress(IllegalStateError):  # no longer assigned
-            self._consumer.seek(aiokafka.TopicPartition(*key), offset)
-            self._fetched.forget(key)
-
-    def gone(self, key: TopicPartition, offset: int) -> None:
-        """Note that the broker no longer has a partition's next offset; nothing is fetched until it has another."""
-        with contextlib.suppress(IllegalStateError):  # no longer assigned
-            self._consumer.pause(aiokafka.TopicPartition(*key))
-            self._gone[key] = offset
-
-    async def look(self) -> None:
-        """Reset, or halt, partitions whose offset is gone once every record that was fetched has its outcome."""
-        for key, offset in list(self._gone.items()):
-            if not self._fetched.holds(key) and self._listener.settles(key):
-                await self._reset(key, offset)
+        if offset < 0:
+            offset = await self._move_to(key, "no_offset", rule)
+        self._consumer.seek(aiokafka.TopicPartition(*key), offset)
+        self._fetched.forget(key)
 
     async def _reset(self, key: TopicPartition, gone: int) -> None:
-        """Begin a new epoch of a partition, by ``kafka.out_of_range``, or halt it.
-
-        A rebalance may come in between. Then the partition is no longer ours, or is already in its next epoch.
-        """
-        rule = self._kafka.out_of_range
+        """Begin a new epoch of a partition, by ``kafka.out_of_range``, or halt it."""
+        rule, partition = self._kafka.out_of_range, aiokafka.TopicPartition(*key)
         if rule == "halt":
-            del self._gone[key]
             explanation = f"the broker no longer has offset {gone}; reset the group's offset, or set kafka.out_of_range"
             self._listener.halt(key, HaltReason.OUT_OF_RANGE, gone, explanation)
             return
-        assignment = self._assignment()
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                offset = await self._find(key, rule)
-        except UNRESOLVED as error:
-            await self._leave(key, error)
-            return
+        offset = await self._move_to(key, "out_of_range", rule)
         await self._listener.revoke([key], lost=False)
-        if self._assignment() is not assignment:
-            return
-        partition = aiokafka.TopicPartition(*key)
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._consumer.commit({partition: offset})
-        except UNRESOLVED as error:
-            await self._leave(key, error)
-        else:
-            self._gone.pop(key, None)
-            self._note(key, "out_of_range", rule, offset)
-        if self._assignment() is not assignment:
-            return
-        if key not in self._gone:
-            self._consumer.seek(partition, offset)
-            self._consumer.resume(partition)
+        self._consumer.seek(partition, offset)
+        self._consumer.resume(partition)
         self._fetched.forget(key)
         self._listener.assign([key])
 
-    def _assignment(self) -> Any:
-        subscription = self._consumer._subscription.subscription
-        return subscription.assignment if subscription is not None else None
+    async def _move_to(self, key: TopicPartition, why: str, rule: str) -> int:
+        """Find the offset that a rule names, and commit it."""
+        partition = aiokafka.TopicPartition(*key)
+        find = self._consumer.beginning_offsets if rule == "earliest" else self._consumer.end_offsets
+        offset = int((await find([partition]))[partition])
+        await self._consumer.commit({partition: offset})
+        self._counters.offset_resets[key.topic, why] += 1
+        log.info("offset_resolved", partition=str(key), why=why, rule=rule, offset=offset)
+        return offset
 
     async def _ask_again(self, key: TopicPartition) -> int:
         """Return the group's offset as a second client is told, -1 without one; raise KeyError without an answer."""
@@ -155,17 +183,3 @@ class Positions:
                 found = await admin.list_consumer_group_offsets(self._kafka.group_id, None, partitions)
             self._committed = {TopicPartition(*each): answer.offset for each, answer in found.items()}
         return self._committed.pop(key)
-
-    async def _find(self, key: TopicPartition, rule: str) -> int:
-        partition = aiokafka.TopicPartition(*key)
-        find = self._consumer.beginning_offsets if rule == "earliest" else self._consumer.end_offsets
-        return int((await find([partition]))[partition])
-
-    def _note(self, key: TopicPartition, why: str, rule: str, offset: int) -> None:
-        self._counters.offset_resets[key.topic, why] += 1
-        log.info("offset_resolved", partition=str(key), why=why, rule=rule, offset=offset)
-
-    async def _leave(self, key: TopicPartition, error: Exception) -> None:
-        """Leave a partition without a position for now; it is looked at again."""
-        sparing.warning("offset_unresolved", partition=str(key), why=described(error))
-        await asyncio.sleep(AGAIN_SECONDS)

@@ -68,8 +68,7 @@ class KafkaSource:
         self._rebalances: _Rebalances
         self._fetch: Fetch | None = None
         """None while no client is connected."""
-        self._positions: Positions
-        """Set with each client."""
+        self._positions: Positions | None = None
         self._path: type[Fetch] | None = None
         """The fetch path that was chosen at start."""
 
@@ -95,6 +94,7 @@ class KafkaSource:
         self.rebuilds += 1
         self._counters.client_rebuilds[reason] += 1
         self._revoked_at = time.monotonic()
+        await self._stop_positions()
         await self._listener.revoke(lost=self._without_generation())
         await self.stop()
         await self._until_reachable(self._check_brokers, math.inf)
@@ -190,7 +190,12 @@ class KafkaSource:
         if consumer is None:
             return
         self._rebalances.source = None
+        await self._stop_positions()
         await stop_consumer(consumer)
+
+    async def _stop_positions(self) -> None:
+        if self._positions is not None:
+            await self._positions.stop()
 
     async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
         """Return when one of these partitions may have a chunk to take, or after about ``seconds``.
@@ -198,19 +203,20 @@ class KafkaSource:
         Sets the position of a partition without a usable offset, or halts it. Raises ClientLostError when this client
         is broken.
         """
-        fetch = self._fetch
-        assert fetch is not None
+        fetch, positions = self._fetch, self._positions
+        if fetch is None or positions is None:
+            raise ClientLostError("error", "no client is connected")
         if ended := ended_task(self._consumer):
             raise ClientLostError("task_ended", ended)
         try:
             try:
-                await fetch.wait(wanted, seconds)
+                positions.look()
+                await fetch.wait([key for key in wanted if key not in positions], seconds)
             except NoOffsetForPartitionError as error:
-                await self._positions.begin(TopicPartition(*error.args[0]))
+                positions.missing(TopicPartition(*error.args[0]))
             except OffsetOutOfRangeError as error:
                 ((key, offset),) = error.args[0].items()
-                self._positions.gone(TopicPartition(*key), offset)
-            await self._positions.look()
+                positions.gone(TopicPartition(*key), offset)
         except ConsumerError:
             raise
         except Exception as error:  # the client may be broken after any other error
@@ -281,7 +287,10 @@ class KafkaSource:
         except (CommitFailedError, IllegalStateError) as error:
             log.warning("commit_fenced", why=type(error).__name__)
             return "fenced"
-        except ClientError as error:
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # any other comes from a task of the client
             log.warning("commit_failed", why=described(error))
             return "failed"
         self.heard_at = self._member_at = time.monotonic()
@@ -336,6 +345,7 @@ class KafkaSource:
         """Pass a revocation to the engine; returns when it has drained and committed."""
         lost = self._without_generation()
         self._revoked_at = time.monotonic()
+        await self._stop_positions()
         if keys:
             self._counters.rebalances["lost" if lost else "revoked"] += 1
             if lost:
@@ -345,7 +355,6 @@ class KafkaSource:
         await self._report_errors(self._listener.revoke([TopicPartition(*key) for key in keys], lost=lost))
         if self._fetch is not None:
             self._fetch.clear()
-            self._positions.clear()
 
     def _without_generation(self) -> bool:
         """Whether the group has already reassigned the partitions, so that a commit would be wrong.
@@ -359,6 +368,9 @@ class KafkaSource:
         """Pass an assignment to the engine. It must be quick: heartbeats wait for it."""
         self._counters.rebalances["assigned"] += 1
         self._member_at = time.monotonic()
+        if self._positions is not None:
+            self._positions.start()
+        self._listener.doubt(doubtful=False)
         self._listener.assign([TopicPartition(*key) for key in sorted(keys)])
         log.info("partitions_assigned", count=len(keys))
 

@@ -108,6 +108,11 @@ class Waits:
             yield Waiting("earlier_epoch", workers.begun_at, until if self._longest else None, until + stalled)
         elif not partition.started:
             yield Waiting("position", workers.begun_at, None, workers.begun_at + stalled if answers else math.inf)
+        elif workers.gone_since is not None:
+            settled_at = workers.settled_at
+            yield Waiting(
+                "position", workers.gone_since, None, math.inf if settled_at is None else settled_at + stalled
+            )
         elif workers.idle:
             ahead = lag.ahead_since(workers.partition.position or 0) if answers else None
             since = workers.idle_since

@@ -23,7 +23,8 @@ class BoundedSource:
 
     async def start(self, engine: Engine) -> None:
         """Join the group and forward its assignments to the engine."""
-        self.revoke, self.settles, self.halt, self._assign = engine.revoke, engine.settles, engine.halt, engine.assign
+        self.revoke, self.settles, self.halt, self.doubt = engine.revoke, engine.settles, engine.halt, engine.doubt
+        self._assign = engine.assign
         await self._source.start(self)
 
     def assign(self, keys: Collection[TopicPartition]) -> None:

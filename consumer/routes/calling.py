@@ -32,7 +32,7 @@ class ThreadedCall:
         self._ended = asyncio.wrap_future(self._submitted)
 
     def _run(self) -> Any:
-        self.began_at = time.monotonic()
+        self.began_at = self._route.last_began_at = time.monotonic()
         self._route.running.add(self)
         try:
             return self._route.call(*self._arguments)
@@ -75,6 +75,7 @@ class InThread:
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="session-consumer-handler")
         self.running: set[ThreadedCall] = set()
         """Calls that threads run now."""
+        self.last_began_at: float | None = None
         self._seconds = seconds
 
     async def __call__(self, *arguments: Any) -> Any:
@@ -86,8 +87,8 @@ class InThread:
         return await result if self._seconds is None else await _limited(result, threaded_call.left(self._seconds))
 
     def running_since(self) -> float | None:
-        """Return the monotonic time at which the oldest call began that a thread runs; None without one."""
-        return min((each.began_at for each in list(self.running)), default=None)
+        """Return the monotonic time at which the oldest call began that a thread runs; or else the last that began."""
+        return min((each.began_at for each in list(self.running)), default=self.last_began_at)
 
 
 def within(call: Callable[..., Awaitable[Any]], seconds: float) -> Callable[..., Awaitable[Any]]:

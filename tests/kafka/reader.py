@@ -150,6 +150,8 @@ class Reader:
             self.positions.pop(key, None)
             self._chunks.pop(key, None)
 
+    def doubt(self, *, doubtful: bool) -> None: ...
+
     def settles(self, key: TopicPartition) -> bool:
         return key not in self._chunks
 

@@ -306,9 +306,9 @@ async def test_a_commit_that_hangs_over_a_revoke_is_the_last_of_its_epoch(
         asked: list[float] = []
         commit = bench.engine.committer.commit
 
-        async def noted(partitions: Collection[Partition], flush_until: float, seconds: float) -> None:
+        async def noted(partitions: Collection[Partition], flush_until: float, seconds: float, **more: bool) -> None:
             asked.append(seconds)
-            await commit(partitions, flush_until, seconds)
+            await commit(partitions, flush_until, seconds, **more)
 
         monkeypatch.setattr(bench.engine.committer, "commit", noted)
         await until(lambda: asked)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from consumer.instructions import Retry
+from consumer.partition.chunk import Chunk
 from consumer.record import Record, TopicPartition
 from tests.unit.delivery.engines import a_route, an_engine_on, outlive
-from tests.unit.delivery.source import KEY, MemorySource, a_chunk
+from tests.unit.delivery.source import KEY, MemorySource, RawRecord, a_chunk
 from tests.unit.delivery.waiting import rounds, until
 
 OTHER = TopicPartition("t", 1)
@@ -212,17 +213,52 @@ async def test_a_call_that_outlives_its_epoch_blocks_its_own_partition_only() ->
         await until(lambda: source.commits[-1] == {KEY: 3})
 
 
-async def test_an_assignment_ends_the_doubt_of_partitions_that_stay() -> None:
-    """A member that is given partitions is a member: those that it had are no longer paused."""
+async def test_an_epoch_that_begins_in_doubt_is_paused() -> None:
+    """A partition that begins anew while the group is in doubt starts nothing, and ends nobody's doubt."""
     calls, source = Calls(), MemorySource()
+    calls.go.set()
     async with an_engine_on(source, a_route(calls)) as bench:
         bench.engine.assign([OTHER])
         bench.engine.doubt(doubtful=True)
-        source.give(a_chunk(0, 3), key=OTHER)
-        await rounds()
-        assert calls.ended == []
         bench.engine.assign([KEY])
-        await until(lambda: calls.of(1) == [0, 1, 2])
+        source.give(a_chunk(0, 3), key=OTHER)
+        source.give(a_chunk(0, 3))
+        await rounds(30)
+        assert calls.ended == []
+        bench.engine.doubt(doubtful=False)
+        await until(lambda: len(calls.ended) == 6)
+
+
+@pytest.mark.parametrize("ending", ["revoke", "stop"])
+async def test_a_loss_during_a_revoke_ends_the_drain(ending: str) -> None:
+    """A partition that is lost while it drains starts nothing more, and is not committed."""
+    calls, source = Calls(), MemorySource()
+    source.give(Chunk(0, iter([RawRecord(offset, b"x", b"a") for offset in range(5)]), 5))
+    async with an_engine_on(source, a_route(calls), ordering="key", commit_interval_seconds=LONG) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: bench.engine.partitions[KEY].in_flight[0] == 5)
+        engine = bench.engine
+        revoking = asyncio.create_task(engine.revoke([KEY], lost=False) if ending == "revoke" else engine.stop())
+        await rounds()
+        losing = asyncio.create_task(engine.revoke([KEY], lost=True))
+        await rounds()
+        calls.go.set()
+        await asyncio.wait([revoking, losing])
+    assert (calls.of(0), source.commits) == ([0], [])
+
+
+async def test_a_lost_partition_is_not_committed_while_it_drains() -> None:
+    """The interval commits nothing of a lost partition, from the moment of the loss."""
+    calls, source = Calls(), a_source()
+    async with an_engine_on(source, a_route(calls), ordering="unordered") as bench:
+        bench.engine.assign([KEY, OTHER])
+        await until(lambda: source.commits and source.commits[-1] == {OTHER: 3})
+        losing = asyncio.create_task(bench.engine.revoke([KEY], lost=True))
+        await rounds()
+        calls.go.set()
+        await losing
+        await rounds(20)
+    assert all(KEY not in commit for commit in source.commits)
 
 
 def waiting_call(go: asyncio.Event) -> Callable[..., Any]:

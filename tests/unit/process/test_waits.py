@@ -248,6 +248,20 @@ async def test_commits_that_fail_do_not_reset_the_clock() -> None:
         await until(lambda: scene.of("commit") is None)
 
 
+async def test_a_revoke_does_not_reset_the_clock_of_others() -> None:
+    """Partitions that are revoked with nothing to commit do not make the commits of others look fresh."""
+    other = TopicPartition("t", 1)
+    async with a_scene(a_route(lambda _event: None), commit_interval_seconds=0.005) as scene:
+        scene.bench.source.answers = ["failed"] * 1000
+        found = await scene.found("commit")
+        for _ in range(5):
+            scene.bench.engine.assign([other])
+            await rounds()
+            await scene.bench.engine.revoke([other], lost=False)
+        assert (await scene.found("commit")).since == found.since
+        scene.bench.source.answers.clear()
+
+
 async def test_an_earlier_epochs_call_is_late() -> None:
     """A partition that waits for a call of its earlier epoch says so, and is late after the routes' longest timeout."""
     release = asyncio.Event()
@@ -283,6 +297,7 @@ async def test_a_threaded_call_has_not_begun_before_its_thread() -> None:
         for _ in range(3):
             go.release()
         await until(lambda: scene.of("call") is None)
+        assert blocking.running_since() is not None  # between two calls the last that began counts
 
 
 async def test_a_drain_says_so() -> None:

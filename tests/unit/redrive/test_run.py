@@ -50,6 +50,8 @@ class FakeEngine:
         self.assigned.append(keys)
 
     async def revoke(self, *_: Any, lost: bool) -> None: ...
+    def doubt(self, *, doubtful: bool) -> None: ...
+
     def settles(self, *_: Any) -> bool:
         return True
 
