@@ -173,6 +173,7 @@ class BatchCalls:
         """Bring a called batch to its end, then call the next if that is due; raises PartitionEnded."""
         if coroutine is not None and not self._gate.may_start(Kind.BATCH):
             coroutine.close()
+            self.calling_since = math.inf
             await self._gate.until_open(Kind.BATCH)
             coroutine, failed = self._begin_call(called.events, called.raws)
         failed = failed or await self._end_call(coroutine, called.length)

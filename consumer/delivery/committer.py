@@ -105,12 +105,14 @@ class Committer:
         waits until the first has ended, however long that takes.
         """
         # In a loop: another caller may have started the next commit during the wait.
-        while (other := self._current) is not None:
+        while noted := [(each, at) for each in partitions if not each.fenced and (at := each.to_commit) is not None]:
+            other = self._current
+            if other is None:
+                break
             await other.wait(flush_until, seconds)
             if not other.task.done():
                 self._warn()
                 return
-        noted = [(each, offset) for each in partitions if not each.fenced and (offset := each.to_commit) is not None]
         if not noted:
             self._clear(all_owned)
             return

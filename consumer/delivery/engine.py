@@ -245,7 +245,8 @@ class Engine:
         workers = self._workers.get(key)
         if workers is None or self._doubtful or not workers.settles():
             return False
-        if workers.partition.to_commit is not None:
+        if workers.partition.to_commit is not None and not workers.asked_to_commit:
+            workers.asked_to_commit = True  # once: a flush that fails is tried again in an interval
             self._commit_soon.set()
         return workers.partition.to_commit is None
 

@@ -99,8 +99,6 @@ class FailureHandler:
         self._writing: dict[asyncio.Task[Any] | None, Writing] = {}
         """Letters on their way to Kafka, by their tasks, the oldest first."""
         self._look_at: asyncio.TimerHandle | None = None
-        self._taken_at = float("-inf")
-        """Monotonic time at which Kafka acknowledged the last letter."""
 
     def attempts(self, route: str) -> Attempts:
         """Begin to count the calls of one route with one record or batch."""
@@ -158,27 +156,32 @@ class FailureHandler:
             if self._look_at is None:
                 self._look_at = asyncio.get_running_loop().call_later(SLOW_LETTER_SECONDS, self._look)
             try:
-                try:
-                    await letters.write(self.partition.key, raw, cause)
-                except asyncio.CancelledError:
-                    if self.partition.phase is Phase.OVER:
-                        raise
-                    if task is not None and task.cancelling():  # by ``_look``
-                        raise PartitionEnded from None
-                    # Not of this task: a CancelledError here would end all work in silence.
-                    raise LetterDelayedError("the write was cancelled") from None
+                await self._write_once(letters, raw, cause)
             except LetterDelayedError as delayed:
                 log.warning("dead_letter_write_failed", **self._where(raw), why=str(delayed))
+                del self._writing[task]  # its wait ends by itself
                 with self.partition.holding(writing.hold):
                     # A write calls no handler, so it does not wait for a pause. If it did, it and the record that
                     # pauses the partition could wait for each other.
                     await self.gate.sleep(attempts.after(ConnectionError()).wait or 0.0)
             else:
-                self._taken_at = time.monotonic()
+                self.counters.letter_taken_at = time.monotonic()
                 return
             finally:
-                del self._writing[task]
+                self._writing.pop(task, None)
                 self.partition.holds.discard(writing.hold)
+
+    async def _write_once(self, letters: Letters, raw: RawRecord, cause: Cause) -> None:
+        try:
+            await letters.write(self.partition.key, raw, cause)
+        except asyncio.CancelledError:
+            if self.partition.phase is Phase.OVER:
+                raise
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # by ``_look``
+                raise PartitionEnded from None
+            # Not of this task: a CancelledError here would end all work in silence.
+            raise LetterDelayedError("the write was cancelled") from None
 
     def _look(self) -> None:
         """Show writes that are slow as holds; give them up once the partition has ended and Kafka takes no letters.
@@ -186,7 +189,7 @@ class FailureHandler:
         One timer looks at all of them: a timer for each letter would cost as much as its write.
         """
         now = time.monotonic()
-        stuck = self.partition.ended and now - self._taken_at >= SLOW_LETTER_SECONDS
+        stuck = self.partition.ended and now - self.counters.letter_taken_at >= SLOW_LETTER_SECONDS
         for task, writing in list(self._writing.items()):
             if now - writing.began < SLOW_LETTER_SECONDS:
                 break  # those behind began later
@@ -200,7 +203,7 @@ class FailureHandler:
                     offset=offset,
                     seconds=SLOW_LETTER_SECONDS,
                 )
-            if stuck and task is not None:
+            if stuck and task is not None and not task.cancelling():
                 task.cancel()
         again = asyncio.get_running_loop().call_later(SLOW_LETTER_SECONDS / 4, self._look) if self._writing else None
         self._look_at = again

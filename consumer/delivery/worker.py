@@ -83,6 +83,8 @@ class Workers:
         """Monotonic time since which the position must be set anew, if it must."""
         self.settled_at: float | None = None
         """Monotonic time since which that waits for nothing else."""
+        self.asked_to_commit = False
+        """Whether a commit was asked for then."""
         self.waits_for_earlier = False
         """Whether calls of an earlier epoch still work on this partition."""
         self.gate, self._intake, self._dispatch, self._batches, self._failure_handler, self._halts, self._tasks = work

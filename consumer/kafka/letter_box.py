@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict
+from functools import partial
 
 import aiokafka
 from aiokafka import errors
@@ -19,9 +21,9 @@ from consumer.settings.sections import Kafka
 
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 3.0
-WRITES = 1000
-"""Writes at once. aiokafka wakes every write that waits for a batch at each batch: with many a letter costs
-milliseconds."""
+WRITES = 250
+"""Writes of one partition at once. aiokafka wakes every write that waits for a batch at each batch: with many, a letter
+costs milliseconds."""
 LINGER_MS = 5
 """Wait for other letters; a request costs as much as ten of them."""
 BATCH_BYTES = 65_536
@@ -63,7 +65,8 @@ class LetterBox:
         self._writer = writer
         self._client: _Client | None = None
         self._connecting = asyncio.Lock()
-        self._writing = asyncio.Semaphore(WRITES)
+        self._places: defaultdict[TopicPartition, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, WRITES))
+        """Places of each partition: one whose letters are not taken blocks no other."""
         self._asking = asyncio.Lock()
         self._known: set[str] = set()
 
@@ -72,18 +75,18 @@ class LetterBox:
 
         Raises LetterRefusedError when a retry cannot succeed, LetterDelayedError when it may.
         """
-        await self.send(self._writer.letter(key, raw, cause))
+        async with self._places[key]:
+            await self.send(self._writer.letter(key, raw, cause))
 
     async def send(self, letter: Letter) -> None:
         """Write one record; raises the same errors as ``write``."""
         try:
             if letter.topic not in self._known:
                 await self._require(letter.topic)
-            async with self._writing:
-                try:
-                    await self._send(letter, alone=False)
-                except TOO_LARGE:  # perhaps the batch, with others
-                    await self._send(letter, alone=True)
+            try:
+                await self._send(letter, alone=False)
+            except TOO_LARGE:  # perhaps the batch, with others
+                await self._send(letter, alone=True)
         except KafkaUnreachableError as error:
             raise LetterDelayedError(str(error)) from error
         except (ClientError, OSError, TimeoutError) as error:
@@ -155,6 +158,7 @@ async def _send(producer: aiokafka.AIOKafkaProducer, letter: Letter, *, alone: b
     if alone or (letter.key is None and letter.value is None):  # `send` refuses such a record, Kafka accepts it
         batch = producer.create_batch()
         batch.append(timestamp=timestamp, key=letter.key, value=letter.value, headers=letter.headers)
+        batch.close()  # else aiokafka appends others
         partitions = sorted(await producer.partitions_for(letter.topic))
         partition = PARTITIONER(letter.key, partitions, partitions)
         await asyncio.shield(await producer.send_batch(batch, letter.topic, partition=partition))

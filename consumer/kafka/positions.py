@@ -116,16 +116,26 @@ class Positions:
         task, self._task = self._task, None
         if task is not None:
             task.result()
-        for key, (gone, again_at) in self._unresolved.items():
-            # Asked of all: they call the batches that they have collected, and note since when they are settled.
-            settles = gone is None or (self._listener.settles(key) and not self._fetched.holds(key))
-            if settles and self._task is None and time.monotonic() >= again_at:
-                self._task = asyncio.ensure_future(self._resolve(key, gone))
+        if self._ready():
+            self._task = asyncio.ensure_future(self._resolve_all())
+
+    def _ready(self) -> list[tuple[TopicPartition, int | None]]:
+        """Return the partitions whose position may be set now; each is asked, which makes it settle."""
+        now = time.monotonic()
+        return [
+            (key, gone)
+            for key, (gone, again_at) in self._unresolved.items()
+            if now >= again_at and (gone is None or (self._listener.settles(key) and not self._fetched.holds(key)))
+        ]
+
+    async def _resolve_all(self) -> None:
+        while ready := self._ready():
+            for key, gone in ready:
+                await self._resolve(key, gone)
 
     async def _resolve(self, key: TopicPartition, gone: int | None) -> None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await (self._begin(key) if gone is None else self._reset(key, gone))
+            await (self._begin(key) if gone is None else self._reset(key, gone))
         except UNRESOLVED as error:
             sparing.warning("offset_unresolved", partition=str(key), why=described(error))
             self._unresolved[key] = Unresolved(gone, time.monotonic() + AGAIN_SECONDS)
@@ -141,7 +151,8 @@ class Positions:
         produced in between.
         """
         rule = self._kafka.offset_reset
-        offset = await self._ask_again(key)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            offset = await self._ask_again(key)
         if offset < 0 and rule == "none":
             explanation = 'the group has no offset for this partition and kafka.offset_reset is "none"; commit one'
             self._listener.halt(key, HaltReason.NO_OFFSET, -1, explanation)
@@ -169,8 +180,9 @@ class Positions:
         """Find the offset that a rule names, and commit it."""
         partition = aiokafka.TopicPartition(*key)
         find = self._consumer.beginning_offsets if rule == "earliest" else self._consumer.end_offsets
-        offset = int((await find([partition]))[partition])
-        await self._consumer.commit({partition: offset})
+        async with asyncio.timeout(ANSWER_SECONDS):
+            offset = int((await find([partition]))[partition])
+            await self._consumer.commit({partition: offset})
         self._counters.offset_resets[key.topic, why] += 1
         log.info("offset_resolved", partition=str(key), why=why, rule=rule, offset=offset)
         return offset

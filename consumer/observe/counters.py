@@ -69,6 +69,8 @@ class Counters:
         self.commit_seconds = Histogram(COMMIT_SECONDS)
         self.failures = RecentFailures()
         self.last_poll_timestamp = 0.0
+        self.letter_taken_at = float("-inf")
+        """Monotonic time at which Kafka took the last dead letter."""
         self.last_commit_timestamp = 0.0
 
     def of(self, route: str) -> RouteCounters:

@@ -65,9 +65,13 @@ class Watermark:
         self._batches.remove(first)
 
     def undone_below(self, offset: int, most: int) -> list[int]:
-        """Return the lowest ``most`` offsets below ``offset`` without an outcome: held, or at or above the position."""
-        held = sorted(each for each in {*self._holds, *self._batches} if each < offset)
-        return [*held, *range(self.position, min(offset, self.position + most))][:most]
+        """Return the lowest ``most`` offsets below ``offset`` that may have no outcome.
+
+        They are held, lie at or above the position, or in or behind a batch, of which only the first offset is known.
+        """
+        unknown = min([self.position, *self._batches])
+        held = sorted(each for each in self._holds if each < min(unknown, offset))
+        return [*held, *range(unknown, min(offset, unknown + most))][:most]
 
     def __len__(self) -> int:
         return len(self._holds) + len(self._batches)

@@ -140,6 +140,28 @@ async def test_one_that_is_refused_among_many(cluster: Cluster) -> None:
     assert {int(raw.value) for _, raw in await written(cluster)} == {number for number in range(100) if number % 10}
 
 
+@pytest.mark.parametrize(("letters", "pace"), [(800, 0.0), (200, 0.002)])
+async def test_letters_that_fit_alone_are_never_refused(cluster: Cluster, letters: int, pace: float) -> None:
+    """Letters of which three exceed the topic's limit together all arrive, however many are sent at once."""
+    await cluster.create()
+    await create_small(cluster)
+    box = a_box(cluster)
+
+    async def send(number: int) -> None:
+        await asyncio.sleep(number * pace)
+        while True:
+            try:
+                await box.send(a_letter(cluster, b"x" * 9_000))
+            except LetterDelayedError:
+                await asyncio.sleep(0.1)
+            else:
+                break
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*map(send, range(letters)))
+    await box.close()
+
+
 async def test_brokers_that_are_away(cluster: Cluster) -> None:
     """A letter without a broker is delayed, not refused, and is no error that ends the daemon."""
     box = a_box(cluster, bootstrap_servers=["localhost:1"], start_timeout_seconds=0.5)

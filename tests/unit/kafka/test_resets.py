@@ -113,7 +113,8 @@ async def test_a_reset_never_passes_what_is_not_flushed(
             well.set()
             await run.until(lambda: broker.committed[0] == 1000)
             await run.end()
-    assert [each.offset for each in broker.commits][:2] == [20, EARLIEST]
+    offsets = [each.offset for each in broker.commits]
+    assert offsets[offsets.index(EARLIEST) - 1] == 20
 
 
 async def test_a_reset_that_is_refused_for_ever_is_found(quick: None) -> None:
@@ -172,4 +173,53 @@ async def test_a_slow_flush_before_a_reset_stops_no_other_partition(
             assert run.next[0] == 20
             well.set()
             await run.until(lambda: run.next[0] > EARLIEST)
+            await run.end()
+
+
+async def test_a_flush_that_fails_is_not_tried_in_a_loop(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reset asks for one commit early; when that fails, the next comes with the interval."""
+    flushes = []
+
+    async def flush() -> None:
+        flushes.append(1)
+        raise OSError(28, "No space left on device")
+
+    with_flush(monkeypatch, flush)
+    async with a_broker(partitions=2, records=10_000_000) as broker:
+        broker.committed[1] = EARLIEST
+        run = Run(broker, kafka=RESET, watchdog={"stalled_seconds": 60.0})
+        run.next[1] = EARLIEST
+        run.engine.commit_seconds = 1000.0
+        async with running(run):
+            await run.until(lambda: run.next.get(0) == 20)
+            before = run.next[1]
+            await run.until(lambda: run.next[1] > before + 1000)
+            assert len(flushes) <= 2
+            await run.end()
+
+
+async def test_a_reset_is_not_cut_short_by_the_commit_of_others(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit of another partition that is flushed for long does not end a reset half-way."""
+    monkeypatch.setattr("consumer.kafka.positions.ANSWER_SECONDS", 0.2)
+
+    async def flush() -> None:
+        await asyncio.sleep(0.5)
+
+    with_flush(monkeypatch, flush)
+    async with a_broker(partitions=2, records=100_000) as broker:
+        broker.committed[1] = EARLIEST
+        run = Run(broker, kafka=RESET, watchdog={"stalled_seconds": 9.0})
+        run.next[1] = EARLIEST
+        async with running(run):
+            await run.until(lambda: run.next.get(0, 0) > EARLIEST)
+            await run.end()
+    assert run.rebuilds == {}
+
+
+async def test_many_partitions_without_an_offset_begin_together(quick: None) -> None:
+    """Positions are set one after the other, without a round of polling in between."""
+    async with FakeBroker(partitions=80, records=0) as broker:
+        run = Run(broker, watchdog={"stalled_seconds": 60.0})
+        async with running(run):
+            await run.until(lambda: len(broker.committed) == 80)  # 80 rounds of polling would take 16 s
             await run.end()
