@@ -51,10 +51,16 @@ class Cluster:
         )
 
     async def create(self, partitions: int = 1, *, dead_letters: int = 0) -> None:
-        """Create the topic and, with a number of partitions, its dead-letter topic."""
-        await create_topic(self.kafka, self.topic, partitions)
-        if dead_letters:
-            await create_topic(self.kafka, f"{self.topic}.dlq", dead_letters)
+        """Create the topic and, with a number of partitions, its dead-letter topic; brokers take a moment to show them."""
+        made = {self.topic: partitions} | ({f"{self.topic}.dlq": dead_letters} if dead_letters else {})
+        for topic, count in made.items():
+            await create_topic(self.kafka, topic, count)
+        async with self.admin() as admin:
+
+            async def shown() -> bool:
+                return made.keys() <= {each["topic"] for each in await admin.describe_topics()}
+
+            await eventually(shown)
 
     async def produce(self, values: Iterable[bytes | None], partition: int | None = 0, **options: Any) -> None:
         async with self.producer(**options) as producer:

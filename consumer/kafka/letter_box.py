@@ -155,7 +155,9 @@ class LetterBox:
 async def _send(producer: aiokafka.AIOKafkaProducer, letter: Letter, *, alone: bool) -> None:
     """Send a letter and wait until it is acknowledged; in a batch of its own if ``alone``."""
     timestamp = letter.timestamp_ms
-    if alone or (letter.key is None and letter.value is None):  # `send` refuses such a record, Kafka accepts it
+    # aiokafka refuses to send a record without key and value, which Kafka accepts; and in a batch it gives a record
+    # without a timestamp, which is -1, that of another.
+    if alone or timestamp < 0 or (letter.key is None and letter.value is None):
         batch = producer.create_batch()
         batch.append(timestamp=timestamp, key=letter.key, value=letter.value, headers=letter.headers)
         batch.close()  # else aiokafka appends others

@@ -11,6 +11,7 @@ from consumer.errors import SettingsError
 from consumer.settings.sections import DeadLetterSettings, Kafka, RetrySettings, RouteSettings, Security, Settings
 
 TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
+SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/@\[\]]+):([0-9]{1,9})", re.ASCII)
 MAX_INT32 = 2**31 - 1
 MAX_SECONDS = MAX_INT32 // 1000
 AFTER_DRAIN_SECONDS = 7.0
@@ -25,11 +26,8 @@ def check_relations(settings: Settings) -> None:
         _check_numbers(getattr(settings, section), section)
     _require(0 <= settings.http.port < 65536, f"http.port = {settings.http.port} must be from 0 to 65535")
     _require(bool(kafka.bootstrap_servers), "kafka.bootstrap_servers is empty; name a broker as host:port")
-    for server in kafka.bootstrap_servers:
-        host, _, port = server.rpartition(":")
-        _require(
-            bool(host) and port.isascii() and port.isdigit(), f"kafka.bootstrap_servers: {server!r} is not host:port"
-        )
+    for number, server in enumerate(kafka.bootstrap_servers, 1):
+        _check_server(server, f"kafka.bootstrap_servers: number {number}")
     _require(bool(kafka.topics) and all(kafka.topics), "kafka.topics is empty; name a topic")
     twice = sorted({topic for topic in kafka.topics if kafka.topics.count(topic) > 1})
     _require(not twice, f"kafka.topics names {', '.join(twice)} more than once")
@@ -53,6 +51,15 @@ def check_relations(settings: Settings) -> None:
     _check_retry(settings.retry, "retry")
     _check_dead_letters(settings.dead_letter, kafka)
     _check_routes(settings.routes, settings.retry)
+
+
+def _check_server(server: str, where: str) -> None:
+    """Raise SettingsError for what is not host:port; it may hold a password, so no message has it."""
+    _require("://" not in server, f"{where} is a URL; write host:port, and set kafka.security.protocol")
+    found = SERVER.fullmatch(server)
+    _require(found is not None, f"{where} is not host:port; an IPv6 address is written as [::1]:9092")
+    port = int(found[1]) if found is not None else 0
+    _require(0 < port < 65536, f"{where} has a port that is not from 1 to 65535")
 
 
 def _check_numbers(section: msgspec.Struct, where: str) -> None:

@@ -162,6 +162,18 @@ async def test_letters_that_fit_alone_are_never_refused(cluster: Cluster, letter
     await box.close()
 
 
+async def test_a_letter_without_a_timestamp_takes_no_other(cluster: Cluster) -> None:
+    """Each letter has the timestamp of its record, also none, whatever is written beside it."""
+    await cluster.create(dead_letters=1)
+    box = a_box(cluster)
+    times = [-1, 1_700_000_000_000, 5, -1] * 10
+    letters = [a_letter(cluster, b"%d" % number, b"k", timestamp=time) for number, time in enumerate(times)]
+    await asyncio.gather(*map(box.send, letters))
+    await box.close()
+    found = {int(raw.value): raw.timestamp for _, raw in await written(cluster)}
+    assert found == dict(enumerate(times))
+
+
 async def test_brokers_that_are_away(cluster: Cluster) -> None:
     """A letter without a broker is delayed, not refused, and is no error that ends the daemon."""
     box = a_box(cluster, bootstrap_servers=["localhost:1"], start_timeout_seconds=0.5)
