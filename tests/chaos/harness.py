@@ -6,10 +6,12 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
+
+from aiokafka.errors import KafkaError
 
 from tests.chaos import checker
 from tests.chaos.history import read_calls, read_commits
@@ -95,17 +97,18 @@ class Run:
         ended = False
         while not ended:
             failures = len(self._unacknowledged)
-            async with self._cluster.producer(enable_idempotence=True, linger_ms=5) as producer:
-                ended = True
-                for number in numbers:
-                    value = b'{"timestamp":"2024-10-21T14:05:00Z","session_id":"%d"}' % number
-                    key = b"k%d" % random.randrange(KEYS)
-                    (await producer.send(self._cluster.topic, value, key=key)).add_done_callback(self._note)
-                    if len(self._unacknowledged) > failures:
-                        ended = False
-                        break
-                    if (early := number / self._plan.rate - (time.monotonic() - began)) > 0.01:
-                        await asyncio.sleep(early)
+            with suppress(KafkaError):
+                async with self._cluster.producer(enable_idempotence=True, linger_ms=5) as producer:
+                    for number in numbers:
+                        value = b'{"timestamp":"2024-10-21T14:05:00Z","session_id":"%d"}' % number
+                        key = b"k%d" % random.randrange(KEYS)
+                        (await producer.send(self._cluster.topic, value, key=key)).add_done_callback(self._note)
+                        if len(self._unacknowledged) > failures:
+                            break
+                        if (early := number / self._plan.rate - (time.monotonic() - began)) > 0.01:
+                            await asyncio.sleep(early)
+                    else:
+                        ended = True
         for offsets in self._produced.values():
             offsets.sort()
 
