@@ -51,7 +51,7 @@ class Cluster:
         )
 
     async def create(self, partitions: int = 1, *, dead_letters: int = 0) -> None:
-        """Create the topic and, with a number of partitions, its dead-letter topic; wait until the brokers show them."""
+        """Create the topic and, with a number of partitions, its dead-letter topic; wait until brokers show them."""
         made = {self.topic: partitions} | ({f"{self.topic}.dlq": dead_letters} if dead_letters else {})
         for topic, count in made.items():
             await create_topic(self.kafka, topic, count)
