@@ -48,10 +48,15 @@ class Watermark:
         return not held
 
     def release(self, offset: int) -> bool:
-        """Release one hold; return whether it was the record's last."""
-        left = self._holds.pop(offset) - 1
+        """Release one hold; return whether it was the record's last.
+
+        A hold that is left never disappears in between: another thread reads ``done``.
+        """
+        left = self._holds[offset] - 1
         if left:
             self._holds[offset] = left
+        else:
+            del self._holds[offset]
         return not left
 
     def hold_batch(self, first: int) -> None:
