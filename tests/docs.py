@@ -81,7 +81,12 @@ WHEN = {
 }
 """When each log event is written; a test holds its names to the code."""
 
-UNPACKED = {"self._where(raw)": ("topic", "partition", "offset"), "cause._asdict()": Cause._fields}
+WHERE = ("topic", "partition", "offset")
+UNPACKED = {
+    "self._where(raw.offset)": WHERE,
+    "self._where(writing.hold.offset)": WHERE,
+    "cause._asdict()": Cause._fields,
+}
 """Keys of log calls that are given as ``**expression``."""
 
 NAMED_BY_THE_EVENT = "consumer/handlers/log.py"

@@ -240,7 +240,7 @@ class Engine:
     def settles(self, key: TopicPartition) -> bool:
         """Whether every record that was delivered of a partition has its outcome, and that is committed.
 
-        It is asked for a partition whose position must be set anew. Batches are called for that, and a commit begins.
+        Call it before the position is reset. It calls the collected batches and begins a commit.
         """
         workers = self._workers.get(key)
         if workers is None or self._doubtful or not workers.settles():
@@ -321,7 +321,7 @@ class Engine:
                     workers.wake()
 
     async def commit_forever(self) -> None:
-        """Commit what is done, once per interval, and when a position must be set anew."""
+        """Commit what is done, once per interval and before a position is reset."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.commit_seconds):

@@ -141,7 +141,7 @@ class FailureHandler:
         key = self.partition.key
         self.counters.of(cause.route).dead_lettered += 1
         self.counters.dead_letters[key.topic, cause.reason] += 1
-        log.warning("record_dead_lettered", **self._where(raw), **cause._asdict())
+        log.warning("record_dead_lettered", **self._where(raw.offset), **cause._asdict())
         where = Position(*key, raw.offset)
         self.counters.failures.note(time.time(), cause.route, cause.reason, cause.message, where)
         self.partition.release(raw.offset, size_of(raw))
@@ -158,7 +158,7 @@ class FailureHandler:
             try:
                 await self._write_once(letters, raw, cause)
             except LetterDelayedError as delayed:
-                log.warning("dead_letter_write_failed", **self._where(raw), why=str(delayed))
+                log.warning("dead_letter_write_failed", **self._where(raw.offset), why=str(delayed))
                 del self._writing[task]  # its wait ends by itself
                 with self.partition.holding(writing.hold):
                     # A write calls no handler, so it does not wait for a pause. If it did, it and the record that
@@ -195,14 +195,7 @@ class FailureHandler:
                 break  # those behind began later
             if writing.hold not in self.partition.holds:
                 self.partition.holds.add(writing.hold)
-                (topic, partition), offset = self.partition.key, writing.hold.offset
-                log.warning(
-                    "dead_letter_write_slow",
-                    topic=topic,
-                    partition=partition,
-                    offset=offset,
-                    seconds=SLOW_LETTER_SECONDS,
-                )
+                log.warning("dead_letter_write_slow", **self._where(writing.hold.offset), seconds=SLOW_LETTER_SECONDS)
             if stuck and task is not None and not task.cancelling():
                 task.cancel()
         again = asyncio.get_running_loop().call_later(SLOW_LETTER_SECONDS / 4, self._look) if self._writing else None
@@ -211,9 +204,9 @@ class FailureHandler:
     def _halt_at(self, raw: RawRecord, why: str) -> None:
         self._halts.halt_partition(self.partition, HaltReason.NO_DEAD_LETTER, raw.offset, why, raw.offset + 1)
 
-    def _where(self, raw: RawRecord) -> dict[str, Any]:
+    def _where(self, offset: int) -> dict[str, Any]:
         key = self.partition.key
-        return {"topic": key.topic, "partition": key.partition, "offset": raw.offset}
+        return {"topic": key.topic, "partition": key.partition, "offset": offset}
 
 
 class FailedCall:

@@ -80,7 +80,7 @@ class Workers:
         self.closed_at = 0.0
         """Monotonic time at which the drain began."""
         self.gone_since: float | None = None
-        """Monotonic time since which the position must be set anew, if it must."""
+        """Monotonic time since which the partition waits for another position; None if it does not."""
         self.settled_at: float | None = None
         """Monotonic time since which that waits for nothing else."""
         self.asked_to_commit = False

@@ -153,7 +153,7 @@ class LetterBox:
 
 
 async def _send(producer: aiokafka.AIOKafkaProducer, letter: Letter, *, alone: bool) -> None:
-    """Send a letter and wait until it is acknowledged; in a batch of its own if ``alone``."""
+    """Send a letter and wait until Kafka acknowledges it; ``alone`` puts no other letter into its batch."""
     timestamp = letter.timestamp_ms
     # aiokafka refuses to send a record without key and value, which Kafka accepts; and in a batch it gives a record
     # without a timestamp, which is -1, that of another.

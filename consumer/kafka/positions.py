@@ -46,7 +46,7 @@ class Fetched(Protocol):
         """Whether records of a partition were fetched that are not pulled yet."""
 
     def forget(self, key: TopicPartition) -> None:
-        """Forget the position of a partition; it is set anew."""
+        """Forget the position of a partition, so that the next chunk begins with the new one."""
 
 
 class Unresolved(NamedTuple):
@@ -188,7 +188,7 @@ class Positions:
         return offset
 
     async def _ask_again(self, key: TopicPartition) -> int:
-        """Return the group's offset as a second client is told, -1 without one; raise KeyError without an answer."""
+        """Ask a second client for the group's offset; -1 if the group has none. Raises KeyError without an answer."""
         if key not in self._committed:
             async with open_admin(self._kafka) as admin:
                 partitions = list(self._consumer.assignment())

@@ -66,7 +66,7 @@ class ThreadedCall:
 
 
 class InThread:
-    """A blocking function that is awaited: each call runs in a thread of its own pool; lives as long as its route."""
+    """Runs each call of a blocking function in a thread of a pool; owned by its route."""
 
     def __init__(self, call: Callable[..., Any], threads: int, seconds: float | None = None) -> None:
         """``threads`` is the size of the pool. A call that takes longer than ``seconds`` raises CallTimeoutError."""

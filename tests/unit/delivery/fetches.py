@@ -1,4 +1,4 @@
-"""Fetches in memory whose records are made anew at each reading, as Kafka's are; it is known which are alive."""
+"""Fetches in memory. Each reading makes new records, as with Kafka; a test can ask which fetches are alive."""
 
 from __future__ import annotations
 

@@ -21,21 +21,31 @@ from tests.unit.delivery.source import KEY, MemorySource, a_chunk
 from tests.unit.delivery.waiting import rounds, until
 
 
+class OneByOne(Letters):
+    """Takes one letter after the other, each in some seconds."""
+
+    def __init__(self, seconds: float, done: set[int] | None = None) -> None:
+        super().__init__(done)
+        self._seconds = seconds
+        self._place = asyncio.Semaphore(1)
+
+    async def write(self, key: Any, raw: Any, cause: Any) -> None:
+        async with self._place:
+            await asyncio.sleep(self._seconds)
+            await super().write(key, raw, cause)
+
+
 async def test_letters_that_kafka_takes_slowly_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop waits for slow letters as long as Kafka goes on taking them: their records are done and not repeated."""
     monkeypatch.setattr("consumer.delivery.failure.SLOW_LETTER_SECONDS", 0.2)
     source = LogSource(keyed([None] * 20))
     handler = Scripted({offset: [Reject()] for offset in range(20)}, source.done)
-    places = asyncio.Semaphore(1)
-
-    class OneByOne(Letters):
-        async def write(self, key: Any, raw: Any, cause: Any) -> None:
-            async with places:
-                await asyncio.sleep(0.03)
-                await super().write(key, raw, cause)
-
     async with an_engine_on(
-        source, a_route(handler.plain), letters=OneByOne(source.done), dead_letter=NO_FUSE, commit_interval_seconds=HOUR
+        source,
+        a_route(handler.plain),
+        letters=OneByOne(0.03, source.done),
+        dead_letter=NO_FUSE,
+        commit_interval_seconds=HOUR,
     ) as bench:
         bench.engine.assign([KEY])
         partition = bench.engine.partitions[KEY]
@@ -47,20 +57,13 @@ async def test_letters_that_kafka_takes_slowly_are_waited_for(monkeypatch: pytes
 async def test_letters_of_one_partition_wait_behind_those_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop gives up no letter while Kafka takes any: those of this partition may wait behind others."""
     monkeypatch.setattr("consumer.delivery.failure.SLOW_LETTER_SECONDS", 0.2)
-    places = asyncio.Semaphore(1)
-
-    class OneByOne(Letters):
-        async def write(self, key: Any, raw: Any, cause: Any) -> None:
-            async with places:
-                await asyncio.sleep(0.02)
-                await super().write(key, raw, cause)
 
     def handle(_event: bytes) -> None:
         raise Reject
 
     source, other = MemorySource(), TopicPartition("t", 1)
     async with an_engine_on(
-        source, a_route(handle), letters=OneByOne(), dead_letter=NO_FUSE, commit_interval_seconds=HOUR
+        source, a_route(handle), letters=OneByOne(0.02), dead_letter=NO_FUSE, commit_interval_seconds=HOUR
     ) as bench:
         bench.engine.assign([KEY, other])
         for key, count in ((KEY, 50), (other, 5)):
