@@ -44,7 +44,7 @@ UNITS = {"_seconds": "seconds", "_bytes": "bytes"}
 
 WHEN = {
     "brokers_reachable": "A broker answers again.",
-    "brokers_unreachable": "No broker answers, at start (`servers`) or while running (`why`). The daemon waits.",
+    "brokers_unreachable": "No broker answers; `why` names what happened at each. The daemon waits.",
     "call_failed": "A handler's call failed and is repeated after `seconds`.",
     "calls_abandoned": "Calls did not end within `delivery.drain_seconds`; they are cancelled and not committed.",
     "commit_failed": "The brokers did not accept a commit. It is repeated with the next interval.",

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from consumer.cli.options import loaded, settings_options
 from consumer.errors import ConsumerError, KafkaUnreachableError
-from consumer.kafka.client import connection_options
+from consumer.kafka.connection import connection_options
 from consumer.kafka.probe import probe_group, probe_topics
 from consumer.logs import configure_logging
 from consumer.routes.load import load_routes

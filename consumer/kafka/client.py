@@ -1,44 +1,30 @@
-"""aiokafka's clients: made from our settings, with the options that the daemon relies on; and their errors as text."""
+"""aiokafka's clients: made from our settings, with the options that the daemon relies on."""
 
 from __future__ import annotations
 
-import ssl
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiokafka
-import aiokafka.errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
-from consumer.errors import KafkaError, KafkaUnreachableError, SettingsError
+from consumer.errors import KafkaError
+from consumer.kafka.connection import connection_options
+from consumer.kafka.dial import dial
+from consumer.kafka.failures import ClientError
 from consumer.record import TopicPartition
-from consumer.settings.sections import Kafka, Security
+from consumer.settings.sections import Kafka
 
-ClientError = aiokafka.errors.KafkaError
-"""Base class of aiokafka's errors, which are translated in this folder."""
-
+STOP_SECONDS = 3.0
 CORRECT = "create it, or correct the name"
 
 
-def connection_options(kafka: Kafka) -> dict[str, Any]:
-    """Return the options that consumer, producer and admin client share: brokers, client id, security."""
-    security = kafka.security
-    return {
-        "bootstrap_servers": list(kafka.bootstrap_servers),
-        "client_id": kafka.client_id,
-        "security_protocol": security.protocol,
-        "ssl_context": _ssl_context(security) if security.protocol.endswith("SSL") else None,
-        "sasl_mechanism": security.mechanism,
-        "sasl_plain_username": security.username or None,
-        "sasl_plain_password": security.password or None,
-        "request_timeout_ms": _ms(kafka.request_timeout_seconds),
-    }
-
-
 def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOKafkaConsumer:
-    """Make the consumer of the daemon's group, not connected and not subscribed.
+    """Make the consumer of the daemon's group, not connected and not subscribed; ``kafka`` comes from ``dial``.
 
     ``fetch_bytes`` bounds the fetched bytes per partition; ``fetches_per_partition`` fetches share it.
 
@@ -68,22 +54,30 @@ def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOK
     )
 
 
-def make_reader(kafka: Kafka) -> aiokafka.AIOKafkaConsumer:
-    """Make a consumer without a group, not connected and without partitions."""
-    return aiokafka.AIOKafkaConsumer(
-        **connection_options(kafka),
+@asynccontextmanager
+async def open_reader(kafka: Kafka) -> AsyncIterator[aiokafka.AIOKafkaConsumer]:
+    """Connect a consumer without a group and without partitions for the block; raises REQUEST_ERRORS."""
+    reader = aiokafka.AIOKafkaConsumer(
+        **connection_options(await dial(kafka)),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level=kafka.isolation_level,
         max_partition_fetch_bytes=kafka.fetch_bytes,
     )
+    try:
+        await reader.start()
+        yield reader
+    finally:
+        with contextlib.suppress(TimeoutError, ClientError, OSError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await reader.stop()
 
 
 @asynccontextmanager
 async def open_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Connect an admin client for the block; raises the client's errors."""
-    admin = AIOKafkaAdminClient(**connection_options(kafka))
+    """Connect an admin client for the block; raises REQUEST_ERRORS."""
+    admin = AIOKafkaAdminClient(**connection_options(await dial(kafka)))
     try:
         await admin.start()
         yield admin
@@ -112,33 +106,6 @@ def position_of(consumer: Any, key: TopicPartition) -> int | None:
     assignment = subscription.assignment if subscription is not None else None
     state = assignment.state_value(aiokafka.TopicPartition(*key)) if assignment is not None else None
     return state.position if state is not None and state.has_valid_position else None
-
-
-def unreachable(kafka: Kafka) -> KafkaUnreachableError:
-    """Make the error for brokers that did not answer at start; the client's own text names only its internals."""
-    servers, security = ", ".join(kafka.bootstrap_servers), kafka.security.protocol
-    return KafkaUnreachableError(
-        f"kafka.bootstrap_servers: {servers} did not answer within {kafka.start_timeout_seconds:g} s; is Kafka running"
-        f" there, and does that port speak {security} (kafka.security.protocol)?"
-    )
-
-
-def described(error: BaseException) -> str:
-    """Describe a client error in one line: its class and its text, which names only brokers and topics."""
-    name = type(error).__name__
-    text = str(error).strip().partition("\n")[0].removeprefix(f"{name}: ")
-    return f"{name}: {text}" if text else name
-
-
-def _ssl_context(security: Security) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=security.ca_file or None)
-        if security.certificate_file:
-            context.load_cert_chain(security.certificate_file, security.key_file)
-    except OSError as error:
-        files = ", ".join(filter(None, (security.ca_file, security.certificate_file, security.key_file)))
-        raise SettingsError(f"kafka.security: cannot use {files}: {error.strerror or error}") from error
-    return context
 
 
 def _ms(seconds: float) -> int:

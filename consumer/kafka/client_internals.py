@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka.errors import CommitFailedError
 
-from consumer.kafka.client import ClientError, described
+from consumer.kafka.failures import ClientError, described
 
 STOP_SECONDS = 3.0
 CLOSE_SECONDS = 1.0

@@ -11,7 +11,8 @@ from typing import Any
 import aiokafka
 
 from consumer.errors import CorruptBatchError, KafkaError
-from consumer.kafka.client import ClientError, position_of
+from consumer.kafka.client import position_of
+from consumer.kafka.failures import ClientError
 from consumer.partition.chunk import Chunk, size_of
 from consumer.record import RawRecord, TopicPartition
 

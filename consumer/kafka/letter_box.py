@@ -13,8 +13,10 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from consumer.dead_letters.cause import Cause
 from consumer.dead_letters.letter import Letter, Writer
-from consumer.errors import ConsumerError, KafkaUnreachableError, LetterDelayedError, LetterRefusedError
-from consumer.kafka.client import ClientError, connection_options, described
+from consumer.errors import ConsumerError, KafkaError, KafkaUnreachableError, LetterDelayedError, LetterRefusedError
+from consumer.kafka.connection import connection_options
+from consumer.kafka.dial import dial
+from consumer.kafka.failures import ClientError, described
 from consumer.kafka.probe import connected_admin
 from consumer.record import RawRecord, TopicPartition
 from consumer.settings.sections import Kafka
@@ -87,7 +89,7 @@ class LetterBox:
                 await self._send(letter, alone=False)
             except TOO_LARGE:  # perhaps the batch, with others
                 await self._send(letter, alone=True)
-        except KafkaUnreachableError as error:
+        except (KafkaError, KafkaUnreachableError) as error:
             raise LetterDelayedError(str(error)) from error
         except (ClientError, OSError, TimeoutError) as error:
             self._known.discard(letter.topic)  # it may have been deleted
@@ -136,7 +138,7 @@ class LetterBox:
 
     async def _connect(self) -> aiokafka.AIOKafkaProducer:
         producer = aiokafka.AIOKafkaProducer(
-            **connection_options(self._kafka),
+            **connection_options(await dial(self._kafka)),
             enable_idempotence=True,
             acks="all",
             linger_ms=LINGER_MS,

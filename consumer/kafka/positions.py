@@ -12,7 +12,8 @@ import aiokafka
 import structlog
 from aiokafka.errors import IllegalStateError
 
-from consumer.kafka.client import ClientError, described, open_admin
+from consumer.kafka.client import open_admin
+from consumer.kafka.failures import REQUEST_ERRORS, described
 from consumer.logs import Sparingly
 from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
@@ -25,7 +26,7 @@ sparing = Sparingly(log)
 ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 0.2
 """Wait before a position that could not be resolved is asked for again."""
-UNRESOLVED = (ClientError, OSError, TimeoutError, KeyError, AttributeError, IllegalStateError)
+UNRESOLVED = (*REQUEST_ERRORS, KeyError, AttributeError, IllegalStateError)
 """KeyError: the answer lacks the partition. AttributeError: aiokafka cannot say which error the answer holds."""
 
 

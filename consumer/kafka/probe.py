@@ -11,16 +11,10 @@ from typing import TypeVar
 import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient
 
-from consumer.errors import KafkaError
-from consumer.kafka.client import (
-    CORRECT,
-    ClientError,
-    described,
-    make_reader,
-    open_admin,
-    require_topics,
-    unreachable,
-)
+from consumer.errors import KafkaError, KafkaUnreachableError
+from consumer.kafka import connection
+from consumer.kafka.client import CORRECT, open_admin, open_reader, require_topics
+from consumer.kafka.failures import ClientError, explained
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
 
@@ -29,13 +23,14 @@ Answer = TypeVar("Answer")
 
 @asynccontextmanager
 async def connected_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Connect an admin client for the block. Raises KafkaUnreachableError that names the servers."""
+    """Connect an admin client for the block. Raises KafkaUnreachableError or KafkaError that says what failed."""
     async with AsyncExitStack() as opened:
         try:
-            async with asyncio.timeout(kafka.start_timeout_seconds):
+            async with asyncio.timeout(3 * connection.CONNECT_SECONDS):  # a server, a broker, and the client
                 admin = await opened.enter_async_context(open_admin(kafka))
         except (ClientError, OSError, TimeoutError) as error:
-            raise unreachable(kafka) from error
+            servers = ", ".join(kafka.bootstrap_servers)
+            raise KafkaUnreachableError(f"kafka.bootstrap_servers: {servers}: {explained(error, kafka)}") from error
         yield admin
 
 
@@ -60,16 +55,11 @@ async def probe_group(kafka: Kafka) -> str:
 
 async def group_offsets(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, int]]:
     """Return the committed offset (None without one) and the end offset for a reader, by partition."""
-    reader = make_reader(kafka)
-    async with connected_admin(kafka) as admin:
-        try:
-            await answered(kafka, reader.start)
-            topics = {each["topic"]: each["partitions"] for each in await answered(kafka, admin.describe_topics)}
-            keys = [aiokafka.TopicPartition(t, p["partition"]) for t in kafka.topics for p in topics.get(t, ())]
-            committed = await answered(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id, None, keys))
-            ends = await answered(kafka, lambda: reader.end_offsets(keys))
-        finally:
-            await reader.stop()
+    async with connected_admin(kafka) as admin, open_reader(kafka) as reader:
+        topics = {each["topic"]: each["partitions"] for each in await answered(kafka, admin.describe_topics)}
+        keys = [aiokafka.TopicPartition(t, p["partition"]) for t in kafka.topics for p in topics.get(t, ())]
+        committed = await answered(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id, None, keys))
+        ends = await answered(kafka, lambda: reader.end_offsets(keys))
     offsets = {key: committed[key].offset if key in committed else -1 for key in keys}
     return {TopicPartition(*key): (offsets[key] if offsets[key] >= 0 else None, ends[key]) for key in keys}
 
@@ -86,7 +76,7 @@ async def answered(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> A
                         raise
                 await asyncio.sleep(0.2)
     except (ClientError, TimeoutError) as error:
-        raise KafkaError(f"group {kafka.group_id!r}, topics {kafka.topics}: {described(error)}") from error
+        raise KafkaError(f"group {kafka.group_id!r}, topics {kafka.topics}: {explained(error, kafka)}") from error
 
 
 async def groups_offsets(kafka: Kafka, prefix: str) -> dict[str, dict[TopicPartition, tuple[int, str]]]:

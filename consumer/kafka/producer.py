@@ -13,8 +13,10 @@ import aiokafka
 from aiokafka.admin import NewTopic
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
-from consumer.errors import KafkaError
-from consumer.kafka.client import ClientError, connection_options, described, unreachable
+from consumer.errors import KafkaError, KafkaUnreachableError
+from consumer.kafka.connection import connection_options
+from consumer.kafka.dial import dial
+from consumer.kafka.failures import ClientError, described, explained
 from consumer.kafka.probe import connected_admin
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
@@ -98,7 +100,7 @@ async def open_producer(
     Raises KafkaUnreachableError when no broker answers in time.
     """
     client = aiokafka.AIOKafkaProducer(
-        **connection_options(kafka),
+        **connection_options(await dial(kafka)),
         enable_idempotence=True,
         acks="all",
         compression_type="lz4",
@@ -110,7 +112,8 @@ async def open_producer(
             async with asyncio.timeout(kafka.start_timeout_seconds):
                 await client.start()
         except (ClientError, OSError, TimeoutError) as error:
-            raise unreachable(kafka) from error
+            servers = ", ".join(kafka.bootstrap_servers)
+            raise KafkaUnreachableError(f"kafka.bootstrap_servers: {servers}: {explained(error, kafka)}") from error
         yield Producer(client, topic, {} if acknowledged is None else acknowledged)
     finally:
         await client.stop()

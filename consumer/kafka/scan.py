@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiokafka
 
 from consumer.errors import KafkaError
-from consumer.kafka.client import ClientError, described, make_reader, position_of
+from consumer.kafka.client import open_reader, position_of
 from consumer.kafka.codecs import limit_decompression
+from consumer.kafka.failures import ClientError, described
 from consumer.kafka.probe import answered, connected_admin
 from consumer.record import RawRecord, TopicPartition
 from consumer.settings.sections import Kafka
@@ -70,10 +71,9 @@ async def open_scan(kafka: Kafka, only: Mapping[TopicPartition, int] | None = No
     ``only`` instead gives single partitions with their first offsets; partitions that do not exist are left out.
     Raises KafkaUnreachableError or KafkaError.
     """
-    reader = make_reader(kafka)
     limit_decompression(kafka.max_batch_bytes)
     keys: Collection[aiokafka.TopicPartition]
-    try:
+    async with AsyncExitStack() as opened:
         async with connected_admin(kafka) as admin:
             topics = {each["topic"]: each["partitions"] for each in await answered(kafka, admin.describe_topics)}
         if only is None:
@@ -82,9 +82,9 @@ async def open_scan(kafka: Kafka, only: Mapping[TopicPartition, int] | None = No
             there = {(t, p["partition"]) for t, partitions in topics.items() for p in partitions}
             keys = [aiokafka.TopicPartition(*key) for key in only if key in there]
         if not keys:  # aiokafka would end a reader that is stopped as soon as it is started with a CancelledError
-            yield Scan(reader, {}, {})
+            yield Scan(None, {}, {})
             return
-        await answered(kafka, reader.start)
+        reader = await answered(kafka, lambda: opened.enter_async_context(open_reader(kafka)))
         begins = await answered(kafka, lambda: reader.beginning_offsets(keys))
         ends = await answered(kafka, lambda: reader.end_offsets(keys))
         reader.assign(keys)
@@ -92,5 +92,3 @@ async def open_scan(kafka: Kafka, only: Mapping[TopicPartition, int] | None = No
         for key, start in starts.items():
             reader.seek(aiokafka.TopicPartition(*key), start)
         yield Scan(reader, starts, {TopicPartition(*key): ends[key] for key in keys})
-    finally:
-        await reader.stop()

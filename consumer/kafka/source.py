@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -14,18 +13,12 @@ import structlog
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from consumer.errors import ClientLostError, ConsumerError, KafkaError
-from consumer.kafka.client import (
-    ClientError,
-    described,
-    make_consumer,
-    make_reader,
-    open_admin,
-    require_topics,
-    unreachable,
-)
-from consumer.kafka.client_internals import STOP_SECONDS, ended_task, fence_commits, note_heartbeats, stop_consumer
+from consumer.errors import ClientLostError, ConsumerError, KafkaError, KafkaUnreachableError
+from consumer.kafka.client import make_consumer, open_admin, open_reader, require_topics
+from consumer.kafka.client_internals import ended_task, fence_commits, note_heartbeats, stop_consumer
 from consumer.kafka.codecs import limit_decompression
+from consumer.kafka.dial import dial
+from consumer.kafka.failures import REQUEST_ERRORS, ClientError, described, explained
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
 from consumer.kafka.positions import ANSWER_SECONDS, Listener, Positions
@@ -83,7 +76,7 @@ class KafkaSource:
         try:
             await self._connect()
         except ClientError as error:
-            raise KafkaError(f"joining group {self._kafka.group_id!r} failed: {described(error)}") from error
+            raise KafkaError(f"joining the group failed: {explained(error, self._kafka)}") from error
 
     async def rebuild(self, reason: str) -> None:
         """Leave with this client and join with a new one, however long the brokers are unreachable.
@@ -100,8 +93,8 @@ class KafkaSource:
         await self._until_reachable(self._check_brokers, math.inf)
         try:
             await self._connect()
-        except (ClientError, OSError) as error:
-            raise ClientLostError("error", f"joining again failed: {described(error)}") from error
+        except REQUEST_ERRORS as error:
+            raise ClientLostError("error", f"joining again failed: {explained(error, self._kafka)}") from error
 
     async def _connect(self) -> None:
         """Make a client and join the group. The next ``rebuild``, or ``stop``, closes a client that fails.
@@ -112,7 +105,7 @@ class KafkaSource:
         self.heard_at = time.monotonic()
         fetch = self._path = self._path or self._choose_fetch()
         limit_decompression(self._kafka.max_batch_bytes)
-        self._consumer = consumer = make_consumer(self._kafka, fetch.fetches_per_partition)
+        self._consumer = consumer = make_consumer(await dial(self._kafka), fetch.fetches_per_partition)
         self._rebalances = _Rebalances(self)
         consumer.subscribe(self._kafka.topics, listener=self._rebalances)
         seconds = self._kafka.session_timeout_seconds + self._kafka.rebalance_timeout_seconds
@@ -161,19 +154,27 @@ class KafkaSource:
         return PlainFetch
 
     async def _until_reachable(self, attempt: Callable[[], Awaitable[None]], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        logged_at = float("-inf")
+        """Repeat an attempt until it succeeds. Raises the last failure after ``seconds``, and a KafkaError at once.
+
+        Without an end it repeats whatever was raised: a refusal may be taken back while the daemon runs.
+        """
+        begun = time.monotonic()
+        logged_at, why = float("-inf"), ""
         while True:
+            waited = time.monotonic() - begun
             try:
-                async with asyncio.timeout(min(ATTEMPT_SECONDS, max(0.1, deadline - time.monotonic()))):
+                async with asyncio.timeout(min(ATTEMPT_SECONDS, max(0.1, seconds - waited))):
                     return await attempt()
-            except (ClientError, OSError, TimeoutError) as error:
-                now = time.monotonic()
-                if now + 0.5 >= deadline:
-                    raise unreachable(self._kafka) from error
-                if now - logged_at > LOG_SECONDS:
-                    logged_at = now
-                    log.warning("brokers_unreachable", servers=", ".join(self._kafka.bootstrap_servers))
+            except REQUEST_ERRORS as error:
+                if isinstance(error, KafkaError) and seconds < math.inf:
+                    raise
+                why = why if why and isinstance(error, TimeoutError) else explained(error, self._kafka)
+                waited = time.monotonic() - begun
+                if waited + 0.5 >= seconds:
+                    raise KafkaUnreachableError(f"{why} (tried for {waited:.0f} s)") from error
+                if time.monotonic() - logged_at > LOG_SECONDS:
+                    logged_at = time.monotonic()
+                    log.warning("brokers_unreachable", why=why)
                 await asyncio.sleep(min(2.0, seconds / 10))
 
     async def _check_brokers(self) -> None:
@@ -235,7 +236,7 @@ class KafkaSource:
         try:
             async with asyncio.timeout(ANSWER_SECONDS), open_admin(self._kafka) as admin:
                 await admin.list_consumer_group_offsets(self._kafka.group_id)
-        except (ClientError, OSError, TimeoutError):
+        except REQUEST_ERRORS:
             return False
         return True
 
@@ -249,17 +250,11 @@ class KafkaSource:
         aiokafka never asks its bootstrap servers again: it knows only the addresses of earlier answers, and never finds
         brokers that have all moved.
         """
-        reader = make_reader(self._kafka)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await reader.start()
+            async with asyncio.timeout(ANSWER_SECONDS), open_reader(self._kafka) as reader:
                 await reader.end_offsets([aiokafka.TopicPartition(*key) for key in keys])
-        except (ClientError, OSError, TimeoutError):
+        except REQUEST_ERRORS:
             return False
-        finally:
-            with contextlib.suppress(TimeoutError, ClientError, OSError):
-                async with asyncio.timeout(STOP_SECONDS):
-                    await reader.stop()
         return time.monotonic() - self.heard_at > ANSWER_SECONDS
 
     def ready(self, key: TopicPartition) -> bool:

@@ -10,7 +10,7 @@ import structlog
 
 from consumer.delivery.engine import Engine
 from consumer.http.server import HttpServer
-from consumer.kafka.client import connection_options
+from consumer.kafka.connection import connection_options
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters

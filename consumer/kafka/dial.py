@@ -1,0 +1,125 @@
+"""Finding a broker that answers: all bootstrap servers are tried at once, and what happened at each is named.
+
+aiokafka tries its bootstrap servers one after the other, so each that accepts connections and never answers would
+delay every client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from aiokafka.conn import AIOKafkaConnection, get_ip_port_afi
+from aiokafka.protocol.metadata import MetadataRequest
+
+from consumer.errors import ConsumerError, KafkaError, KafkaUnreachableError
+from consumer.kafka import connection
+from consumer.kafka.failures import Failure, failure_of
+from consumer.settings.sections import Kafka
+
+CLOSE_SECONDS = 0.5
+
+
+class UnreachedError(Exception):
+    """One address cannot be used; ``failure`` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+async def dial(kafka: Kafka) -> Kafka:
+    """Return the settings with only the bootstrap server that answered first, for the next client.
+
+    Raises KafkaUnreachableError when none answers, and KafkaError when none ever will with these settings: both name
+    every server and what happened there.
+    """
+    caller = _Caller(kafka)
+    server, failures = await _first(caller.answering(each) for each in kafka.bootstrap_servers)
+    if server is None:
+        raise refusal("kafka.bootstrap_servers", failures)
+    return msgspec.structs.replace(kafka, bootstrap_servers=[server])
+
+
+async def unreached_brokers(kafka: Kafka) -> list[Failure]:
+    """Return why brokers cannot be used at the addresses that the cluster advertises; raises as ``dial`` does."""
+    (server,) = (await dial(kafka)).bootstrap_servers
+    caller = _Caller(kafka)
+    found = await asyncio.gather(*map(caller.reachable, await caller.advertised(server)), return_exceptions=True)
+    return [each.failure for each in found if isinstance(each, UnreachedError)]
+
+
+def refusal(setting: str, failures: list[Failure]) -> ConsumerError:
+    """Make the error for brokers that cannot be used, which names each with what happened and what to do."""
+    told = f"{setting}: {'; '.join(map(str, failures))}"
+    return KafkaError(told) if all(each.lasting for each in failures) else KafkaUnreachableError(told)
+
+
+class _Caller:
+    """Connects to single addresses, with the options of one client."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._options = connection.connection_options(kafka)
+        del self._options["bootstrap_servers"]
+
+    async def answering(self, server: str) -> str:
+        """Return the server if it answers and one broker can be reached where its cluster says that it is."""
+        advertised = await self.advertised(server)
+        if server in advertised or not advertised:  # a cluster that has just started names no brokers
+            return server
+        reached, failures = await _first(map(self.reachable, advertised))
+        if reached is None:
+            address, what, *_ = failures[0]
+            what = f"answers, but its cluster advertises {address}, which {what}"
+            remedy = "correct advertised.listeners of the broker, or make that address reachable from here"
+            raise UnreachedError(Failure(server, what, remedy, lasting=False))
+        return server
+
+    async def reachable(self, server: str) -> str:
+        """Return the server if it answers."""
+        async with self._connected(server):
+            return server
+
+    async def advertised(self, server: str) -> list[str]:
+        """Return the addresses of the brokers, as the cluster advertises them."""
+        async with self._connected(server) as asked:
+            answer = await asked.send(MetadataRequest([]))
+        return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for _, host, port, *_ in answer.brokers]
+
+    @asynccontextmanager
+    async def _connected(self, server: str) -> AsyncIterator[AIOKafkaConnection]:
+        """Connect to one address for the block; both have CONNECT_SECONDS together. Raises UnreachedError."""
+        host, port, _ = get_ip_port_afi(server)
+        made: Any = AIOKafkaConnection(host, port, **self._options)
+        seconds = min(connection.CONNECT_SECONDS, self._kafka.start_timeout_seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await made.connect()
+                yield made
+        except Exception as error:
+            connected = made._protocol is not None  # set once TCP and TLS have succeeded, and kept
+            raise UnreachedError(failure_of(server, error, self._kafka, seconds, connected=connected)) from error
+        finally:
+            if made._protocol is not None:
+                await asyncio.wait([made.close()], timeout=CLOSE_SECONDS)
+
+
+async def _first(attempts: Iterable[Coroutine[Any, Any, str]]) -> tuple[str | None, list[Failure]]:
+    """Return the first result and cancel the other attempts; None, and why each failed, when all fail."""
+    tasks = [asyncio.ensure_future(each) for each in attempts]
+    failures: list[Failure] = []
+    try:
+        for each in asyncio.as_completed(tasks):
+            try:
+                return await each, failures
+            except UnreachedError as error:
+                failures.append(error.failure)
+        return None, failures
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
