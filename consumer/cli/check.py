@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Awaitable
 from pathlib import Path
 
 import click
@@ -15,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from consumer.cli.options import loaded, settings_options
-from consumer.errors import ConsumerError, KafkaUnreachableError
+from consumer.errors import ConsumerError
 from consumer.kafka.connection import connection_options
-from consumer.kafka.probe import probe_group, probe_topics
+from consumer.kafka.inspection import inspecting
 from consumer.logs import configure_logging
 from consumer.routes.load import load_routes
 from consumer.routes.route import enter_handlers
-from consumer.settings.sections import LOG_EVERYTHING, Settings, dead_letter_topics
+from consumer.settings.sections import LOG_EVERYTHING, Settings, letters_of
 
 
 @click.command()
@@ -48,22 +49,31 @@ async def _check(config: Path | None, overrides: tuple[str, ...]) -> ConsumerErr
     configure_logging(msgspec.structs.replace(read.settings.log, level="error"))
     changed = ", ".join(sorted(read.origins))
     rows.append(("settings", "ok", f"{len(read.origins)} set: {changed}" if changed else "all defaults"))
-    for name, step in (
-        ("handlers", _handlers),
-        ("http port", _port),
-        ("topics", _topics),
-        ("dead letters", _dead_letters),
-        ("group", _group),
-    ):
-        try:
-            rows.append((name, "ok", await step(read.settings)))
-        except ConsumerError as error:
-            rows.append((name, "failed", str(error)))
-            failures.append(error)
-            if isinstance(error, KafkaUnreachableError):
-                break  # each further request to the brokers would take as long to fail
+    await _try("handlers", _handlers(read.settings), rows, failures)
+    await _try("http port", _port(read.settings), rows, failures)
+    try:
+        async with inspecting(read.settings.kafka, letters_of(read.settings)) as asked:
+            for name, step in (
+                ("brokers", asked.brokers),
+                ("topics", asked.topics),
+                ("dead letters", asked.dead_letters),
+                ("group", asked.group),
+            ):
+                await _try(name, step(), rows, failures)
+    except ConsumerError as error:
+        rows.append(("brokers", "failed", str(error)))
+        failures.append(error)
     _print(rows)
     return failures[0] if failures else None
+
+
+async def _try(name: str, step: Awaitable[str], rows: list[Row], failures: list[ConsumerError]) -> None:
+    """Add the row of one step; one that fails stops no other."""
+    try:
+        rows.append((name, "ok", await step))
+    except ConsumerError as error:
+        rows.append((name, "failed", str(error)))
+        failures.append(error)
 
 
 async def _handlers(settings: Settings) -> str:
@@ -84,28 +94,6 @@ async def _port(settings: Settings) -> str:
         raise ConsumerError(
             f"http.host, http.port: cannot listen on {where} ({reason}); choose another port"
         ) from error
-
-
-async def _topics(settings: Settings) -> str:
-    counts = await probe_topics(settings.kafka)
-    return ", ".join(f"{topic} ({count} partitions)" for topic, count in counts.items())
-
-
-async def _dead_letters(settings: Settings) -> str:
-    """Check that the dead-letter topics exist; without one the first dead letter halts its partition."""
-    if not settings.dead_letter.topic:
-        return "no topic: the first dead letter halts its partition"
-    topics = dead_letter_topics(settings)
-    counts = await probe_topics(
-        msgspec.structs.replace(settings.kafka, topics=topics),
-        'create it, or the first dead letter halts its partition (set dead_letter.topic = "" if that is intended)',
-        "dead_letter.topic",
-    )
-    return ", ".join(f"{topic} ({count} partitions)" for topic, count in counts.items())
-
-
-async def _group(settings: Settings) -> str:
-    return await probe_group(settings.kafka)
 
 
 def _print(rows: list[tuple[str, str, str]]) -> None:

@@ -11,6 +11,14 @@ from typing import Any
 import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import (
+    InvalidTopicError,
+    NoError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.metadata import MetadataRequest
 
 from consumer.errors import KafkaError
 from consumer.kafka.connection import connection_options
@@ -21,6 +29,7 @@ from consumer.settings.sections import Kafka
 
 STOP_SECONDS = 3.0
 CORRECT = "create it, or correct the name"
+NO_TOPIC = (UnknownTopicOrPartitionError, InvalidTopicError)
 
 
 def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOKafkaConsumer:
@@ -88,16 +97,26 @@ async def open_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
 async def require_topics(
     admin: AIOKafkaAdminClient, topics: Collection[str], remedy: str = CORRECT, setting: str = "kafka.topics"
 ) -> dict[str, int]:
-    """Return the number of partitions of each topic. Raises KafkaError that names the missing ones.
+    """Return the number of partitions of each topic. Raises KafkaError that names those missing or not permitted.
 
-    It requests all topics: a request for one name may create the topic, also for a typing error.
+    The request creates no topic; aiokafka's own may, also for a typing error. Raises the client's errors too.
     """
-    found = {each["topic"]: len(each["partitions"]) for each in await admin.describe_topics() if not each["error_code"]}
-    missing = [topic for topic in topics if topic not in found]
-    if missing:
-        names = ", ".join(repr(topic) for topic in missing)
-        raise KafkaError(f"{setting}: no topic {names} that this client may read; {remedy}")
-    return {topic: found[topic] for topic in topics}
+    request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
+    answer = await admin._send_request(request)
+    found = {each["topic"]: each for each in answer.to_object()["topics"]}
+    codes = {topic: for_code(found[topic]["error_code"]) if topic in found else NO_TOPIC[0] for topic in topics}
+    if missing := [topic for topic, code in codes.items() if code in NO_TOPIC]:
+        raise KafkaError(f"{setting}: no topic {_names(missing)}; {remedy}")
+    if denied := [topic for topic, code in codes.items() if code is TopicAuthorizationFailedError]:
+        raise KafkaError(f"{setting}: permission denied on topic {_names(denied)}; grant READ and DESCRIBE")
+    for code in codes.values():
+        if code is not NoError:
+            raise code
+    return {topic: len(found[topic]["partitions"]) for topic in topics}
+
+
+def _names(topics: Collection[str]) -> str:
+    return ", ".join(map(repr, topics))
 
 
 def position_of(consumer: Any, key: TopicPartition) -> int | None:

@@ -43,16 +43,6 @@ async def probe_topics(kafka: Kafka, remedy: str = CORRECT, setting: str = "kafk
         return await answered(kafka, lambda: require_topics(admin, kafka.topics, remedy, setting))
 
 
-async def probe_group(kafka: Kafka) -> str:
-    """Return a sentence on the group's committed offsets. Raises KafkaError when this client may not use the group."""
-    async with connected_admin(kafka) as admin:
-        offsets = await answered(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id))
-    committed = [key for key, value in offsets.items() if key.topic in kafka.topics and value.offset >= 0]
-    if not committed:
-        return f"{kafka.group_id}: no committed offsets; starts at {kafka.offset_reset}"
-    return f"{kafka.group_id}: offsets committed for {len(committed)} partitions"
-
-
 async def group_offsets(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, int]]:
     """Return the committed offset (None without one) and the end offset for a reader, by partition."""
     async with connected_admin(kafka) as admin, open_reader(kafka) as reader:

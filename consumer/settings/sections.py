@@ -163,10 +163,15 @@ class Settings(msgspec.Struct, frozen=True):
     routes: list[RouteSettings] = []
 
 
+def letters_of(settings: Settings) -> dict[str, str]:
+    """Return the dead-letter topic of each topic; empty when dead letters go nowhere."""
+    kafka, letters = settings.kafka, settings.dead_letter
+    return {topic: letters.topic_for(topic, kafka.group_id) for topic in kafka.topics if letters.topic}
+
+
 def dead_letter_topics(settings: Settings) -> list[str]:
     """Return the dead-letter topics of this daemon's topics."""
-    kafka = settings.kafka
-    return sorted({settings.dead_letter.topic_for(topic, kafka.group_id) for topic in kafka.topics})
+    return sorted(set(letters_of(settings).values()))
 
 
 LOG_EVERYTHING = RouteSettings(name="log", handler="consumer.handlers.log:Log")

@@ -53,7 +53,7 @@ async def test_republish_that_is_refused(cluster: Cluster) -> None:
     assert await left(cluster) == (2, 1)
     code, _, err = await dlq(cluster, "redrive", "--to", f"{cluster.topic}.missing")
     assert code == 1
-    assert f"--to: no topic '{cluster.topic}.missing' that this client may read; create it first" in err
+    assert f"--to: no topic '{cluster.topic}.missing'; create it first" in err
 
 
 async def create_small_topic(cluster: Cluster, topic: str) -> None:

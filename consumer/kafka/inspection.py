@@ -1,0 +1,231 @@
+"""What the daemon needs of the brokers, asked without changing anything: reach, permissions, settings of topics.
+
+Each question returns a sentence, or raises a ConsumerError with the way out. ``session-consumer check`` asks them all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import aiokafka
+from aiokafka import errors
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import InitProducerIdRequest
+
+from consumer.errors import KafkaError
+from consumer.kafka.client import open_reader, require_topics
+from consumer.kafka.dial import refusal, unreached_brokers
+from consumer.kafka.failures import ClientError, explained
+from consumer.kafka.probe import answered, connected_admin
+from consumer.record import TopicPartition
+from consumer.settings.sections import Kafka
+
+CLOCK_SECONDS = 60.0
+"""Difference between the clocks of producers and of this machine that distorts the lag in seconds."""
+SOON = 0.8
+"""Share of a topic's retention from which on a record that is not consumed counts as about to be deleted."""
+READ_SECONDS = 5.0
+MEMBER_ID_REQUIRED, GROUP_MAX_SIZE_REACHED = 79, 81
+CREATE_LETTERS = (
+    'create it, or the first dead letter halts its partition (set dead_letter.topic = "" if that is intended)'
+)
+
+Config = Mapping[str, str]
+"""Settings of a topic as Kafka names them; empty when this client may not read them."""
+
+
+class Inspection:
+    """One look at the brokers; made by ``inspecting``."""
+
+    def __init__(self, admin: AIOKafkaAdminClient, kafka: Kafka, letters: Mapping[str, str]) -> None:
+        self._admin = admin
+        self._client: Any = admin._client
+        self._kafka = kafka
+        self._letters = letters
+        self._partitions: dict[str, int] = {}
+
+    async def brokers(self) -> str:
+        """Check that every broker can be reached at the address that the cluster advertises."""
+        failures = await unreached_brokers(self._kafka)
+        if failures:
+            raise refusal("advertised.listeners of the brokers", failures)
+        return f"{len(self._client.cluster.brokers())} answer at their advertised addresses"
+
+    async def topics(self) -> str:
+        """Check that the topics exist, that their records can be read, and that the clocks agree."""
+        self._partitions = await self._answered(lambda: require_topics(self._admin, self._kafka.topics))
+        newest = 0.0
+        async with open_reader(self._kafka) as reader:
+            for topic, count in self._partitions.items():
+                for partition in range(count):
+                    newest = max(newest, await self._newest(reader, TopicPartition(topic, partition)))
+        if newest - time.time() > CLOCK_SECONDS:
+            raise KafkaError(
+                f"kafka.topics: the newest record is {_span(newest - time.time())} in the future by this machine's"
+                " clock; set this clock, or those of the producers"
+            )
+        return _counted(self._partitions)
+
+    async def group(self) -> str:
+        """Check that this client may join its group, and that no record is deleted before the group has it."""
+        await self._may_join()
+        keys = [TopicPartition(topic, each) for topic, count in self._partitions.items() for each in range(count)]
+        asked = [aiokafka.TopicPartition(*key) for key in keys]
+        group = self._kafka.group_id
+        answers = await self._answered(lambda: self._admin.list_consumer_group_offsets(group, None, asked))
+        committed = {TopicPartition(*key): each.offset for key, each in answers.items() if each.offset >= 0}
+        await self._in_time(committed)
+        if not committed:
+            return f"{group}: no committed offsets; starts at {self._kafka.offset_reset}"
+        return f"{group}: offsets committed for {len(committed)} partitions"
+
+    async def dead_letters(self) -> str:
+        """Check that the dead-letter topics exist, that this client may write there, and that they keep letters."""
+        if not self._letters:
+            return "no topic: the first dead letter halts its partition"
+        targets = sorted(set(self._letters.values()))
+        counts = await self._answered(lambda: require_topics(self._admin, targets, CREATE_LETTERS, "dead_letter.topic"))
+        for target in targets:
+            await self._may_write(target)
+        answer: Any = await self._answered(lambda: self._client.send(self._any(), InitProducerIdRequest(None, 0)))  # type: ignore[arg-type]
+        if errors.for_code(answer.error_code) is errors.ClusterAuthorizationFailedError:
+            raise KafkaError(
+                "dead_letter.topic: permission denied to write idempotently; grant IDEMPOTENT_WRITE on the cluster"
+            )
+        for topic, target in self._letters.items():
+            check_fit(topic, await self._config(topic), target, await self._config(target))
+        return _counted(counts)
+
+    async def _may_join(self) -> None:
+        """Ask to join, and leave before it counts: a broker first gives an id, with which the member comes again."""
+        kafka = self._kafka
+        coordinator = await self._answered(lambda: self._admin.find_coordinator(kafka.group_id))
+        subscription = RangePartitionAssignor.metadata(kafka.topics).encode()
+        session, rebalance = int(kafka.session_timeout_seconds * 1000), int(kafka.rebalance_timeout_seconds * 1000)
+        protocols = [(RangePartitionAssignor.name, subscription)]
+        join = JoinGroupRequest(kafka.group_id, session, rebalance, "", None, "consumer", protocols)  # type: ignore[arg-type]
+        answer: Any = await self._answered(lambda: self._client.send(coordinator, join))
+        if answer.member_id:
+            await self._client.send(coordinator, LeaveGroupRequest(kafka.group_id, answer.member_id))
+        if answer.error_code == GROUP_MAX_SIZE_REACHED:
+            raise KafkaError(f"kafka.group_id: group {kafka.group_id!r} is full; raise group.max.size of the brokers")
+        if answer.error_code not in (0, MEMBER_ID_REQUIRED):
+            raise KafkaError(f"kafka.group_id: {explained(errors.for_code(answer.error_code)(), kafka)}")
+
+    async def _may_write(self, topic: str) -> None:
+        """Send a write without a record: a broker looks at the permission first, and then refuses it."""
+        await self._client._wait_on_metadata(topic)
+        partition = aiokafka.TopicPartition(topic, min(self._client.cluster.partitions_for_topic(topic)))
+        leader = self._client.cluster.leader_for_partition(partition)
+        write = ProduceRequest(None, -1, 5000, [(topic, [(partition.partition, b"")])])
+        answer: Any = await self._answered(lambda: self._client.send(leader, write))
+        ((_, ((_, code, *_),)),) = answer.topics
+        if errors.for_code(code) is errors.TopicAuthorizationFailedError:
+            raise KafkaError(f"dead_letter.topic: permission denied to write to {topic!r}; grant WRITE on it")
+
+    async def _in_time(self, committed: Mapping[TopicPartition, int]) -> None:
+        """Check that the next record of each partition is there, and will be there for a while."""
+        keys = [aiokafka.TopicPartition(*key) for key in committed]
+        if not keys:
+            return
+        async with open_reader(self._kafka) as reader:
+            begins = await self._answered(lambda: reader.beginning_offsets(keys))
+            ends = await self._answered(lambda: reader.end_offsets(keys))
+            for key in keys:
+                offset = committed[TopicPartition(*key)]
+                if offset < begins[key]:
+                    raise KafkaError(
+                        f"kafka.group_id: the group's offset {offset} of {key.topic}-{key.partition} is gone: its log"
+                        f" begins at {begins[key]}; set kafka.out_of_range, or reset the group's offset"
+                    )
+                if offset < ends[key]:
+                    written = await self._read_at(reader, TopicPartition(*key), offset)
+                    left = _retention(await self._config(key.topic)) - (time.time() - written)
+                    if written and left < (1 - SOON) * _retention(await self._config(key.topic)):
+                        raise KafkaError(
+                            f"kafka.group_id: the next record of {key.topic}-{key.partition}, at offset {offset}, will"
+                            f" be deleted in {_span(max(0.0, left))}; raise retention.ms of the topic until the group"
+                            " has caught up"
+                        )
+
+    async def _newest(self, reader: Any, key: TopicPartition) -> float:
+        partition = aiokafka.TopicPartition(*key)
+        begin = (await self._answered(lambda: reader.beginning_offsets([partition])))[partition]
+        end = (await self._answered(lambda: reader.end_offsets([partition])))[partition]
+        return await self._read_at(reader, key, max(begin, end - 1), wait=end > begin)
+
+    async def _read_at(self, reader: Any, key: TopicPartition, offset: int, *, wait: bool = True) -> float:
+        """Return when the first record from an offset on was written, in Unix seconds; 0 if none came."""
+        partition = aiokafka.TopicPartition(*key)
+        reader.assign([partition])
+        reader.seek(partition, offset)
+        try:
+            seconds = READ_SECONDS if wait else 0.2  # an empty partition says whether it may be read, too
+            found = await reader.getmany(partition, timeout_ms=int(seconds * 1000), max_records=1)
+        except ClientError as error:
+            raise KafkaError(f"kafka.topics: {explained(error, self._kafka)}") from error
+        return max((each.timestamp / 1000 for each in found.get(partition, ())), default=0.0)
+
+    async def _config(self, topic: str) -> Config:
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        (answer,) = await self._answered(lambda: self._admin.describe_configs([resource]))
+        ((code, _, _, _, entries),) = answer.resources
+        return {name: value for name, value, *_ in entries} if code == 0 else {}
+
+    async def _answered(self, question: Any) -> Any:
+        return await answered(self._kafka, question)
+
+    def _any(self) -> int:
+        return int(self._client.get_random_node())
+
+
+@asynccontextmanager
+async def inspecting(kafka: Kafka, letters: Mapping[str, str]) -> AsyncIterator[Inspection]:
+    """Connect for the block; ``letters`` has the dead-letter topic of each topic, or nothing.
+
+    Raises KafkaUnreachableError or KafkaError when no broker can be used.
+    """
+    async with connected_admin(kafka) as admin:
+        yield Inspection(admin, kafka, letters)
+
+
+def check_fit(topic: str, source: Config, target: str, letters: Config) -> None:
+    """Raise KafkaError if a dead-letter topic does not keep what it is given."""
+    if "compact" in letters.get("cleanup.policy", ""):
+        raise KafkaError(
+            f"dead_letter.topic: {target!r} is compacted: it refuses letters without a key and deletes others; set its"
+            " cleanup.policy to delete"
+        )
+    largest, allowed = (int(each.get("max.message.bytes", "0")) for each in (source, letters))
+    if largest and allowed and allowed < largest:
+        raise KafkaError(
+            f"dead_letter.topic: {target!r} takes records of {allowed} bytes, but {topic!r} of {largest}; set its"
+            f" max.message.bytes to {largest + 10_000}, as letters have more headers"
+        )
+    if _retention(letters) < _retention(source):
+        raise KafkaError(
+            f"dead_letter.topic: {target!r} deletes records after {_span(_retention(letters))}, but {topic!r} after"
+            f" {_span(_retention(source))}; set its retention.ms to at least that"
+        )
+
+
+def _counted(partitions: Mapping[str, int]) -> str:
+    return ", ".join(f"{topic} ({count} partition{'s' * (count != 1)})" for topic, count in partitions.items())
+
+
+def _retention(config: Config) -> float:
+    """Return for how many seconds a topic keeps records; infinite without a limit or when it is not known."""
+    milliseconds = int(config.get("retention.ms", "-1"))
+    return milliseconds / 1000 if milliseconds >= 0 else float("inf")
+
+
+def _span(seconds: float) -> str:
+    return "ever" if seconds == float("inf") else str(timedelta(seconds=round(seconds)))
