@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiokafka
 import pytest
@@ -31,7 +31,7 @@ async def checked(cluster: Cluster, *sets: str, **environment: str) -> tuple[int
         "http.port=0",
     ]
     given = [part for each in [*first, *sets] for part in ("--set", each)]
-    code, out, err = await command("check", *given, COLUMNS="1000", **environment)
+    code, out, err = await command("check", *given, **{"COLUMNS": "1000", **environment})  # type: ignore[arg-type]
     assert "Traceback" not in err
     return code, out
 
@@ -72,6 +72,7 @@ async def test_all_is_well(cluster: Cluster) -> None:
     assert f"{cluster.topic}.dlq (1 partition)" in out
     assert "no committed offsets; starts at earliest" in out
     async with cluster.admin() as admin:
+        described: Any
         (described,) = await admin.describe_consumer_groups([cluster.kafka.group_id])
         ((_, _, state, _, _, members, *_),) = described.groups
         assert (state, members) in [("Empty", []), ("Dead", [])]
