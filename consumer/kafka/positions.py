@@ -12,7 +12,7 @@ import aiokafka
 import structlog
 from aiokafka.errors import IllegalStateError
 
-from consumer.kafka.client import open_admin
+from consumer.kafka.client import open_admin, position_of
 from consumer.kafka.failures import REQUEST_ERRORS, described
 from consumer.logs import Sparingly
 from consumer.observe.counters import Counters
@@ -154,14 +154,25 @@ class Positions:
         rule = self._kafka.offset_reset
         async with asyncio.timeout(ANSWER_SECONDS):
             offset = await self._ask_again(key)
+        if self._has_position(key):
+            return
         if offset < 0 and rule == "none":
             explanation = 'the group has no offset for this partition and kafka.offset_reset is "none"; commit one'
             self._listener.halt(key, HaltReason.NO_OFFSET, -1, explanation)
             return
         if offset < 0:
             offset = await self._move_to(key, "no_offset", rule)
-        self._consumer.seek(aiokafka.TopicPartition(*key), offset)
-        self._fetched.forget(key)
+        if not self._has_position(key):
+            self._consumer.seek(aiokafka.TopicPartition(*key), offset)
+            self._fetched.forget(key)
+
+    def _has_position(self, key: TopicPartition) -> bool:
+        """Whether aiokafka has found a position by itself.
+
+        While the second client asks, or the new offset is committed, aiokafka may ask the group again, get an answer,
+        and fetch. Records from there are handled by then, and to seek back would handle them twice.
+        """
+        return position_of(self._consumer, key) is not None
 
     async def _reset(self, key: TopicPartition, gone: int) -> None:
         """Begin a new epoch of a partition, by ``kafka.out_of_range``, or halt it."""

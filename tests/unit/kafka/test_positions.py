@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from consumer.instructions import Retry
+from consumer.kafka.client import position_of
+from consumer.kafka.positions import Positions
 from consumer.outcome import HaltReason
+from consumer.record import TopicPartition
 from tests.fakes.broker import (
     FETCH,
     LIST_OFFSETS,
@@ -157,6 +160,40 @@ async def test_an_answer_without_the_partition_resets_nothing(
         async with running(run):
             await run.until(lambda: broker.committed[0] == 1000)
             assert run.daemon.counters.offset_resets["t", "no_offset"] == 0
+            assert (run.gaps, run.halted, run.handled) == ([], {}, 970)
+            await run.end()
+
+
+@pytest.mark.parametrize("rule", ["earliest", "latest", "none"])
+async def test_a_position_found_meanwhile_stays(rule: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another client asks for the group's offset, aiokafka may get it and go on: nothing seeks back then."""
+    asking, goes_on = asyncio.Event(), asyncio.Event()
+    ask = Positions._ask_again
+
+    async def slow(positions: Positions, key: TopicPartition) -> int:
+        offset = await ask(positions, key)
+        asking.set()
+        await goes_on.wait()
+        return offset
+
+    monkeypatch.setattr(Positions, "_ask_again", slow)
+    async with FakeBroker(partitions=1, records=1000) as broker:
+        broker.committed[0] = 30
+        few_left = [1]
+
+        def answer(version: int, response: Any, request: Any) -> Any:
+            few_left[0] -= 1
+            return without_partitions(version, response, request) if few_left[0] >= 0 else None
+
+        broker.answers[OFFSET_FETCH] = answer
+        run = Run(broker, kafka={"offset_reset": rule})
+        run.next[0] = 30
+        async with running(run):
+            await asking.wait()
+            await run.until(lambda: position_of(run.client, TopicPartition("t", 0)) is not None)
+            await run.until(lambda: run.handled > 20)
+            goes_on.set()
+            await run.until(lambda: broker.committed[0] == 1000)
             assert (run.gaps, run.halted, run.handled) == ([], {}, 970)
             await run.end()
 
