@@ -19,6 +19,7 @@ from consumer.cli.options import loaded, settings_options
 from consumer.errors import ConsumerError
 from consumer.kafka.connection import connection_options
 from consumer.kafka.inspection import inspecting
+from consumer.kafka.probe import with_topics
 from consumer.logs import configure_logging
 from consumer.routes.load import load_routes
 from consumer.routes.route import enter_handlers
@@ -52,7 +53,8 @@ async def _check(config: Path | None, overrides: tuple[str, ...]) -> ConsumerErr
     await _try("handlers", _handlers(read.settings), rows, failures)
     await _try("http port", _port(read.settings), rows, failures)
     try:
-        async with inspecting(read.settings.kafka, letters_of(read.settings)) as asked:
+        settings = await with_topics(read.settings)
+        async with inspecting(settings.kafka, letters_of(settings)) as asked:
             for name, step in (
                 ("brokers", asked.brokers),
                 ("topics", asked.topics),

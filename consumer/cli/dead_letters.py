@@ -13,7 +13,7 @@ from consumer.dead_letters.filter import Filter
 from consumer.dead_letters.headers import Context
 from consumer.dead_letters.inventory import Inventory, read_passed
 from consumer.errors import SettingsError
-from consumer.kafka.probe import groups_offsets
+from consumer.kafka.probe import groups_offsets, with_topics
 from consumer.kafka.scan import open_scan
 from consumer.logs import configure_logging
 from consumer.settings.sections import Settings, dead_letter_topics
@@ -37,6 +37,7 @@ async def take_inventory(settings: Settings, chosen: Filter, progress: Progress)
 
     In the opposite order a letter could seem redriven that was never run.
     """
+    settings = await with_topics(settings)
     kafka = msgspec.structs.replace(settings.kafka, topics=dead_letter_topics(settings))
     groups = await groups_offsets(kafka, Filter().group(kafka.group_id))
     passed = [read_passed(kafka.group_id, name, committed) for name, committed in groups.items()]

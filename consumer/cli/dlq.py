@@ -20,6 +20,7 @@ from consumer.cli.run import until_signal
 from consumer.dead_letters.filter import Filter
 from consumer.dead_letters.headers import Context, read_context, split_headers
 from consumer.errors import ConsumerError
+from consumer.kafka.probe import with_topics
 from consumer.kafka.scan import open_scan
 from consumer.record import Position, RawRecord, TopicPartition
 from consumer.settings.sections import Settings, dead_letter_topics
@@ -122,7 +123,7 @@ class Shown(NamedTuple):
 
 
 async def _show(settings: Settings, place: Position, progress: Progress, *, payload: bool) -> Shown:
-    kafka = msgspec.structs.replace(settings.kafka, topics=dead_letter_topics(settings))
+    kafka = msgspec.structs.replace(settings.kafka, topics=dead_letter_topics(await with_topics(settings)))
     key = TopicPartition(place.topic, place.partition)
     only = {key: place.offset} if place.topic in kafka.topics else None
     found: list[tuple[Position, RawRecord, Context | None]] = []

@@ -61,6 +61,8 @@ def produce(
     require_rate(rate)
     settings = loaded(config, overrides).settings
     configure_logging(settings.log)
+    if not topic and not settings.kafka.topics:
+        raise click.UsageError("the settings have kafka.topic_pattern and no topics; name one with --topic")
     topic = topic or settings.kafka.topics[0]
     acknowledged: Counts = {}
     asyncio.run(until_signal(_produce(settings, topic, partitions, file or generate or 0, rate, acknowledged)))

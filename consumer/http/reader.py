@@ -70,7 +70,7 @@ class StatusReader:
             started_at=self._started_at,
             client_id=settings.kafka.client_id,
             group_id=settings.kafka.group_id,
-            topics=settings.kafka.topics,
+            topics=[settings.kafka.topic_pattern] if settings.kafka.topic_pattern else settings.kafka.topics,
             state=self._since[0],
             since=self._since[1],
             stalled=str(stall) if stall is not None else None,

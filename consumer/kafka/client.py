@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+import re
+import socket
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,6 +34,20 @@ CORRECT = "create it, or correct the name"
 NO_TOPIC = (UnknownTopicOrPartitionError, InvalidTopicError)
 
 
+class Assignor(RangePartitionAssignor):
+    """Kafka's range assignor, with topics in order: another order of a static member would cause a rebalance."""
+
+    @classmethod
+    def metadata(cls, topics: Iterable[str]) -> Any:
+        """Return what this member tells the group's leader."""
+        return super().metadata(sorted(topics))
+
+
+def instance_id(kafka: Kafka) -> str | None:
+    """Return the id of a static member; None without one."""
+    return kafka.group_instance_id.replace("{hostname}", socket.gethostname()) or None
+
+
 def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOKafkaConsumer:
     """Make the consumer of the daemon's group, not connected and not subscribed; ``kafka`` comes from ``dial``.
 
@@ -48,9 +64,10 @@ def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOK
     return aiokafka.AIOKafkaConsumer(
         **connection_options(kafka),
         group_id=kafka.group_id,
+        group_instance_id=instance_id(kafka),
         enable_auto_commit=False,
         auto_offset_reset="none",
-        partition_assignment_strategy=(RangePartitionAssignor,),
+        partition_assignment_strategy=(Assignor,),
         session_timeout_ms=_ms(kafka.session_timeout_seconds),
         heartbeat_interval_ms=_ms(kafka.heartbeat_interval_seconds),
         rebalance_timeout_ms=_ms(kafka.rebalance_timeout_seconds),
@@ -113,6 +130,14 @@ async def require_topics(
         if code is not NoError:
             raise code
     return {topic: len(found[topic]["partitions"]) for topic in topics}
+
+
+async def matching_topics(admin: AIOKafkaAdminClient, pattern: re.Pattern[str]) -> list[str]:
+    """Return the topics that a pattern matches. Raises KafkaError when there is none."""
+    found = sorted(each["topic"] for each in await admin.describe_topics() if pattern.match(each["topic"]))
+    if not found:
+        raise KafkaError("kafka.topic_pattern: it matches no topic; create one, or correct the pattern")
+    return found
 
 
 def _names(topics: Collection[str]) -> str:

@@ -7,12 +7,14 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from aiokafka.errors import CommitFailedError
+from aiokafka.errors import CommitFailedError, UnknownMemberIdError
 
+from consumer.kafka.broker_errors import FencedInstanceIdError
 from consumer.kafka.failures import ClientError, described
 
 STOP_SECONDS = 3.0
 CLOSE_SECONDS = 1.0
+TAKEN_OVER = (UnknownMemberIdError.errno, FencedInstanceIdError.errno)
 
 
 def note_heartbeats(consumer: Any, heard: Callable[[], None]) -> None:
@@ -45,6 +47,26 @@ def fence_commits(consumer: Any) -> None:
         await send(assignment, offsets)
 
     coordinator._do_commit_offsets = fenced
+
+
+def watch_instance(consumer: Any, is_member: Callable[[], bool], taken_over: Callable[[], None]) -> None:
+    """Call ``taken_over`` once another member has joined with this one's ``group_instance_id``, and join no more.
+
+    aiokafka would join again, which fences the other member, which would join again, for ever. So such an answer never
+    reaches it. Brokers answer alike when a session has expired; ``is_member`` says whether it cannot have.
+    """
+    coordinator = consumer._coordinator
+    send = coordinator._send_req
+
+    async def watched(request: Any) -> Any:
+        answer = await send(request)
+        if getattr(answer, "error_code", 0) not in TAKEN_OVER or not is_member():
+            return answer
+        coordinator.reset_generation = coordinator.request_rejoin = lambda: None  # a refused commit would join again
+        taken_over()
+        return await asyncio.Event().wait()  # until the client is stopped, which cancels it
+
+    coordinator._send_req = watched
 
 
 def ended_task(consumer: Any) -> str | None:

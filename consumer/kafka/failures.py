@@ -14,6 +14,7 @@ from typing import NamedTuple
 from aiokafka import errors
 
 from consumer.errors import KafkaError, KafkaUnreachableError
+from consumer.kafka.broker_errors import GroupMaxSizeReachedError
 from consumer.settings.sections import Kafka
 
 ClientError = errors.KafkaError
@@ -182,6 +183,7 @@ ANSWERS: dict[type[BaseException], str] = {
         "kafka.session_timeout_seconds = {session:g} is outside the broker's range (group.min.session.timeout.ms to"
         " group.max.session.timeout.ms); change one of them"
     ),
+    GroupMaxSizeReachedError: "group {group!r} is full; raise group.max.size of the brokers",
     errors.InvalidGroupIdError: "kafka.group_id {group!r} is not a name that the broker accepts; choose another",
     errors.UnsupportedVersionError: "the broker does not support the request; use Apache Kafka 2.1 or later",
 }

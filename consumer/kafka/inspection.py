@@ -15,13 +15,12 @@ import aiokafka
 from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from consumer.errors import KafkaError
-from consumer.kafka.client import open_reader, require_topics
+from consumer.kafka.client import Assignor, open_reader, require_topics
 from consumer.kafka.dial import refusal, unreached_brokers
 from consumer.kafka.failures import ClientError, explained
 from consumer.kafka.probe import answered, connected_admin
@@ -33,7 +32,6 @@ CLOCK_SECONDS = 60.0
 SOON = 0.8
 """Share of a topic's retention from which on a record that is not consumed counts as about to be deleted."""
 READ_SECONDS = 5.0
-MEMBER_ID_REQUIRED, GROUP_MAX_SIZE_REACHED = 79, 81
 CREATE_LETTERS = (
     'create it, or the first dead letter halts its partition (set dead_letter.topic = "" if that is intended)'
 )
@@ -107,18 +105,21 @@ class Inspection:
     async def _may_join(self) -> None:
         """Ask to join, and leave before it counts: a broker first gives an id, with which the member comes again."""
         kafka = self._kafka
-        coordinator = await self._answered(lambda: self._admin.find_coordinator(kafka.group_id))
-        subscription = RangePartitionAssignor.metadata(kafka.topics).encode()
+        subscription = Assignor.metadata(kafka.topics).encode()
         session, rebalance = int(kafka.session_timeout_seconds * 1000), int(kafka.rebalance_timeout_seconds * 1000)
-        protocols = [(RangePartitionAssignor.name, subscription)]
+        protocols = [(Assignor.name, subscription)]
         join = JoinGroupRequest(kafka.group_id, session, rebalance, "", None, "consumer", protocols)  # type: ignore[arg-type]
-        answer: Any = await self._answered(lambda: self._client.send(coordinator, join))
-        if answer.member_id:
-            await self._client.send(coordinator, LeaveGroupRequest(kafka.group_id, answer.member_id))
-        if answer.error_code == GROUP_MAX_SIZE_REACHED:
-            raise KafkaError(f"kafka.group_id: group {kafka.group_id!r} is full; raise group.max.size of the brokers")
-        if answer.error_code not in (0, MEMBER_ID_REQUIRED):
-            raise KafkaError(f"kafka.group_id: {explained(errors.for_code(answer.error_code)(), kafka)}")
+
+        async def asked() -> Any:
+            coordinator = await self._admin.find_coordinator(kafka.group_id)
+            answer = await self._client.send(coordinator, join)
+            if answer.member_id:
+                await self._client.send(coordinator, LeaveGroupRequest(kafka.group_id, answer.member_id))
+            error = errors.for_code(answer.error_code)
+            if error not in (errors.NoError, errors.MemberIdRequired):
+                raise error
+
+        await self._answered(asked)
 
     async def _may_write(self, topic: str) -> None:
         """Send a write without a record: a broker looks at the permission first, and then refuses it."""

@@ -9,14 +9,15 @@ from functools import partial
 from typing import TypeVar
 
 import aiokafka
+import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
 
 from consumer.errors import KafkaError, KafkaUnreachableError
 from consumer.kafka import connection
-from consumer.kafka.client import CORRECT, open_admin, open_reader, require_topics
+from consumer.kafka.client import CORRECT, matching_topics, open_admin, open_reader, require_topics
 from consumer.kafka.failures import ClientError, explained
 from consumer.record import TopicPartition
-from consumer.settings.sections import Kafka
+from consumer.settings.sections import Kafka, Settings, matches_topic
 
 Answer = TypeVar("Answer")
 
@@ -32,6 +33,20 @@ async def connected_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
             servers = ", ".join(kafka.bootstrap_servers)
             raise KafkaUnreachableError(f"kafka.bootstrap_servers: {servers}: {explained(error, kafka)}") from error
         yield admin
+
+
+async def with_topics(settings: Settings) -> Settings:
+    """Return the settings with the topics that ``kafka.topic_pattern`` matches now, in place of the pattern.
+
+    Raises KafkaUnreachableError, and KafkaError when it matches none.
+    """
+    if not settings.kafka.topic_pattern:
+        return settings
+    async with connected_admin(settings.kafka) as admin:
+        topics = await answered(settings.kafka, lambda: matching_topics(admin, matches_topic(settings)))
+    return msgspec.structs.replace(
+        settings, kafka=msgspec.structs.replace(settings.kafka, topics=topics, topic_pattern="")
+    )
 
 
 async def probe_topics(kafka: Kafka, remedy: str = CORRECT, setting: str = "kafka.topics") -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Literal
@@ -14,8 +15,8 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from consumer.errors import ClientLostError, ConsumerError, KafkaError, KafkaUnreachableError
-from consumer.kafka.client import make_consumer, open_admin, open_reader, require_topics
-from consumer.kafka.client_internals import ended_task, fence_commits, note_heartbeats, stop_consumer
+from consumer.kafka.client import instance_id, make_consumer, matching_topics, open_admin, open_reader, require_topics
+from consumer.kafka.client_internals import ended_task, fence_commits, note_heartbeats, stop_consumer, watch_instance
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.dial import dial
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, described, explained
@@ -42,8 +43,15 @@ class KafkaSource:
     of two fetch paths with the same methods (``fetch_raw.py``, ``fetch_plain.py``), chosen at start.
     """
 
-    def __init__(self, kafka: Kafka, counters: Counters, fail: Callable[[Exception], None], metadata: str = "") -> None:
-        """``metadata`` is committed with every offset."""
+    def __init__(
+        self,
+        kafka: Kafka,
+        counters: Counters,
+        fail: Callable[[Exception], None],
+        metadata: str = "",
+        pattern: re.Pattern[str] | None = None,
+    ) -> None:
+        """``metadata`` is committed with every offset. A ``pattern`` names the topics in place of ``kafka.topics``."""
         self.joined = False
         self.rebuilds = 0
         """How often the client was replaced."""
@@ -55,6 +63,7 @@ class KafkaSource:
         self._counters = counters
         self._fail = fail
         self._metadata = metadata
+        self._pattern = pattern
         self._consumer: Any = None
         self._listener: Listener
         """Set by ``start``, before it is called."""
@@ -107,7 +116,7 @@ class KafkaSource:
         limit_decompression(self._kafka.max_batch_bytes)
         self._consumer = consumer = make_consumer(await dial(self._kafka), fetch.fetches_per_partition)
         self._rebalances = _Rebalances(self)
-        consumer.subscribe(self._kafka.topics, listener=self._rebalances)
+        consumer.subscribe(() if self._pattern else self._kafka.topics, self._pattern, listener=self._rebalances)
         seconds = self._kafka.session_timeout_seconds + self._kafka.rebalance_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
@@ -117,6 +126,8 @@ class KafkaSource:
             raise ClientLostError("group", f"no assignment came within {seconds:g} s of joining") from error
         note_heartbeats(consumer, self._still_member)
         fence_commits(consumer)
+        if self._kafka.group_instance_id:
+            watch_instance(consumer, self._is_member, self._taken_over)
         fetched = fetch(consumer, self._counters.bytes_consumed)
         self._positions = Positions(self._kafka, consumer, fetched, self._listener, self._counters)
         self._fetch = fetched
@@ -129,6 +140,20 @@ class KafkaSource:
 
     def _still_member(self) -> None:
         self._member_at = time.monotonic()
+
+    def _is_member(self) -> bool:
+        """Whether the group cannot have expelled this member because it was silent."""
+        return time.monotonic() - self._member_at < self._kafka.session_timeout_seconds
+
+    def _taken_over(self) -> None:
+        self._listener.doubt(doubtful=True)
+        name = instance_id(self._kafka)
+        self._fail(
+            KafkaError(
+                f"kafka.group_instance_id: another member with the id {name!r} has joined group"
+                f" {self._kafka.group_id!r} and taken the partitions; give each daemon an id of its own, or stop one"
+            )
+        )
 
     def doubtful(self, now: float) -> bool:
         """Whether the group may have reassigned this member's partitions without its knowledge."""
@@ -183,7 +208,8 @@ class KafkaSource:
 
     async def _check_topics(self) -> None:
         async with open_admin(self._kafka) as admin:
-            await require_topics(admin, self._kafka.topics)
+            topics = self._kafka.topics if self._pattern is None else await matching_topics(admin, self._pattern)
+            await require_topics(admin, topics)
 
     async def stop(self) -> None:
         """Leave the group and close the client, within a time limit; errors are ignored."""
@@ -363,6 +389,7 @@ class KafkaSource:
         """Pass an assignment to the engine. It must be quick: heartbeats wait for it."""
         self._counters.rebalances["assigned"] += 1
         self._member_at = time.monotonic()
+        self._counters.know(key.topic for key in keys)
         if self._positions is not None:
             self._positions.start()
         self._listener.doubt(doubtful=False)

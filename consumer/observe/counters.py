@@ -51,27 +51,38 @@ class Counters:
     """
 
     def __init__(self, topics: Iterable[str], routes: Iterable[str]) -> None:
-        topics, routes = list(topics), list(routes)
+        routes = list(routes)
         self.routes = {name: RouteCounters() for name in routes}
         self.no_route = RouteCounters()
         """Counts of records that reached no route because they could not be decoded."""
         self.skipped = 0
-        self.records_consumed = dict.fromkeys(topics, 0)
-        self.bytes_consumed = dict.fromkeys(topics, 0)
-        self.decode_errors = dict.fromkeys(product(topics, ["undecodable", "too_large", "bad_header"]), 0)
+        self.records_consumed: dict[str, int] = {}
+        self.bytes_consumed: dict[str, int] = {}
+        self.decode_errors: dict[tuple[str, str], int] = {}
         self.handler_errors = dict.fromkeys(product(routes, ["reject", "retry", "pause", "error", "timeout"]), 0)
-        self.dead_letters = dict.fromkeys(product(topics, REASONS), 0)
+        self.dead_letters: dict[tuple[str, str], int] = {}
         self.commits = dict.fromkeys(["ok", "failed", "fenced"], 0)
         self.rebalances = dict.fromkeys(["assigned", "revoked", "lost"], 0)
-        self.offset_resets = dict.fromkeys(product(topics, ["no_offset", "out_of_range"]), 0)
+        self.offset_resets: dict[tuple[str, str], int] = {}
         self.client_rebuilds = dict.fromkeys(REBUILDS, 0)
-        self.record_age = {topic: Histogram(RECORD_AGE_SECONDS) for topic in topics}
+        self.record_age: dict[str, Histogram] = {}
         self.commit_seconds = Histogram(COMMIT_SECONDS)
         self.failures = RecentFailures()
         self.last_poll_timestamp = 0.0
         self.letter_taken_at = float("-inf")
         """Monotonic time at which Kafka took the last dead letter."""
         self.last_commit_timestamp = 0.0
+        self.know(topics)
+
+    def know(self, topics: Iterable[str]) -> None:
+        """Begin to count for topics, at 0; those that are known stay as they are."""
+        for topic in topics:
+            if topic not in self.record_age:
+                self.records_consumed[topic] = self.bytes_consumed[topic] = 0
+                self.decode_errors |= dict.fromkeys(product([topic], ["undecodable", "too_large", "bad_header"]), 0)
+                self.dead_letters |= dict.fromkeys(product([topic], REASONS), 0)
+                self.offset_resets |= dict.fromkeys(product([topic], ["no_offset", "out_of_range"]), 0)
+                self.record_age[topic] = Histogram(RECORD_AGE_SECONDS)
 
     def of(self, route: str) -> RouteCounters:
         """Return the counters of one route, or of ``none``."""

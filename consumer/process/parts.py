@@ -29,7 +29,7 @@ from consumer.process.supervisor import Supervisor
 from consumer.process.vitals import DaemonVitals, Watching
 from consumer.process.waits import WaitLimits, Waits
 from consumer.routes.route import Route
-from consumer.settings.sections import Settings
+from consumer.settings.sections import Settings, matches_topic
 from schemas.session import Session
 from schemas.wire import AdaptiveReader
 
@@ -42,7 +42,8 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
     lifecycle = Lifecycle()
     counters = Counters(settings.kafka.topics, [route.name for route in routes])
     letters = make_letter_box(settings)
-    source = KafkaSource(settings.kafka, counters, lifecycle.fail)
+    pattern = matches_topic(settings) if settings.kafka.topic_pattern else None
+    source = KafkaSource(settings.kafka, counters, lifecycle.fail, pattern=pattern)
     pipeline = Pipeline(make_decoder(settings), routes)
     engine = make_engine(settings, source, pipeline, counters, lifecycle, letters, partial(remedy, settings.kafka))
     loop_time = time_spent()

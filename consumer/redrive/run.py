@@ -130,6 +130,8 @@ def make_redrive(
     kafka = msgspec.structs.replace(
         settings.kafka,
         topics=sorted({key.topic for key in selection.ends}),
+        topic_pattern="",
+        group_instance_id="",
         group_id=chosen.group(settings.kafka.group_id),
         offset_reset="earliest",
         out_of_range="earliest",

@@ -8,7 +8,15 @@ import re
 import msgspec
 
 from consumer.errors import SettingsError
-from consumer.settings.sections import DeadLetterSettings, Kafka, RetrySettings, RouteSettings, Security, Settings
+from consumer.settings.sections import (
+    DeadLetterSettings,
+    Kafka,
+    RetrySettings,
+    RouteSettings,
+    Security,
+    Settings,
+    matches_topic,
+)
 
 TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/@\[\]]+):([0-9]{1,9})", re.ASCII)
@@ -28,7 +36,7 @@ def check_relations(settings: Settings) -> None:
     _require(bool(kafka.bootstrap_servers), "kafka.bootstrap_servers is empty; name a broker as host:port")
     for number, server in enumerate(kafka.bootstrap_servers, 1):
         _check_server(server, f"kafka.bootstrap_servers: number {number}")
-    _require(bool(kafka.topics) and all(kafka.topics), "kafka.topics is empty; name a topic")
+    _check_topics(settings)
     twice = sorted({topic for topic in kafka.topics if kafka.topics.count(topic) > 1})
     _require(not twice, f"kafka.topics names {', '.join(twice)} more than once")
     _require(bool(kafka.group_id), "kafka.group_id is empty; name a consumer group, under which offsets are committed")
@@ -51,6 +59,22 @@ def check_relations(settings: Settings) -> None:
     _check_retry(settings.retry, "retry")
     _check_dead_letters(settings.dead_letter, kafka)
     _check_routes(settings.routes, settings.retry)
+
+
+def _check_topics(settings: Settings) -> None:
+    kafka = settings.kafka
+    if kafka.topic_pattern:
+        try:
+            matches_topic(settings)
+        except re.error as error:
+            raise SettingsError(f"kafka.topic_pattern is not a regular expression: {error}") from None
+    else:
+        _require(bool(kafka.topics) and all(kafka.topics), "kafka.topics is empty; name a topic")
+    instance = kafka.group_instance_id.replace("{hostname}", "")
+    _require(
+        not instance or TOPIC_NAME.fullmatch(instance) is not None,
+        "kafka.group_instance_id may hold letters, digits, `.`, `_` and `-`, and {hostname}, which stands for the host",
+    )
 
 
 def _check_server(server: str, where: str) -> None:

@@ -6,6 +6,7 @@ Seconds are floats, sizes are bytes.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -31,7 +32,9 @@ class Kafka(msgspec.Struct, frozen=True):
 
     bootstrap_servers: list[str] = msgspec.field(default_factory=lambda: ["localhost:9092"])
     topics: list[str] = msgspec.field(default_factory=lambda: ["session-events"])
+    topic_pattern: str = ""
     group_id: str = "session-consumer"
+    group_instance_id: str = ""
     client_id: str = "session-consumer"
     offset_reset: Literal["earliest", "latest", "none"] = "earliest"
     out_of_range: Literal["halt", "earliest", "latest"] = "halt"
@@ -78,6 +81,10 @@ class DeadLetterSettings(msgspec.Struct, frozen=True):
     headers: Literal["connect", "spring"] = "connect"
     limit_ratio: float = 0.5
     limit_window_records: int = 1000
+
+    def is_topic(self, group: str) -> str:
+        """Return a regular expression that matches the dead-letter topics of a group, whatever their topics are."""
+        return re.escape(self.topic_for("{topic}", group)).replace(re.escape("{topic}"), ".+")
 
     def topic_for(self, topic: str, group: str) -> str:
         """Return the dead-letter topic of a topic that a consumer group reads; empty when there is none."""
@@ -161,6 +168,13 @@ class Settings(msgspec.Struct, frozen=True):
     log: Log = Log()
     tracing: TracingSettings = TracingSettings()
     routes: list[RouteSettings] = []
+
+
+def matches_topic(settings: Settings) -> re.Pattern[str]:
+    """Compile ``kafka.topic_pattern``: it is matched with whole names, and passes dead-letter topics over."""
+    kafka, letters = settings.kafka, settings.dead_letter
+    others = f"(?!(?:{letters.is_topic(kafka.group_id)})$)" if letters.topic else ""
+    return re.compile(f"{others}(?:{kafka.topic_pattern})$")
 
 
 def letters_of(settings: Settings) -> dict[str, str]:

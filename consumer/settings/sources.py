@@ -45,6 +45,7 @@ def load_settings(file: Path | None, environment: Mapping[str, str], overrides: 
             _check_names({"routes": value}, Settings, "", origin)
         _put(tree, name, value)
         origins[name] = origin
+    _choose_topics(tree.get("kafka"), origins)
     try:
         settings = msgspec.convert(tree, Settings)
     except UnicodeEncodeError:
@@ -159,6 +160,15 @@ def _check_names(tree: Mapping[str, Any], struct: Any, above: str, origin: str) 
             for index, route in enumerate(value):
                 if isinstance(route, Mapping):
                     _check_names(route, RouteSettings, f"routes[{index}].", origin)
+
+
+def _choose_topics(kafka: Any, origins: Mapping[str, str]) -> None:
+    """Drop the default topic when a pattern is set. Raises SettingsError when topics are set too."""
+    if isinstance(kafka, dict) and kafka.get("topic_pattern"):
+        if "topics" in kafka:
+            pattern, topics = origins["kafka.topic_pattern"], origins["kafka.topics"]
+            raise SettingsError(f"kafka.topic_pattern ({pattern}) and kafka.topics ({topics}): set only one of them")
+        kafka["topics"] = []
 
 
 def _note_origins(tree: Mapping[str, Any], above: str, origin: str, origins: dict[str, str]) -> None:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 import consumer.kafka.source
-from consumer.kafka.client import make_consumer
+from consumer.kafka.client import Assignor, make_consumer
 from consumer.settings.sections import Kafka
 from tests.fakes.broker import JOIN, SYNC, FakeBroker
 from tests.fakes.daemon import Run, a_run_on, running
@@ -58,7 +57,7 @@ async def test_pinned_options() -> None:
         assert (client._key_deserializer, client._value_deserializer) == (None, None)
         assert client._client_rack is None
         assert client._group_instance_id is None
-        assert client._partition_assignment_strategy == (RangePartitionAssignor,)
+        assert client._partition_assignment_strategy == (Assignor,)
         assert client._client._metadata_max_age_ms == 30_000
         assert client._request_timeout_ms >= client._rebalance_timeout_ms + 5000
         assert client._fetch_max_wait_ms == 100

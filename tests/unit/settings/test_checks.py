@@ -47,6 +47,10 @@ def a_retry(fields: str) -> str:
 BROKEN = [
     (["http.port=-1"], "http.port = -1 must be from 0 to 65535"),
     (["http.port=65536"], "http.port = 65536 must be from 0 to 65535"),
+    (["kafka.topic_pattern=("], "kafka.topic_pattern is not a regular expression: missing )"),
+    (["kafka.topic_pattern=a", "kafka.topics=b"], "kafka.topic_pattern (--set) and kafka.topics (--set): set only one"),
+    (["kafka.group_instance_id=a b"], "kafka.group_instance_id may hold letters, digits"),
+    (["kafka.group_instance_id={host}"], "kafka.group_instance_id may hold letters, digits"),
     (["kafka.bootstrap_servers="], "kafka.bootstrap_servers is empty"),
     (["kafka.bootstrap_servers=broker"], "number 1 is not host:port"),
     (["kafka.bootstrap_servers=a:1,broker:"], "number 2 is not host:port"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tomllib
 
 import msgspec
+import pytest
 
-from consumer.settings.sections import SECRETS
+from consumer.settings.sections import SECRETS, DeadLetterSettings, Kafka, Settings, matches_topic
 from tests.unit.settings.loading import leaves, loaded
 
 DEFAULTS = """
@@ -15,7 +16,9 @@ routes = []
 [kafka]
 bootstrap_servers = ["localhost:9092"]
 topics = ["session-events"]
+topic_pattern = ""
 group_id = "session-consumer"
+group_instance_id = ""
 client_id = "session-consumer"
 offset_reset = "earliest"
 out_of_range = "halt"
@@ -83,3 +86,25 @@ def test_defaults_are_the_contracts() -> None:
 def test_secrets_are_settings() -> None:
     """Every secret is an existing setting."""
     assert set(leaves()) >= SECRETS
+
+
+@pytest.mark.parametrize(
+    ("pattern", "letters", "topic", "consumed"),
+    [
+        ("session-.*", "{topic}.dlq", "session-events", True),
+        ("session-.*", "{topic}.dlq", "session-events.dlq", False),
+        ("session-.*", "{topic}.dlq", "my-session-events", False),
+        ("session-events", "{topic}.dlq", "session-events-2", False),
+        ("a|b", "{topic}.dlq", "b", True),
+        ("a|b", "{topic}.dlq", "bb", False),
+        (".*", "letters.of.{group}", "letters.of.g", False),
+        (".*", "letters.of.{group}", "letters-of-g", True),
+        (".*", "", "session-events.dlq", True),
+    ],
+)
+def test_a_pattern_names_whole_topics_but_no_letters(pattern: str, letters: str, topic: str, *, consumed: bool) -> None:
+    """Dead letters that a pattern matches would be consumed again for ever."""
+    settings = Settings(
+        kafka=Kafka(topics=[], topic_pattern=pattern, group_id="g"), dead_letter=DeadLetterSettings(topic=letters)
+    )
+    assert bool(matches_topic(settings).match(topic)) == consumed
