@@ -57,6 +57,7 @@ WHEN = {
     "daemon_stopped": "The daemon left the group cleanly.",
     "dead_letter_write_failed": "Kafka did not take a dead letter. The partition holds; the write is repeated.",
     "dead_letter_write_slow": "A dead letter is not acknowledged yet. The partition holds.",
+    "dead_letter_topic_missing": "There is no dead-letter topic; the first dead letter halts its partition. Create it.",
     "event_unmatched": "No route matches an event; it is skipped. At most one line a minute.",
     "exit_forced": "A handler's call does not end, even when cancelled. The process exits with 70.",
     "flush_failed": "A handler's flush failed. Nothing is committed until a flush succeeds.",

@@ -35,6 +35,10 @@ class Writer(NamedTuple):
     of_letters: bool = False
     """Whether the failed records are letters being redriven. A new letter then names the same original record."""
 
+    def topic_for(self, topic: str) -> str:
+        """Return the topic that takes the letters of a topic."""
+        return self.settings.topic_for(topic, self.group)
+
     def letter(self, key: TopicPartition, raw: RawRecord, cause: Cause) -> Letter:
         """Make the letter of a raw record that was consumed from ``key``."""
         origin, redrives, own = Position(*key, raw.offset), 0, list(raw.headers)
@@ -42,5 +46,4 @@ class Writer(NamedTuple):
         if before is not None:
             origin, redrives, own = before.origin, before.redrives + 1, list(split_headers(own)[0])
         block = write_context(self.settings.headers, origin, raw.timestamp, self.group, cause, redrives)
-        topic = self.settings.topic_for(origin.topic, self.group)
-        return Letter(topic, raw.key, raw.value, [*own, *block], raw.timestamp)
+        return Letter(self.topic_for(origin.topic), raw.key, raw.value, [*own, *block], raw.timestamp)

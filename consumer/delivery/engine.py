@@ -73,6 +73,7 @@ class Engine:
         self.stuck_calls = 0
         """Calls still running after the stop, though they were cancelled."""
         self.drain_seconds = delivery.drain_seconds
+        self.fuse = policy.fuse
         self.committer = committer
         self.commit_seconds = max(delivery.commit_interval_seconds, pipeline.flush_seconds)
         self._source = source

@@ -40,6 +40,9 @@ class Letters(Protocol):
     async def write(self, key: TopicPartition, raw: RawRecord, cause: Cause) -> None:
         """Write a dead letter; return when it is acknowledged. Raise LetterRefusedError or LetterDelayedError."""
 
+    async def look(self, topic: str) -> None:
+        """Find out whether the letters of a topic can still be written, and end their writes if not."""
+
 
 Remedy = Callable[[TopicPartition, HaltReason, int], str]
 """Takes a halted partition, the reason and the offset to continue with; returns what a person can do."""
@@ -81,8 +84,8 @@ class Writing:
 
     __slots__ = ("began", "hold")
 
-    def __init__(self, began: float, route: str, offset: int) -> None:
-        self.began = began
+    def __init__(self, route: str, offset: int) -> None:
+        self.began = 0.0
         self.hold = Hold("dead_letter", route, offset, time.time())
 
 
@@ -119,7 +122,7 @@ class FailureHandler:
         if policy.letters is None:
             self._halt_at(raw, f"{cause.message}; dead_letter.topic is empty, so it cannot become a dead letter")
             return False
-        if policy.fuse.trips(Position(*key, raw.offset), sum(self.counters.records_consumed.values())):
+        if policy.fuse.trips(Position(*key, raw.offset), self.counters.consumed):
             self._halts.halt_all(
                 HaltReason.FUSE, f"too many records become dead letters; the last one: {cause.message}"
             )
@@ -148,28 +151,34 @@ class FailureHandler:
         self.gate.changed()
 
     async def _write(self, letters: Letters, raw: RawRecord, cause: Cause) -> None:
-        """Write a dead letter, however long it takes; raise PartitionEnded if the partition ended first."""
+        """Write a dead letter, however long it takes; raise PartitionEnded if the partition ended first.
+
+        A write that was slow, or that failed, shows as a hold until it succeeds, without a gap between attempts.
+        """
         attempts = Attempts(self.retry)
         task = asyncio.current_task()
-        while True:
-            self._writing[task] = writing = Writing(time.monotonic(), cause.route, raw.offset)
-            if self._look_at is None:
-                self._look_at = asyncio.get_running_loop().call_later(SLOW_LETTER_SECONDS, self._look)
-            try:
-                await self._write_once(letters, raw, cause)
-            except LetterDelayedError as delayed:
-                log.warning("dead_letter_write_failed", **self._where(raw.offset), why=str(delayed))
+        writing = Writing(cause.route, raw.offset)
+        try:
+            while True:
+                writing.began = time.monotonic()
+                self._writing[task] = writing
+                if self._look_at is None:
+                    self._look_at = asyncio.get_running_loop().call_later(SLOW_LETTER_SECONDS, self._look)
+                try:
+                    await self._write_once(letters, raw, cause)
+                except LetterDelayedError as delayed:
+                    log.warning("dead_letter_write_failed", **self._where(raw.offset), why=str(delayed))
+                else:
+                    self.counters.letter_taken_at = time.monotonic()
+                    return
                 del self._writing[task]  # its wait ends by itself
-                with self.partition.holding(writing.hold):
-                    # A write calls no handler, so it does not wait for a pause. If it did, it and the record that
-                    # pauses the partition could wait for each other.
-                    await self.gate.sleep(attempts.after(ConnectionError()).wait or 0.0)
-            else:
-                self.counters.letter_taken_at = time.monotonic()
-                return
-            finally:
-                self._writing.pop(task, None)
-                self.partition.holds.discard(writing.hold)
+                self.partition.holds.add(writing.hold)
+                # A write calls no handler, so it does not wait for a pause. If it did, it and the record that pauses
+                # the partition could wait for each other.
+                await self.gate.sleep(attempts.after(ConnectionError()).wait or 0.0)
+        finally:
+            self._writing.pop(task, None)
+            self.partition.holds.discard(writing.hold)
 
     async def _write_once(self, letters: Letters, raw: RawRecord, cause: Cause) -> None:
         try:
@@ -190,14 +199,18 @@ class FailureHandler:
         """
         now = time.monotonic()
         stuck = self.partition.ended and now - self.counters.letter_taken_at >= SLOW_LETTER_SECONDS
+        slow = False
         for task, writing in list(self._writing.items()):
             if now - writing.began < SLOW_LETTER_SECONDS:
                 break  # those behind began later
             if writing.hold not in self.partition.holds:
                 self.partition.holds.add(writing.hold)
                 log.warning("dead_letter_write_slow", **self._where(writing.hold.offset), seconds=SLOW_LETTER_SECONDS)
+                slow = True
             if stuck and task is not None and not task.cancelling():
                 task.cancel()
+        if slow and self._policy.letters is not None and not self.partition.ended:
+            self._tasks.spawn(self._policy.letters.look(self.partition.key.topic))
         again = asyncio.get_running_loop().call_later(SLOW_LETTER_SECONDS / 4, self._look) if self._writing else None
         self._look_at = again
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import partial
 
 import aiokafka
+import structlog
 from aiokafka import errors
 from aiokafka.partitioner import DefaultPartitioner
 
 from consumer.dead_letters.cause import Cause
 from consumer.dead_letters.letter import Letter, Writer
 from consumer.errors import ConsumerError, KafkaError, KafkaUnreachableError, LetterDelayedError, LetterRefusedError
+from consumer.kafka.broker_errors import InvalidRecordError, refusal_of
 from consumer.kafka.connection import connection_options
 from consumer.kafka.dial import dial
 from consumer.kafka.failures import ClientError, described
 from consumer.kafka.probe import connected_admin
 from consumer.record import RawRecord, TopicPartition
 from consumer.settings.sections import Kafka
+
+log = structlog.get_logger("consumer.kafka")
 
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 3.0
@@ -31,19 +36,15 @@ LINGER_MS = 5
 BATCH_BYTES = 65_536
 """Fewer than any topic's limit is likely to be, as a batch over the limit is sent again letter by letter."""
 LARGEST = 2**31 - 1
-TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+PERHAPS_ANOTHER = (
+    errors.MessageSizeTooLargeError,
+    errors.RecordListTooLargeError,
+    errors.InvalidTimestampError,
+    InvalidRecordError,
+)
+"""Errors of a batch that may be due to the others in it."""
 PARTITIONER = DefaultPartitioner()
 """The one that aiokafka uses too: a key has one partition, however its letters are sent."""
-REFUSALS = (
-    errors.TopicAuthorizationFailedError,
-    errors.ClusterAuthorizationFailedError,
-    *TOO_LARGE,
-    errors.InvalidTopicError,
-    errors.InvalidTimestampError,
-    errors.PolicyViolationError,
-    errors.UnsupportedForMessageFormatError,
-)
-"""Errors that a retry does not change."""
 
 
 class _Client:
@@ -87,17 +88,38 @@ class LetterBox:
                 await self._require(letter.topic)
             try:
                 await self._send(letter, alone=False)
-            except TOO_LARGE:  # perhaps the batch, with others
+            except PERHAPS_ANOTHER:
                 await self._send(letter, alone=True)
         except (KafkaError, KafkaUnreachableError) as error:
             raise LetterDelayedError(str(error)) from error
         except (ClientError, OSError, TimeoutError) as error:
             self._known.discard(letter.topic)  # it may have been deleted
-            why = f"topic {letter.topic!r} does not accept it: {described(error)}"
-            for each in (error, error.__cause__):
-                if isinstance(each, REFUSALS):
-                    raise LetterRefusedError(why) from error
+            if why := refusal_of(error):
+                raise LetterRefusedError(f"topic {letter.topic!r} refuses it: {why} ({described(error)})") from error
             raise LetterDelayedError(described(error)) from error
+
+    async def warn_of_missing(self, topics: Iterable[str]) -> None:
+        """Log a warning for each dead-letter topic of these topics that does not exist."""
+        for target in sorted({self._writer.topic_for(topic) for topic in topics}):
+            with contextlib.suppress(KafkaError, KafkaUnreachableError, ClientError, OSError, TimeoutError):
+                try:
+                    await self._require(target)
+                except LetterRefusedError:
+                    log.warning("dead_letter_topic_missing", topic=target)
+
+    async def look(self, topic: str) -> None:
+        """End the writes under way if the dead-letter topic of a topic is gone; aiokafka would try them for ever."""
+        target = self._writer.topic_for(topic)
+        self._known.discard(target)
+        with contextlib.suppress(KafkaError, KafkaUnreachableError, ClientError, OSError, TimeoutError):
+            try:
+                await self._require(target)
+            except LetterRefusedError:
+                client, self._client = self._client, None
+                if client is not None:  # the next attempt finds no topic
+                    client.producer._message_accumulator.fail_all(errors.UnknownTopicOrPartitionError())
+                    if not client.writes:  # else the last of them stops it
+                        await _stop(client.producer)
 
     async def close(self) -> None:
         """Close the client; writes under way are given up."""

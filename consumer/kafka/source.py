@@ -6,8 +6,8 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import aiokafka
 import structlog
@@ -23,6 +23,7 @@ from consumer.kafka.failures import REQUEST_ERRORS, ClientError, described, expl
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
 from consumer.kafka.positions import ANSWER_SECONDS, Listener, Positions
+from consumer.kafka.probe import answered
 from consumer.observe.counters import Counters
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
@@ -34,6 +35,14 @@ ATTEMPT_SECONDS = 20.0
 LOG_SECONDS = 10.0
 
 Fetch = RawFetch | PlainFetch
+
+
+class CommitNotes(NamedTuple):
+    """Text that is committed with every offset."""
+
+    write: Callable[[], str]
+    read: Callable[[Iterable[str]], None] | None = None
+    """Called at the start with the notes of all partitions, if given."""
 
 
 class KafkaSource:
@@ -48,10 +57,9 @@ class KafkaSource:
         kafka: Kafka,
         counters: Counters,
         fail: Callable[[Exception], None],
-        metadata: str = "",
         pattern: re.Pattern[str] | None = None,
     ) -> None:
-        """``metadata`` is committed with every offset. A ``pattern`` names the topics in place of ``kafka.topics``."""
+        """Make a source; a ``pattern`` names the topics in place of ``kafka.topics``."""
         self.joined = False
         self.rebuilds = 0
         """How often the client was replaced."""
@@ -62,8 +70,12 @@ class KafkaSource:
         self._kafka = kafka
         self._counters = counters
         self._fail = fail
-        self._metadata = metadata
+        self.notes: CommitNotes | None = None
+        """What is committed with offsets, as their metadata, and read at the start."""
+        self.at_start: Callable[[Iterable[str]], Awaitable[None]] | None = None
+        """Called once with the topics, when they are known to exist."""
         self._pattern = pattern
+        self._topics: list[str] = []
         self._consumer: Any = None
         self._listener: Listener
         """Set by ``start``, before it is called."""
@@ -82,6 +94,8 @@ class KafkaSource:
         """
         self._listener = listener
         await self._until_reachable(self._check_topics, self._kafka.start_timeout_seconds)
+        if self.at_start is not None:
+            await self.at_start(self._topics)
         try:
             await self._connect()
         except ClientError as error:
@@ -209,7 +223,15 @@ class KafkaSource:
     async def _check_topics(self) -> None:
         async with open_admin(self._kafka) as admin:
             topics = self._kafka.topics if self._pattern is None else await matching_topics(admin, self._pattern)
-            await require_topics(admin, topics)
+            counts = await require_topics(admin, topics)
+            self._topics = list(counts)
+            if self.notes is not None and self.notes.read is not None:
+                keys = [
+                    aiokafka.TopicPartition(topic, each) for topic, count in counts.items() for each in range(count)
+                ]
+                group = self._kafka.group_id
+                found = await answered(self._kafka, lambda: admin.list_consumer_group_offsets(group, None, keys))
+                self.notes.read(each.metadata for each in found.values())
 
     async def stop(self) -> None:
         """Leave the group and close the client, within a time limit; errors are ignored."""
@@ -301,9 +323,10 @@ class KafkaSource:
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
         """Commit offsets to read next. It waits for unreachable brokers without limit, so the caller must bound it."""
+        note = self.notes.write() if self.notes is not None else ""
         try:
             await self._consumer.commit(
-                {aiokafka.TopicPartition(*key): (offset, self._metadata) for key, offset in offsets.items()}
+                {aiokafka.TopicPartition(*key): (offset, note) for key, offset in offsets.items()}
             )
         except (CommitFailedError, IllegalStateError) as error:
             log.warning("commit_fenced", why=type(error).__name__)

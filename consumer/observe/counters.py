@@ -84,6 +84,11 @@ class Counters:
                 self.offset_resets |= dict.fromkeys(product([topic], ["no_offset", "out_of_range"]), 0)
                 self.record_age[topic] = Histogram(RECORD_AGE_SECONDS)
 
+    @property
+    def consumed(self) -> int:
+        """Number of records that were consumed, of all topics."""
+        return sum(self.records_consumed.values())
+
     def of(self, route: str) -> RouteCounters:
         """Return the counters of one route, or of ``none``."""
         return self.routes.get(route, self.no_route)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Sequence, Sized
 from enum import Enum
 from typing import Protocol
 
@@ -131,15 +130,6 @@ class Partition:
     def held(self) -> list[Hold]:
         """Holds without a time limit: they wait for something outside this daemon."""
         return [hold for hold in list(self.holds) if hold.kind in ("retry", "pause", "dead_letter", "group")]
-
-    @contextmanager
-    def holding(self, hold: Hold) -> Iterator[None]:
-        """Show a hold while the block runs."""
-        self.holds.add(hold)
-        try:
-            yield
-        finally:
-            self.holds.discard(hold)
 
     def hold(self, offset: int, size: int) -> None:
         """Count a record as in flight; the watermark stays at or below ``offset`` until it is released."""

@@ -16,13 +16,14 @@ from consumer.delivery.retry import RoutePolicy
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
 from consumer.kafka.letter_box import LetterBox
-from consumer.kafka.source import KafkaSource
+from consumer.kafka.source import CommitNotes, KafkaSource
 from consumer.metrics.collector import DaemonCollector
 from consumer.observe.counters import Counters
 from consumer.observe.loop_time import time_spent
 from consumer.observe.remedy import remedy
 from consumer.observe.watchdog import BROKER_AWAY_SECONDS, Limits, Watchdog
 from consumer.process.daemon import Daemon, Parts
+from consumer.process.fuse_note import FuseNote
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.reconnect import Reconnect
 from consumer.process.supervisor import Supervisor
@@ -43,9 +44,13 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
     counters = Counters(settings.kafka.topics, [route.name for route in routes])
     letters = make_letter_box(settings)
     pattern = matches_topic(settings) if settings.kafka.topic_pattern else None
-    source = KafkaSource(settings.kafka, counters, lifecycle.fail, pattern=pattern)
+    source = KafkaSource(settings.kafka, counters, lifecycle.fail, pattern)
     pipeline = Pipeline(make_decoder(settings), routes)
     engine = make_engine(settings, source, pipeline, counters, lifecycle, letters, partial(remedy, settings.kafka))
+    if letters is not None:
+        note = FuseNote(engine.fuse, counters)
+        source.notes = CommitNotes(note.write, note.read)
+        source.at_start = letters.warn_of_missing
     loop_time = time_spent()
     loop_time.waits_for = engine.waits_for
     reconnect = Reconnect(source, engine, settings.watchdog, lifecycle.stopping)

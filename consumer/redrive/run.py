@@ -19,7 +19,7 @@ from consumer.delivery.decoding import Decoder
 from consumer.delivery.engine import Engine
 from consumer.delivery.pipeline import Pipeline
 from consumer.kafka.letter_box import LetterBox
-from consumer.kafka.source import KafkaSource
+from consumer.kafka.source import CommitNotes, KafkaSource
 from consumer.observe.counters import Counters
 from consumer.observe.remedy import remedy
 from consumer.outcome import HaltReason
@@ -139,7 +139,8 @@ def make_redrive(
     delivery = msgspec.structs.replace(settings.delivery, ordering="unordered", on_halt="exit")
     counters = Counters(kafka.topics, by_name)
     letters = LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id, of_letters=True))
-    source = KafkaSource(kafka, counters, lifecycle.fail, chosen.as_text())
+    source = KafkaSource(kafka, counters, lifecycle.fail)
+    source.notes = CommitNotes(chosen.as_text)
     bounded = BoundedSource(source, selection.ends)
     engine = make_engine(
         msgspec.structs.replace(settings, kafka=kafka, delivery=delivery),

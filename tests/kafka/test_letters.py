@@ -106,7 +106,9 @@ async def test_what_is_too_large_is_refused_alone(cluster: Cluster) -> None:
     box = a_box(cluster)
     await box.send(a_letter(cluster, b"first"))
     for number in range(3):
-        with pytest.raises(LetterRefusedError, match=f"'{cluster.topic}.dlq' does not accept it: MessageSizeTooLarge"):
+        with pytest.raises(
+            LetterRefusedError, match=f"'{cluster.topic}.dlq' refuses it: it is larger than max.message.bytes"
+        ):
             await box.send(a_letter(cluster, b"x" * 30_000))
         await box.send(a_letter(cluster, b"after %d" % number))
     await box.close()
@@ -138,6 +140,58 @@ async def test_one_that_is_refused_among_many(cluster: Cluster) -> None:
     await box.close()
     assert sorted(refused) == list(range(0, 100, 10))
     assert {int(raw.value) for _, raw in await written(cluster)} == {number for number in range(100) if number % 10}
+
+
+async def test_a_topic_that_takes_no_letter_without_a_key(cluster: Cluster) -> None:
+    """A compacted topic refuses a letter without a key, and takes those that are written beside it."""
+    await cluster.create()
+    async with cluster.admin() as admin:
+        config = {"cleanup.policy": "compact"}
+        await admin.create_topics([NewTopic(f"{cluster.topic}.dlq", 1, 1, topic_configs=config)])
+    await eventually(lambda: exists(cluster, f"{cluster.topic}.dlq"))
+    box = a_box(cluster)
+    letters = [a_letter(cluster, b"%d" % number, b"key" if number % 5 else None) for number in range(20)]
+
+    async def send(letter: Letter) -> bool:
+        while True:
+            try:
+                await box.send(letter)
+            except LetterDelayedError:
+                await asyncio.sleep(0.05)
+            except LetterRefusedError as refused:
+                return "the topic does not accept such a record: one without a key" not in str(refused)
+            else:
+                return True
+
+    async with asyncio.timeout(30):
+        taken = await asyncio.gather(*map(send, letters))
+    await box.close()
+    assert taken == [letter.key is not None for letter in letters]
+    found = {raw.value for _, raw in await written(cluster)}
+    assert found == {letter.value for letter in letters if letter.key is not None}
+
+
+async def test_a_topic_that_is_deleted_under_a_letter(cluster: Cluster) -> None:
+    """A letter whose topic is gone is refused; aiokafka would try it for ever."""
+    await cluster.create(dead_letters=1)
+    box = a_box(cluster)
+    await box.send(a_letter(cluster))
+    async with cluster.admin() as admin:
+        await admin.delete_topics([f"{cluster.topic}.dlq"])
+
+    async def gone() -> bool:
+        return not await exists(cluster, f"{cluster.topic}.dlq")
+
+    await eventually(gone)
+    writing = asyncio.ensure_future(box.send(a_letter(cluster)))
+    while not writing.done():
+        await box.look(cluster.topic)
+        await asyncio.wait([writing], timeout=0.2)
+    with pytest.raises((LetterDelayedError, LetterRefusedError)):
+        await writing
+    with pytest.raises(LetterRefusedError, match="there is no topic"):
+        await box.send(a_letter(cluster))
+    await box.close()
 
 
 @pytest.mark.parametrize(("letters", "pace"), [(800, 0.0), (200, 0.002)])
@@ -214,3 +268,31 @@ async def test_a_halt_names_the_command_that_moves_on(cluster: Cluster, override
 
 async def is_committed(cluster: Cluster, offsets: dict[int, int]) -> bool:
     return await cluster.committed() == offsets
+
+
+LOG = '[[routes]]\nname = "log"\nhandler = "consumer.handlers.log:Log"\n'
+
+
+async def test_a_restart_into_the_same_storm(cluster: Cluster) -> None:
+    """A daemon whose fuse has tripped writes at most a tenth of the window more when it is started again."""
+    await cluster.create(2, dead_letters=1)
+    for partition in range(2):
+        await cluster.produce([b"undecodable"] * 200, partition)
+    window = ("dead_letter.limit_window_records=100", "delivery.on_halt=exit", "kafka.fetch_bytes=1000")
+    letters = []
+    for _ in range(3):
+        async with cluster.run(*window, routes=LOG) as daemon:
+            assert await daemon.exit_code() == 74
+        letters.append(len(await written(cluster)))
+    first, second, third = letters
+    assert 50 <= first <= 110  # records beside the last one may have begun theirs
+    assert second - first <= 10
+    assert third - second <= 10
+
+
+async def test_a_missing_topic_is_told_at_the_start(cluster: Cluster) -> None:
+    """The log warns of a dead-letter topic that does not exist, before there is any letter."""
+    await cluster.create()
+    async with cluster.run(routes=LOG) as daemon:
+        assert f"{cluster.topic}.dlq" in await daemon.said("dead_letter_topic_missing")
+        assert await daemon.stop() == 0

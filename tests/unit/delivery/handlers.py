@@ -73,6 +73,9 @@ class Letters:
         self.values.append(raw.value)
         self.done.add(raw.offset)
 
+    async def look(self, _topic: str) -> None:
+        """Letters can be written."""
+
     @property
     def causes(self) -> list[tuple[int, str, str, int]]:
         return [(offset, cause.reason, cause.route, cause.attempts) for offset, cause in self.written]

@@ -225,6 +225,9 @@ class Observer:
             "connection": ConnectionResetError("private"),
         }.get(answer) or Reject("private")
 
+    async def look(self, _topic: str) -> None:
+        """Letters can be written."""
+
     async def write(self, key: TopicPartition, raw: Any, cause: Cause) -> None:
         assert key == KEY
         assert "private" not in f"{cause}"

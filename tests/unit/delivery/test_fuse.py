@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +52,52 @@ def test_a_limit_of_all() -> None:
     """With a ratio of 1 the fuse never trips."""
     fuse = Fuse(1.0, 10)
     assert not any(fuse.trips(at(n), n + 1) for n in range(1000))
+
+
+def storm(fuse: Fuse, first: int = 0) -> int:
+    """Dead-letter record after record; return how many letters are written before the fuse trips."""
+    written = 0
+    while not fuse.trips(at(first + written), written + 1):
+        written += 1
+    return written
+
+
+@pytest.mark.parametrize("window", [10, 100, 1000])
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.9])
+def test_a_restart_into_the_same_storm(window: int, ratio: float) -> None:
+    """A daemon that starts again and again writes at most a tenth of the window more each time."""
+    fuse = Fuse(ratio, window)
+    written = storm(fuse)
+    before = written
+    for _ in range(5):
+        left = fuse.window(before + 1)
+        fuse = Fuse(ratio, window)
+        fuse.resume(*left)
+        before = storm(fuse, written)
+        assert before <= window // 10
+        written += before
+
+
+def test_a_restart_before_the_window_is_full() -> None:
+    """A daemon that is killed before the fuse trips goes on to count where it was."""
+    fuse, written = Fuse(0.5, 100), 0
+    while not any(fuse.trips(at(written + n), n + 1) for n in range(7)):
+        written += 7
+        left = fuse.window(7)
+        fuse = Fuse(0.5, 100)
+        fuse.resume(*left)
+        assert written < 200
+    assert 50 <= written <= 110
+
+
+def test_good_records_after_a_restart_forget_the_storm() -> None:
+    """A daemon whose cause is mended does not halt at single bad records, nor after a window of good ones."""
+    fuse = Fuse(0.5, 100)
+    left = fuse.window(storm(fuse) + 1)
+    mended = Fuse(0.5, 100)
+    mended.resume(*left)
+    assert not mended.trips(at(0), 1)
+    assert not any(mended.trips(at(n), 200 + n) for n in range(50))
 
 
 @given(

@@ -54,6 +54,54 @@ async def test_letters_that_kafka_takes_slowly_are_waited_for(monkeypatch: pytes
         assert (source.committed, bench.counters.routes["r0"].abandoned) == (source.end, 0)
 
 
+async def test_a_hold_has_no_gap_between_attempts() -> None:
+    """A letter that cannot be written holds its partition from the first failure until it is written."""
+    answers: list[Exception | None] = [LetterDelayedError("away")] * 5
+    source = LogSource(keyed([None]))
+    letters = Letters(source.done, answers)
+    states: list[bool] = []
+    write = letters.write
+
+    async def noted(*arguments: Any) -> None:
+        states.append(bool(bench.engine.partitions[KEY].held))
+        await asyncio.sleep(0)
+        await write(*arguments)
+
+    letters.write = noted  # type: ignore[assignment, method-assign]
+    async with an_engine_on(
+        source,
+        a_route(Scripted({0: [Reject()]}, source.done).plain),
+        letters=letters,
+        dead_letter=NO_FUSE,
+        retry=RetrySettings(initial_seconds=0.001, maximum_seconds=0.002),
+    ) as bench:
+        bench.engine.assign([KEY])
+        partition = bench.engine.partitions[KEY]
+        await until(lambda: source.committed == source.end)
+        assert (states, partition.held) == ([False] + [True] * 5, [])
+
+
+async def test_slow_letters_make_the_writer_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that is not acknowledged makes the writer look whether the topic is still there."""
+    monkeypatch.setattr("consumer.delivery.failure.SLOW_LETTER_SECONDS", 0.05)
+    source = LogSource(keyed([None]))
+    letters = Letters(source.done)
+    looked: list[str] = []
+
+    async def look(topic: str) -> None:
+        looked.append(topic)
+        letters.gate.set()
+
+    letters.look = look  # type: ignore[assignment, method-assign]
+    letters.gate.clear()
+    async with an_engine_on(
+        source, a_route(Scripted({0: [Reject()]}, source.done).plain), letters=letters, dead_letter=NO_FUSE
+    ) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == source.end)
+        assert looked == [KEY.topic]
+
+
 async def test_letters_of_one_partition_wait_behind_those_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop gives up no letter while Kafka takes any: those of this partition may wait behind others."""
     monkeypatch.setattr("consumer.delivery.failure.SLOW_LETTER_SECONDS", 0.2)
