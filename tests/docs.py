@@ -19,8 +19,9 @@ import msgspec
 from consumer.dead_letters.cause import Cause
 from consumer.metrics.definitions import METRICS
 from consumer.routes.handler import MAX_RECORDS, MAX_SECONDS
+from consumer.settings.example import field_of
 from consumer.settings.meanings import MEANINGS
-from consumer.settings.sections import RouteRetry, RouteSettings, Settings
+from consumer.settings.sections import RouteRetry
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -120,19 +121,9 @@ def settings_table(section: str) -> str:
     for name, meaning in MEANINGS.items():
         above, _, own = name.rpartition(".")
         if above == section:
-            field = _field(name)
+            field = field_of(name)
             rows.append(f"| `{own}` | {_type(field)} | {_default(name, field)} | {_cell(meaning)} |")
     return "\n".join(rows)
-
-
-def _field(name: str) -> msgspec.structs.FieldInfo:
-    struct: Any = Settings
-    field = None
-    for part in name.split("."):
-        field = next(each for each in msgspec.structs.fields(struct) if each.name == part)
-        struct = RouteSettings if part == "routes" else field.type
-    assert field is not None
-    return field
 
 
 def _type(field: msgspec.structs.FieldInfo) -> str:

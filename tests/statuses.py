@@ -15,12 +15,12 @@ from consumer.http.status import (
     RouteStatus,
     Status,
     WaitStatus,
-    plain_settings,
 )
 from consumer.observe.recent_failures import Failure
 from consumer.observe.remedy import HOLD_ENDS, remedy, split_remedy
 from consumer.outcome import HaltReason
 from consumer.record import TopicPartition
+from consumer.settings.listing import plain_settings
 from consumer.settings.sections import Kafka, Settings
 
 AT = 1_793_000_000.0

@@ -15,7 +15,6 @@ from consumer.http.status import (
     RouteStatus,
     Status,
     WaitStatus,
-    plain_settings,
 )
 from consumer.observe.counters import Counters, RouteCounters
 from consumer.observe.observed import Observed
@@ -24,6 +23,7 @@ from consumer.observe.waiting import Waiting
 from consumer.partition.hold import Halt, Hold
 from consumer.partition.state import Partition, Phase
 from consumer.record import TopicPartition
+from consumer.settings.listing import plain_settings
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 
 

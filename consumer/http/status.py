@@ -11,11 +11,6 @@ import msgspec
 
 from consumer.http.history import Sample
 from consumer.observe.recent_failures import Failure
-from consumer.settings.meanings import MEANINGS
-from consumer.settings.sections import SECRETS, Settings
-
-HIDDEN_SETTINGS = SECRETS | {"kafka.security.username"}
-HIDDEN = "hidden"
 
 
 class WaitStatus(msgspec.Struct, frozen=True):
@@ -138,16 +133,3 @@ class Status(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     history: list[Sample]
     """Samples, oldest first."""
-
-
-def plain_settings(settings: Settings) -> dict[str, Any]:
-    """Return the value of each setting by name, without routes and with secrets as ``hidden``."""
-    found: dict[str, Any] = {}
-    for name in MEANINGS:
-        if name.startswith("routes."):
-            continue
-        value: Any = settings
-        for part in name.split("."):
-            value = getattr(value, part)
-        found[name] = HIDDEN if name in HIDDEN_SETTINGS and value else value
-    return found

@@ -7,8 +7,9 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from consumer.http.chart import Chart, make_chart
-from consumer.http.status import HIDDEN, HaltStatus, HoldStatus, PartitionStatus, Status, plain_settings
+from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, Status
 from consumer.http.verdict import Verdict, judge
+from consumer.settings.listing import HIDDEN, plain_settings
 from consumer.settings.meanings import MEANINGS
 from consumer.settings.sections import Settings
 

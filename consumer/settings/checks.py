@@ -1,15 +1,14 @@
-"""Relations between settings, and ranges of their values."""
+"""Relations between settings, and what names and addresses may look like."""
 
 from __future__ import annotations
 
-import math
 import re
 
-import msgspec
-
 from consumer.errors import SettingsError
+from consumer.settings.ranges import check_ranges
 from consumer.settings.sections import (
     DeadLetterSettings,
+    Http,
     Kafka,
     RetrySettings,
     RouteSettings,
@@ -20,19 +19,17 @@ from consumer.settings.sections import (
 
 TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/@\[\]]+):([0-9]{1,9})", re.ASCII)
-MAX_INT32 = 2**31 - 1
-MAX_SECONDS = MAX_INT32 // 1000
 AFTER_DRAIN_SECONDS = 7.0
 """Time after a drain for calls to end that are cancelled, and for the last flush and commit."""
-MAY_BE_ZERO = ("http.port", "retry.jitter")
+WRONG_HOST = re.compile(r"$|.*[\s/\[\]]")
 
 
 def check_relations(settings: Settings) -> None:
     """Raise SettingsError for a value out of range, or for values that cannot work together."""
     kafka, delivery = settings.kafka, settings.delivery
     for section in ("kafka", "delivery", "retry", "dead_letter", "watchdog", "http"):
-        _check_numbers(getattr(settings, section), section)
-    _require(0 <= settings.http.port < 65536, f"http.port = {settings.http.port} must be from 0 to 65535")
+        check_ranges(getattr(settings, section), section, f"{section}.")
+    _check_http(settings.http)
     _require(bool(kafka.bootstrap_servers), "kafka.bootstrap_servers is empty; name a broker as host:port")
     for number, server in enumerate(kafka.bootstrap_servers, 1):
         _check_server(server, f"kafka.bootstrap_servers: number {number}")
@@ -41,7 +38,7 @@ def check_relations(settings: Settings) -> None:
     _require(not twice, f"kafka.topics names {', '.join(twice)} more than once")
     _require(bool(kafka.group_id), "kafka.group_id is empty; name a consumer group, under which offsets are committed")
     _require(
-        kafka.heartbeat_interval_seconds * 3 <= kafka.session_timeout_seconds,
+        kafka.heartbeat_interval_seconds <= kafka.session_timeout_seconds / 3,
         f"kafka.heartbeat_interval_seconds = {kafka.heartbeat_interval_seconds} must be at most a third of"
         f" kafka.session_timeout_seconds = {kafka.session_timeout_seconds}",
     )
@@ -86,20 +83,13 @@ def _check_server(server: str, where: str) -> None:
     _require(0 < port < 65536, f"{where} has a port that is not from 1 to 65535")
 
 
-def _check_numbers(section: msgspec.Struct, where: str) -> None:
-    for field, number in msgspec.structs.asdict(section).items():
-        if not isinstance(number, int | float) or isinstance(number, bool):
-            continue
-        name = f"{where}.{field}"
-        if not (0 < number < math.inf) and not name.endswith(MAY_BE_ZERO):
-            raise SettingsError(f"{name} = {number} must be above 0 and finite")
-        limit = MAX_SECONDS if field.endswith("_seconds") else MAX_INT32
-        _require(number <= limit, f"{name} = {number} is over {limit:_}, the largest number of Kafka's protocol")
+def _check_http(http: Http) -> None:
+    for name, hosts in (("http.host", [http.host]), ("http.allowed_hosts", http.allowed_hosts)):
+        wrong = any(WRONG_HOST.match(host) for host in hosts)
+        _require(not wrong, f"{name} takes a name or an address, such as localhost, 0.0.0.0 or ::1 without brackets")
 
 
 def _check_retry(retry: RetrySettings, where: str) -> None:
-    _require(retry.multiplier >= 1, f"{where}.multiplier = {retry.multiplier} must be at least 1")
-    _require(0 <= retry.jitter <= 1, f"{where}.jitter = {retry.jitter} must be from 0 to 1")
     _require(
         retry.initial_seconds <= retry.maximum_seconds,
         f"{where}.initial_seconds = {retry.initial_seconds} is above {where}.maximum_seconds = {retry.maximum_seconds}",
@@ -107,7 +97,6 @@ def _check_retry(retry: RetrySettings, where: str) -> None:
 
 
 def _check_dead_letters(dead_letter: DeadLetterSettings, kafka: Kafka) -> None:
-    _require(dead_letter.limit_ratio <= 1, f"dead_letter.limit_ratio = {dead_letter.limit_ratio} must be at most 1")
     for topic in kafka.topics:
         target = dead_letter.topic_for(topic, kafka.group_id)
         _require(
@@ -140,12 +129,10 @@ def _check_routes(routes: list[RouteSettings], retry: RetrySettings) -> None:
         _require(name not in ("", "none"), f"routes: the name {name!r} is reserved; choose another")
         _require(names.count(name) == 1, f"routes: more than one is named {name!r}; names must be unique")
     for route in routes:
-        for field in ("timeout_seconds", "max_records", "max_seconds", "flush_seconds"):
-            number = getattr(route, field)
-            _require(number is None or number > 0, f"routes ({route.name}): {field} = {number} must be above 0")
-        where = f"routes ({route.name}): retry"
-        _check_numbers(route.retry, where)
-        _check_retry(route.retry.over(retry), where)
+        where = f"routes ({route.name})"
+        check_ranges(route, "routes", f"{where}: ")
+        check_ranges(route.retry, "retry", f"{where}: retry.")
+        _check_retry(route.retry.over(retry), f"{where}: retry")
 
 
 def _require(holds: bool, otherwise: str) -> None:

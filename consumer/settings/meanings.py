@@ -4,6 +4,9 @@ from __future__ import annotations
 
 MEANINGS = {
     "path": "Folders to import handlers from, besides PYTHONPATH. Appended to the import path, never put first.",
+    "allow_writable": (
+        "Whether other users may write the settings file and the folders in `path`. For mounts that show wrong modes."
+    ),
     "kafka.bootstrap_servers": "Brokers to connect to first, each as `host:port`.",
     "kafka.topics": "Topics to consume.",
     "kafka.topic_pattern": "Regular expression for whole names of topics, instead of `topics`. New ones join in 30 s.",
@@ -17,7 +20,9 @@ MEANINGS = {
     "kafka.max_batch_bytes": "Maximum uncompressed bytes of a record batch. A larger batch halts the partition.",
     "kafka.start_timeout_seconds": "Seconds to wait for a broker at start. After that the daemon exits with 69.",
     "kafka.session_timeout_seconds": "Seconds without heartbeat after which this member loses its partitions.",
-    "kafka.heartbeat_interval_seconds": "Seconds between heartbeats; at most a third of `session_timeout_seconds`.",
+    "kafka.heartbeat_interval_seconds": (
+        "Seconds between heartbeats. Not set: 3, or a third of `session_timeout_seconds` if that is less; never more."
+    ),
     "kafka.rebalance_timeout_seconds": "Seconds that a rebalance waits for this member.",
     "kafka.request_timeout_seconds": "Timeout of a single request. Must exceed `rebalance_timeout_seconds` by 5 s.",
     "kafka.security.protocol": "Protocol of the connections: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.",
@@ -50,8 +55,11 @@ MEANINGS = {
     "watchdog.stalled_seconds": "Seconds after which work that waits and does not move counts as stalled.",
     "watchdog.rebuilds": "Maximum new Kafka clients within the window. After that the daemon exits with 70.",
     "watchdog.window_seconds": "Seconds of that window. A stall that lasts as long also ends the daemon with 70.",
-    "http.host": "Address of the status page, /metrics, /healthz and /readyz.",
+    "http.host": "Address of the status page, /metrics, /healthz and /readyz: a name, or an address such as ::1 or ::.",
     "http.port": "Port of the HTTP server. 0 picks a free one, which the log names.",
+    "http.allowed_hosts": (
+        "Names under which it answers, besides those of this machine. Empty: no others on a loopback `host`, else all."
+    ),
     "log.level": "Lowest level that is logged: debug, info, warning or error.",
     "log.format": "Format of the log: auto (console on a terminal, else json), console or json.",
     "log.payloads": "Whether events may appear in the log. Events hold personal data.",

@@ -1,6 +1,6 @@
 """Types and defaults of all settings, one Struct per section; validated as a whole before any connection.
 
-``sources.py`` reads the values, ``meanings.py`` describes them, ``checks.py`` holds the relations between them.
+``sources.py`` reads the values, ``meanings.py`` describes them, ``ranges.py`` and ``checks.py`` say what they may be.
 Seconds are floats, sizes are bytes.
 """
 
@@ -100,10 +100,16 @@ class WatchdogSettings(msgspec.Struct, frozen=True):
 
 
 class Http(msgspec.Struct, frozen=True):
-    """Address of the HTTP server."""
+    """Address of the HTTP server, and the names under which it answers."""
 
     host: str = "127.0.0.1"
     port: int = 8000
+    allowed_hosts: list[str] = []
+
+    def address(self, port: int | None = None) -> str:
+        """Return ``host:port`` as it stands in a URL, with this port or with ``port``."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port if port is None else port}"
 
 
 class Log(msgspec.Struct, frozen=True):
@@ -159,6 +165,7 @@ class Settings(msgspec.Struct, frozen=True):
     """All settings; made once at start, never changed."""
 
     path: list[str] = []
+    allow_writable: bool = False
     kafka: Kafka = Kafka()
     delivery: Delivery = Delivery()
     retry: RetrySettings = RetrySettings()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +11,13 @@ import msgspec
 
 from consumer.errors import SettingsError, hint
 from consumer.settings.checks import check_relations
+from consumer.settings.environment import Given, from_environment
+from consumer.settings.files import read_text, require_no_other_writer
+from consumer.settings.ranges import range_of
 from consumer.settings.sections import SECRETS, RouteSettings, Settings
+from consumer.settings.values import parse
 
-PREFIX = "SESSION_CONSUMER_"
-KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT.*)|PORT|PORT_\d+_(TCP|UDP|SCTP).*)")
-"""Variables that Kubernetes sets in every container for a Service called ``session-consumer``."""
-
+COMMAND_LINE = "--set"
 JSON_WORDS = {"array": "a list", "object": "a table", "Object missing required field": "it needs the key"}
 
 
@@ -33,18 +33,20 @@ def load_settings(file: Path | None, environment: Mapping[str, str], overrides: 
 
     Raises SettingsError that names the setting and its source.
     """
+    given = [*from_environment(environment), *_from_overrides(overrides)]
+    values = {each: _value_of(each) for each in given}
     tree: dict[str, Any] = {}
     origins: dict[str, str] = {}
     if file is not None:
-        tree = _read_toml(file)
+        allowed = {each.name: value for each, value in values.items()}.get("allow_writable", False)
+        tree = _read_toml(file, allow_writable=allowed)
         _check_names(tree, Settings, "", str(file))
         _note_origins(tree, "", str(file), origins)
-    for name, text, origin in [*_from_environment(environment), *_from_overrides(overrides)]:
-        value = _parse(name, text, origin)
-        if name == "routes":
-            _check_names({"routes": value}, Settings, "", origin)
-        _put(tree, name, value)
-        origins[name] = origin
+    for each, value in values.items():
+        if each.name == "routes":
+            _check_names({"routes": value}, Settings, "", each.origin)
+        _put(tree, each.name, value)
+        origins[each.name] = each.origin
     _choose_topics(tree.get("kafka"), origins)
     try:
         settings = msgspec.convert(tree, Settings)
@@ -52,44 +54,23 @@ def load_settings(file: Path | None, environment: Mapping[str, str], overrides: 
         raise SettingsError("a setting holds bytes that are not UTF-8") from None
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(error, origins)) from None
+    settings = _with_absolute_paths(_with_heartbeat(settings, origins), file)
     check_relations(settings)
-    return Loaded(_with_absolute_paths(settings, file), origins)
+    return Loaded(settings, origins)
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def _read_toml(file: Path, *, allow_writable: bool) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        if not allow_writable:
+            require_no_other_writer(file, f"settings file {file}")
+        return tomllib.loads(read_text(file))
     except OSError as error:
         raise SettingsError(f"settings file {file}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"settings file {file} is not TOML: {error}") from error
 
 
-def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    found = []
-    for variable in sorted(environment):
-        if not variable.startswith(PREFIX):
-            continue
-        if KUBERNETES.fullmatch(variable):
-            continue
-        name = variable.removeprefix(PREFIX).lower().replace("__", ".")
-        text = environment[variable]
-        if name.removesuffix("_file") in SECRETS:
-            name = name.removesuffix("_file")
-            if variable.lower().endswith("_file"):
-                text = _read_secret(variable, text)
-        found.append((name, text, f"environment variable {variable}"))
-    return found
-
-
-def _read_secret(variable: str, path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"environment variable {variable}: cannot read the file it names: {error}") from error
-
-
-def _from_overrides(overrides: Sequence[str]) -> list[tuple[str, str, str]]:
+def _from_overrides(overrides: Sequence[str]) -> list[Given]:
     found = []
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -101,29 +82,13 @@ def _from_overrides(overrides: Sequence[str]) -> list[tuple[str, str, str]]:
             )
         if not equals:
             raise SettingsError(f"--set {name}: write it as key=value")
-        found.append((name, text.strip(), "--set"))
+        found.append(Given(name, text, COMMAND_LINE))
     return found
 
 
-def _parse(name: str, text: str, origin: str) -> Any:
-    """Parse a value from text by the type of its setting: number, boolean, comma-separated list or TOML."""
-    kind = _type_of(name, origin)
-    try:
-        if kind == list[str]:
-            return [part.strip() for part in text.split(",") if part.strip()]
-        if kind in (int, float, bool):
-            return msgspec.convert(text.replace("_", ""), kind, strict=False)
-        if _is_literal_or_text(kind):
-            return text
-        return tomllib.loads(f"value = {text}")["value"]
-    except (msgspec.ValidationError, ValueError, RecursionError):
-        expected = getattr(kind, "__name__", "TOML") if kind in (int, float, bool) else "a TOML value"
-        shown = f", got {text!r}" if kind in (int, float, bool) else ""  # routes hold options, which may be secrets
-        raise SettingsError(f"{name} ({origin}): expected {expected}{shown}") from None
-
-
-def _is_literal_or_text(kind: Any) -> bool:
-    return isinstance(msgspec.inspect.type_info(kind), msgspec.inspect.StrType | msgspec.inspect.LiteralType)
+def _value_of(given: Given) -> Any:
+    kind = _type_of(given.name, given.origin)
+    return given.text if given.name in SECRETS else parse(given.name, kind, given.text, given.origin)
 
 
 def _type_of(name: str, origin: str) -> Any:
@@ -199,10 +164,37 @@ def _explain(error: msgspec.ValidationError, origins: Mapping[str, str]) -> str:
         shown = shown.replace(theirs, ours)
     if message.startswith("Invalid enum value"):
         shown = f"{message.removeprefix('Invalid enum value ')} is not one of {', '.join(get_args(_type_of(name, '')))}"
-    return f"{name}{f' ({origin})' if origin else ''}: {shown}"
+    return f"{name}{f' ({origin})' if origin else ''}: {shown}{range_of(name)}"
+
+
+def _with_heartbeat(settings: Settings, origins: Mapping[str, str]) -> Settings:
+    """Have the interval of heartbeats follow the session timeout, unless it is set."""
+    kafka = settings.kafka
+    if "kafka.heartbeat_interval_seconds" in origins:
+        return settings
+    seconds = min(kafka.heartbeat_interval_seconds, kafka.session_timeout_seconds / 3)
+    return msgspec.structs.replace(settings, kafka=msgspec.structs.replace(kafka, heartbeat_interval_seconds=seconds))
 
 
 def _with_absolute_paths(settings: Settings, file: Path | None) -> Settings:
-    """Make the folders of ``path`` absolute: they are relative to the settings file, not to the working directory."""
+    """Make the folders of ``path`` and the files that options point to absolute.
+
+    They are relative to the settings file, not to the working directory.
+    """
     folder = file.resolve().parent if file is not None else Path.cwd()
-    return msgspec.structs.replace(settings, path=[str(folder / entry) for entry in settings.path])
+    routes = [
+        msgspec.structs.replace(
+            route, options={name: _pointing(value, folder) for name, value in route.options.items()}
+        )
+        for route in settings.routes
+    ]
+    return msgspec.structs.replace(settings, path=[str(folder / entry) for entry in settings.path], routes=routes)
+
+
+def _pointing(value: Any, folder: Path) -> Any:
+    """Return an option in which each ``{ file = "path" }`` has an absolute path."""
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"file"} and isinstance(value["file"], str):
+        return {"file": str(folder / value["file"])}
+    return {name: _pointing(each, folder) for name, each in value.items()}

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from consumer.routes.load import extend_path, load_handler, load_routes
+from consumer.settings.environment import PREFIX as ENVIRONMENT_PREFIX
 from consumer.settings.sections import RouteSettings, Settings, dead_letter_topics
-from consumer.settings.sources import PREFIX as ENVIRONMENT_PREFIX
 from consumer.settings.sources import load_settings
 from schemas.session import Session
 

@@ -12,7 +12,7 @@ import pytest
 from consumer import Pause, Record
 from consumer.http.history import SAMPLES, History
 from consumer.http.reader import StatusReader
-from consumer.http.status import HIDDEN, Status, plain_settings
+from consumer.http.status import Status
 from consumer.observe.counters import Counters
 from consumer.observe.recent_failures import KEPT, RecentFailures
 from consumer.observe.remedy import HOLD_ENDS, remedy
@@ -21,6 +21,7 @@ from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt, Hold
 from consumer.partition.state import Partition, Phase
 from consumer.record import Position, TopicPartition
+from consumer.settings.listing import HIDDEN, plain_settings
 from consumer.settings.sections import Kafka, RouteSettings, Security, Settings
 from tests.fakes.observed import FakeObserved
 from tests.unit.delivery.engines import QUICK, a_route, an_engine_on

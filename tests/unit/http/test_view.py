@@ -7,8 +7,9 @@ from typing import Any
 
 from consumer.http.history import Sample
 from consumer.http.page import Page
-from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus, plain_settings
+from consumer.http.status import HaltStatus, HoldStatus, PartitionStatus, RouteStatus
 from consumer.observe.recent_failures import Failure
+from consumer.settings.listing import plain_settings
 from consumer.settings.sections import Http, Kafka, Security, Settings
 from tests.statuses import a_failure, a_partition, a_route, a_status, a_troubled_status
 from tests.unit.http.document import EMPTY, MANY, words

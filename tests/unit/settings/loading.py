@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from consumer.errors import SettingsError
+from consumer.settings.environment import PREFIX
 from consumer.settings.sections import RouteRetry, RouteSettings, Settings
-from consumer.settings.sources import PREFIX, Loaded, load_settings
+from consumer.settings.sources import Loaded, load_settings
 
 SECRET = "hunter2-s3cret"
 

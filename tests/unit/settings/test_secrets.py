@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from consumer.settings.environment import PREFIX
 from consumer.settings.sections import SECRETS
-from consumer.settings.sources import PREFIX
 from tests.unit.settings.loading import SECRET, a_file, loaded, refusal
 
 

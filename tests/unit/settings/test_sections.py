@@ -12,6 +12,7 @@ from tests.unit.settings.loading import leaves, loaded
 
 DEFAULTS = """
 path = []
+allow_writable = false
 routes = []
 [kafka]
 bootstrap_servers = ["localhost:9092"]
@@ -67,6 +68,7 @@ window_seconds = 600.0
 [http]
 host = "127.0.0.1"
 port = 8000
+allowed_hosts = []
 [log]
 level = "info"
 format = "auto"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from consumer.settings.environment import PREFIX
 from consumer.settings.sections import RouteSettings
-from consumer.settings.sources import PREFIX, load_settings
+from consumer.settings.sources import load_settings
 from tests.unit.settings.loading import a_file, loaded, refusal, refusal_of_variable, variable_of
 
 
@@ -66,6 +67,29 @@ def test_routes_are_toml_in_override() -> None:
     """A setting that is no text, number or list of texts is written as TOML."""
     found = loaded('routes=[{name = "a", handler = "m:f", match = {is_test = false}}]').settings.routes
     assert found == [RouteSettings("a", "m:f", {"is_test": False})]
+
+
+@pytest.mark.parametrize(("session", "heartbeat"), [("45", 3.0), ("9", 3.0), ("6", 2.0), ("0.7", 0.7 / 3)])
+def test_heartbeats_follow_the_session_timeout(session: str, heartbeat: float) -> None:
+    """Without an interval heartbeats are 3 s apart, or a third of the session timeout if that is less."""
+    found = loaded(f"kafka.session_timeout_seconds={session}")
+    assert found.settings.kafka.heartbeat_interval_seconds == heartbeat
+    assert "kafka.heartbeat_interval_seconds" not in found.origins
+
+
+def test_option_files_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that an option points to is relative to the settings file, also inside a table of the option."""
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    options = '{ a = { file = "token" }, b = { x = { file = "/run/token" } }, c = { file = "x", y = 1 }, d = "file" }'
+    a_file(folder, f'[[routes]]\nname = "r"\nhandler = "m:C"\noptions = {options}')
+    assert loaded(file=Path("etc/settings.toml")).settings.routes[0].options == {
+        "a": {"file": str(folder / "token")},
+        "b": {"x": {"file": "/run/token"}},
+        "c": {"file": "x", "y": 1},
+        "d": "file",
+    }
 
 
 def test_path_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
