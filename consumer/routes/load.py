@@ -1,4 +1,4 @@
-"""Loading of routes: handlers are imported by reference and constructed with their options, matches are compiled."""
+"""Loading of routes: handlers are imported by reference and constructed, matches are compiled."""
 
 from __future__ import annotations
 
@@ -6,31 +6,38 @@ import importlib
 import inspect
 import os
 import sys
-import typing
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from consumer.errors import SettingsError, hint, place_of, raised_at
+from consumer.errors import SettingsError, hint, raised_at
 from consumer.routes.annotation import check_annotation
 from consumer.routes.calling import InThread, within
 from consumer.routes.handler import MAX_RECORDS, MAX_SECONDS, Handler, bind_handler, first_annotation
 from consumer.routes.match import compile_match
+from consumer.routes.options import construct
 from consumer.routes.route import Route
+from consumer.settings.files import require_no_other_writer
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 from schemas.session import Session
 
+OWN_PACKAGES = ("consumer", "schemas")
 
-def load_routes(settings: Settings, environment: Mapping[str, str]) -> list[Route]:
-    """Import every handler and compile every match. Raises SettingsError for the first error."""
-    extend_path(settings.path, sys.path)
+
+def load_routes(settings: Settings, environment: Mapping[str, str], *, on_command_line: bool = False) -> list[Route]:
+    """Import every handler and compile every match. Raises SettingsError for the first error.
+
+    With ``on_command_line`` the routes were given there, where no option may be a secret.
+    """
+    extend_path(settings.path, sys.path, allow_writable=settings.allow_writable)
     routes = []
     for index, each in enumerate(settings.routes or [LOG_EVERYTHING]):
         where = f"routes[{index}] ({each.name})"
         matches = compile_match(Session, each.match, where)
-        handler = load_handler(each, where, environment, settings.delivery.threads)
+        handler = load_handler(each, where, environment, settings.delivery.threads, on_command_line=on_command_line)
         pause_on = load_exceptions(each, where)
         retry = each.retry.over(settings.retry)
         routes.append(Route(each.name, matches, handler, each.tombstones, pause_on, retry))
@@ -48,16 +55,23 @@ def load_exceptions(route: RouteSettings, where: str) -> tuple[type[Exception], 
     return tuple(found)
 
 
-def load_handler(route: RouteSettings, where: str, environment: Mapping[str, str], threads: int) -> Handler:
+def load_handler(
+    route: RouteSettings,
+    where: str,
+    environment: Mapping[str, str],
+    threads: int,
+    *,
+    on_command_line: bool = False,
+) -> Handler:
     """Import a route's ``module:attribute`` and make a Handler of it; ``where`` names the route in errors.
 
-    ``threads`` is the size of the route's pool if its calls are threaded.
+    ``threads`` is the size of the route's pool if its calls are threaded; ``on_command_line`` as in ``load_routes``.
 
     Raises SettingsError for a wrong reference, a wrong option, a wrong signature or a wrong annotation.
     """
     target = _import(route.handler, f"{where}.handler")
     if inspect.isclass(target):
-        target = _construct(target, route.options, environment, f"{where}.options")
+        target = construct(target, route.options, environment, f"{where}.options", on_command_line=on_command_line)
     elif route.options:
         raise SettingsError(f"{where}.options: {route.handler} is not a class; only classes take options")
     handler = bind_handler(target, f"{where}.handler: {route.handler}")
@@ -139,99 +153,18 @@ def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error} at {raised_at(error)}"
 
 
-def _construct(target: type, options: Mapping[str, Any], environment: Mapping[str, str], where: str) -> Any:
-    parameters = {
-        name: parameter
-        for name, parameter in _signature_of(target, where).items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-    for name in options:
-        if name not in parameters:
-            raise SettingsError(f"{where}: {target.__name__} has no option {name!r}{hint(name, parameters)}")
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in options:
-            raise SettingsError(f"{where}: {target.__name__} needs the option {name!r}")
-    annotations = _annotations_of(target, where)
-    converted = {}
-    for name, value in options.items():
-        text = _pointed_at(value, environment, f"{where}.{name}")
-        given, strict = (value, True) if text is None else (text, False)
-        converted[name] = _converted(given, annotations.get(name, Any), f"{where}.{name}", strict=strict)
-    try:
-        return target(**converted)
-    except SettingsError as error:
-        raise SettingsError(f"{where.removesuffix('.options')}.{error}") from error
-    except (Exception, SystemExit) as error:
-        # Class and place only: the text may quote an option, which may be a secret.
-        raise SettingsError(f"{where}: {target.__name__} refused its options with {place_of(error)}") from error
-
-
-def _signature_of(target: type, where: str) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(target).parameters
-    except ValueError as error:
-        raise SettingsError(
-            f"{where}: {target.__name__} has no signature, so its options are unknown; use a Python class"
-        ) from error
-
-
-def _annotations_of(target: type, where: str) -> dict[str, Any]:
-    constructor: Any = getattr(target, "__init__")  # noqa: B009 - the class's own or inherited, as a plain function
-    if constructor is object.__init__:
-        return {}
-    try:
-        return typing.get_type_hints(constructor)
-    except (NameError, TypeError) as error:
-        raise SettingsError(
-            f"{where}: the annotations of {target.__name__} cannot be read at run time ({error});"
-            " import their types outside TYPE_CHECKING"
-        ) from error
-
-
-def _converted(value: Any, annotation: Any, where: str, *, strict: bool) -> Any:
-    """Convert an option to its annotation. Errors name types, never the value, which may be a secret."""
-    if isinstance(value, str) and (annotation is Path or Path in typing.get_args(annotation)):
-        return Path(value)
-    try:
-        return msgspec.convert(value, annotation, strict=strict)
-    except msgspec.ValidationError as error:
-        message = str(error).replace("`", "").split(" - at")[0]
-        shown = message if message.startswith(("Expected", "Object")) else "not one of the values it may have"
-        raise SettingsError(f"{where}: {shown}") from None
-    except TypeError:
-        expected = getattr(annotation, "__name__", annotation)
-        if isinstance(annotation, type) and isinstance(value, annotation):
-            return value
-        raise SettingsError(f"{where}: Expected {expected}, got {type(value).__name__}") from None
-
-
-def _pointed_at(value: Any, environment: Mapping[str, str], where: str) -> str | None:
-    """Return the text that ``{env = "X"}`` or ``{file = "path"}`` points to; None for any other value."""
-    if not isinstance(value, dict) or set(value) not in ({"env"}, {"file"}):
-        return None
-    ((kind, name),) = value.items()
-    if not isinstance(name, str):
-        raise SettingsError(f"{where}: {{ {kind} = … }} takes a name in quotes")
-    if kind == "env":
-        if name not in environment:
-            raise SettingsError(f"{where}: the environment variable {name} is not set")
-        return environment[name]
-    try:
-        return Path(name).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{where}: cannot read {name!r}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def extend_path(folders: list[str], path: list[str]) -> None:
+def extend_path(folders: list[str], path: list[str], *, allow_writable: bool = False) -> None:
     """Append ``folders`` to ``path`` (``sys.path``), each once.
 
-    Raises SettingsError for a folder that holds a module with a name of this software.
+    Raises SettingsError for a folder that holds a module with a name of this software, or that other users may write.
     """
     for folder in folders:
         if not Path(folder).is_dir():
             raise SettingsError(f"path: {folder} is not a folder")
-        for name in ("consumer", "schemas"):
-            if (Path(folder) / name).is_dir() or (Path(folder) / f"{name}.py").exists():
+        if not allow_writable:
+            require_no_other_writer(Path(folder), f"path: {folder}")
+        for name in OWN_PACKAGES:
+            if PathFinder.find_spec(name, [folder]) is not None:
                 raise SettingsError(
                     f"path: {folder} holds a module {name!r}, a name that this software uses; rename the module"
                 )

@@ -108,6 +108,19 @@ def test_path_must_not_hold_our_names(tmp_path: Path, name: str, as_file: bool) 
     assert path == ["/first"]
 
 
+def test_a_folder_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    """A folder of handlers that every user may write is refused, unless the settings allow it."""
+    tmp_path.chmod(0o777)
+    path: list[str] = []
+    with pytest.raises(SettingsError, match=f"path: {tmp_path} can be written by every user"):
+        extend_path([str(tmp_path)], path)
+    with pytest.raises(SettingsError, match="every user"):
+        load_routes(Settings(path=[str(tmp_path)]), {})
+    assert path == []
+    extend_path([str(tmp_path)], path, allow_writable=True)
+    assert path == [str(tmp_path)]
+
+
 @pytest.mark.parametrize("make", [Path.touch, lambda _: None], ids=["a file", "missing"])
 def test_path_is_made_of_folders(tmp_path: Path, make: Callable[[Path], None]) -> None:
     """An entry that is not a folder is refused with its name."""

@@ -10,12 +10,15 @@ import pytest
 
 from consumer.errors import SettingsError
 from consumer.routes.handler import Handler
+from consumer.routes.load import load_routes
+from consumer.settings.sections import RouteSettings, Settings
 from tests.unit.routes.modules import SECRET, WHERE, Write, load, load_reference, refusal
 
 SINK = """
 from __future__ import annotations
 from pathlib import Path
 from typing import Literal
+from consumer import Secret
 
 class Sink:
     def __init__(self, path: Path, limit: int = 7, *, ratio: float = 0.5, names: list[str] | None = None,
@@ -26,6 +29,12 @@ class Sink:
 
 class Inherits(Sink):
     pass
+
+class Sends:
+    def __init__(self, url: str, token: Secret, spare: Secret | None = None, headers: dict[str, str] = {}) -> None:
+        self.given = (url, token, spare, headers)
+
+    def __call__(self, event): pass
 
 class Bare:
     def __call__(self, event): pass
@@ -116,6 +125,42 @@ def test_an_option_from_a_file(module: Write, tmp_path: Path) -> None:
     assert f"{WHERE}.options.free: cannot read {str(file)!r}: " in refusal(
         "Sink", {"path": "p", "free": {"file": str(file)}}
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_an_option_from_a_file_in_another_encoding(module: Write, tmp_path: Path, encoding: str) -> None:
+    """A file of an option may have a byte order mark and Windows' end of line."""
+    module(SINK)
+    (tmp_path / "secret").write_bytes(f"{SECRET}\r\n".encode(encoding))
+    assert given(load("Sink", {"path": "p", "free": {"file": str(tmp_path / "secret")}}))[5] == SECRET
+
+
+def test_what_a_table_of_an_option_points_to(module: Write, tmp_path: Path) -> None:
+    """The values of a table may come from variables and files too; what is missing is named with its place."""
+    module(SINK)
+    (tmp_path / "key").write_text("k\n")
+    headers = {"Authorization": {"env": "TOKEN"}, "X-Key": {"file": str(tmp_path / "key")}, "X-Plain": "p"}
+    options = {"url": "u", "token": "t", "headers": headers}
+    assert given(load("Sends", options, TOKEN=SECRET))[3] == {"Authorization": SECRET, "X-Key": "k", "X-Plain": "p"}
+    assert refusal("Sends", options) == (
+        f"{WHERE}.options.headers.Authorization: the environment variable TOKEN is not set"
+    )
+
+
+@pytest.mark.parametrize("name", ["token", "spare"])
+def test_a_marked_secret_is_refused_on_the_command_line(module: Write, name: str) -> None:
+    """An option annotated Secret may stand on a command line only as a name of a variable or of a file."""
+    module(SINK)
+    usual = {"url": "u", "token": {"env": "TOKEN"}}
+    for route, works in ((usual | {name: SECRET}, False), (usual | {name: {"env": "TOKEN"}}, True)):
+        settings = Settings(routes=[RouteSettings("r", "mine:Sends", {}, route)])
+        assert len(load_routes(settings, {"TOKEN": SECRET})) == 1
+        if works:
+            assert len(load_routes(settings, {"TOKEN": SECRET}, on_command_line=True)) == 1
+        else:
+            with pytest.raises(SettingsError, match=f"options.{name}: a secret on the command line") as refused:
+                load_routes(settings, {"TOKEN": SECRET}, on_command_line=True)
+            assert SECRET not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["limit", "ratio"])
