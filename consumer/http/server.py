@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol, Self, cast
 
 import msgspec
 from aiohttp import web
 
-from consumer.errors import ConsumerError
+from consumer.http.connections import BOUNDS, Bounds, Connections, serve_one_request
+from consumer.http.hosts import Hosts
+from consumer.http.listen import listen
 from consumer.http.page import Page, load_page
 from consumer.http.status import Status
 from consumer.observe.observed import Observed
@@ -38,40 +42,51 @@ class Readable(Protocol):
 class HttpServer:
     """Serves GET requests while it is entered; owned by the daemon."""
 
-    def __init__(self, settings: Http, observed: Observed, metrics: Scraped, status: Readable) -> None:
+    def __init__(
+        self, settings: Http, observed: Observed, metrics: Scraped, status: Readable, bounds: Bounds = BOUNDS
+    ) -> None:
         self.port = settings.port
         self._settings = settings
+        self._bounds = bounds
+        self._hosts = Hosts(settings)
         self._observed = observed
         self._metrics = metrics
         self._status = status
         self._page: Page
         self._runner: web.AppRunner | None = None
+        self._listening: list[asyncio.Server] = []
 
     async def __aenter__(self) -> Self:
         self._page = load_page()
-        app = web.Application()
+        sockets = listen(self._settings)
+        self.port = sockets[0].getsockname()[1]
+        app = web.Application(middlewares=[self._answer_known_hosts])
+        app.on_response_prepare.append(serve_one_request)
         app.router.add_get("/", self._status_page)
         app.router.add_get("/status.json", self._status_json)
         app.router.add_get("/metrics", self._scrape)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/readyz", self._readiness)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, lingering_time=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
-        try:
-            await site.start()
-        except OSError as error:
-            await self._runner.cleanup()
-            raise ConsumerError(
-                f"http.host, http.port: cannot listen on {self._settings.host}:{self._settings.port}"
-                f" ({error.strerror}); choose another port, or 0 for a free one"
-            ) from error
-        self.port = self._runner.addresses[0][1]
+        connections = Connections(cast(web.Server, self._runner.server), self._bounds)
+        loop = asyncio.get_running_loop()
+        self._listening = [await loop.create_server(connections, sock=each) for each in sockets]
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for each in self._listening:
+            each.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    @web.middleware
+    async def _answer_known_hosts(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if self._hosts.answers(request.headers.get("Host")):
+            return await handler(request)
+        return web.Response(status=403, text="this Host is not answered; http.allowed_hosts names those that are\n")
 
     async def _scrape(self, request: web.Request) -> web.Response:
         body, content_type = self._metrics.scrape(request.headers.get("Accept", ""))

@@ -69,7 +69,7 @@ class Daemon:
         async with contextlib.AsyncExitStack() as opened:
             await opened.enter_async_context(parts.supervisor)
             await enter_handlers(parts.routes, opened)
-            log.info("daemon_started", http=f"http://{parts.settings.http.host}:{parts.http.port}")
+            log.info("daemon_started", http=f"http://{parts.settings.http.address(parts.http.port)}")
             others = [
                 parts.reconnect.listen_forever,
                 parts.engine.commit_forever,

@@ -1,0 +1,41 @@
+"""The ``Host`` headers that are answered: a page of another site must not read ours through a name of its own."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from consumer.settings.sections import Http
+
+
+class Hosts:
+    """Names under which the HTTP server answers, from its settings.
+
+    The names of this machine and those of ``http.allowed_hosts`` are answered. Without the latter a server on another
+    address than a loopback one answers to every name.
+    """
+
+    def __init__(self, http: Http) -> None:
+        self._every = not (http.allowed_hosts or _is_loopback(http.host.lower()))
+        self._names = frozenset(map(_host_of, (http.host, *http.allowed_hosts)))
+
+    def answers(self, header: str | None) -> bool:
+        """Whether a request with this ``Host`` header is answered; browsers always send one."""
+        if self._every or header is None:
+            return True
+        host = _host_of(header)
+        return host in self._names or _is_loopback(host)
+
+
+def _host_of(header: str) -> str:
+    """Return the host of a header, without port, brackets and the dot at its end."""
+    host = header.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return (host.partition(":")[0] if host.count(":") == 1 else host).rstrip(".")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
