@@ -9,7 +9,7 @@ WORKDIR /src
 COPY requirements/run.txt requirements/
 RUN pip --python /opt/session-consumer/bin/python install --require-hashes --only-binary :all: -r requirements/run.txt
 
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md session_consumer.py ./
 COPY consumer consumer
 COPY schemas schemas
 # Built with the pinned setuptools, which the daemon then does without. `check` fails when the pinned versions no longer

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -15,15 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from consumer.cli.options import loaded, settings_options
+from consumer.cli.options import loaded, loaded_routes, settings_options
 from consumer.errors import ConsumerError
+from consumer.http.listen import listen
 from consumer.kafka.connection import connection_options
 from consumer.kafka.inspection import inspecting
 from consumer.kafka.probe import with_topics
 from consumer.logs import configure_logging
-from consumer.routes.load import load_routes
 from consumer.routes.route import enter_handlers
 from consumer.settings.sections import LOG_EVERYTHING, Settings, letters_of
+from consumer.settings.sources import Loaded
 
 
 @click.command()
@@ -48,9 +47,8 @@ async def _check(config: Path | None, overrides: tuple[str, ...]) -> ConsumerErr
         _print([("settings", "failed", str(error))])
         return error
     configure_logging(msgspec.structs.replace(read.settings.log, level="error"))
-    changed = ", ".join(sorted(read.origins))
-    rows.append(("settings", "ok", f"{len(read.origins)} set: {changed}" if changed else "all defaults"))
-    await _try("handlers", _handlers(read.settings), rows, failures)
+    rows.append(("settings", "ok", _origins(read)))
+    await _try("handlers", _handlers(read), rows, failures)
     await _try("http port", _port(read.settings), rows, failures)
     try:
         settings = await with_topics(read.settings)
@@ -78,24 +76,27 @@ async def _try(name: str, step: Awaitable[str], rows: list[Row], failures: list[
         failures.append(error)
 
 
-async def _handlers(settings: Settings) -> str:
+def _origins(read: Loaded) -> str:
+    """Return each setting that is not a default, with where it comes from."""
+    if not read.origins:
+        return "all defaults"
+    return f"{len(read.origins)} set: {', '.join(f'{name} ({read.origins[name]})' for name in sorted(read.origins))}"
+
+
+async def _handlers(read: Loaded) -> str:
     """Import and enter every handler as the daemon does; this finds a file that cannot be written."""
-    connection_options(settings.kafka)  # TLS files
+    connection_options(read.settings.kafka)  # TLS files
     async with contextlib.AsyncExitStack() as opened:
-        await enter_handlers(load_routes(settings, os.environ), opened)
-    return ", ".join(f"{each.name} → {each.handler}" for each in settings.routes or [LOG_EVERYTHING])
+        await enter_handlers(loaded_routes(read), opened)
+    return ", ".join(f"{each.name} → {each.handler}" for each in read.settings.routes or [LOG_EVERYTHING])
 
 
 async def _port(settings: Settings) -> str:
-    try:
-        with socket.create_server((settings.http.host, settings.http.port)):
-            return f"{settings.http.host}:{settings.http.port} is free"
-    except OSError as error:
-        where = f"{settings.http.host}:{settings.http.port}"
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ConsumerError(
-            f"http.host, http.port: cannot listen on {where} ({reason}); choose another port"
-        ) from error
+    for each in listen(settings.http):
+        each.close()
+    if not settings.http.port:
+        return f"a free port of {settings.http.host} is taken at start; the log names it"
+    return f"{settings.http.address()} is free"
 
 
 def _print(rows: list[tuple[str, str, str]]) -> None:

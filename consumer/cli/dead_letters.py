@@ -17,19 +17,21 @@ from consumer.kafka.probe import groups_offsets, with_topics
 from consumer.kafka.scan import open_scan
 from consumer.logs import configure_logging
 from consumer.settings.sections import Settings, dead_letter_topics
+from consumer.settings.sources import Loaded
 
 REPORT_EVERY = 500
 
 
-def letter_settings(config: Path | None, overrides: tuple[str, ...]) -> Settings:
+def letter_settings(config: Path | None, overrides: tuple[str, ...]) -> Loaded:
     """Read the settings and log only warnings. Raises SettingsError when no dead-letter topic is set."""
-    settings = loaded(config, overrides).settings
+    read = loaded(config, overrides)
+    settings = read.settings
     configure_logging(msgspec.structs.replace(settings.log, level="warning"))
     if not settings.dead_letter.topic:
         raise SettingsError(
             "dead_letter.topic is empty, so there are no dead letters; set it to the topic that holds them"
         )
-    return settings
+    return read
 
 
 async def take_inventory(settings: Settings, chosen: Filter, progress: Progress) -> Inventory:

@@ -53,7 +53,7 @@ def list_letters(
     The columns are letters left to redrive and letters redriven. Each record and route counts once, however often its
     letter was written.
     """
-    settings = letter_settings(config, overrides)
+    settings = letter_settings(config, overrides).settings
     progress = Progress()
     inventory = asyncio.run(until_signal(take_inventory(settings, chosen, progress)))
     if inventory is None:
@@ -97,7 +97,7 @@ def show(*, position: str, payload: bool, config: Path | None, overrides: tuple[
     wanted = POSITION.fullmatch(position)
     if wanted is None:
         raise click.UsageError(f"{position!r} is not TOPIC-PARTITION@OFFSET, such as session-events-0@1234")
-    settings = letter_settings(config, overrides)
+    settings = letter_settings(config, overrides).settings
     place = Position(wanted["topic"], int(wanted["partition"]), int(wanted["offset"]))
     progress = Progress()
     shown = asyncio.run(until_signal(_show(settings, place, progress, payload=payload)))

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import click
 
-import schemas
 from consumer.cli.check import check
 from consumer.cli.demo import demo
 from consumer.cli.dlq import dlq
 from consumer.cli.kafka import kafka
 from consumer.cli.produce import produce
 from consumer.cli.run import run
-from consumer.errors import ConsumerError, SettingsError
+from consumer.cli.settings import settings
+from consumer.errors import ConsumerError
 
 INTERNAL_ERROR = 1
 INTERRUPTED = 130
@@ -42,7 +42,7 @@ def cli(*, debug: bool) -> None:
     _ = debug
 
 
-for command in (run, demo, check, kafka, produce, dlq):
+for command in (run, demo, check, settings, kafka, produce, dlq):
     cli.add_command(command)
 
 
@@ -53,7 +53,6 @@ def run_cli(arguments: list[str]) -> int:
     # `--debug` may stand anywhere.
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        _require_own_packages()
         return int(cli.main(arguments, prog_name="session-consumer", standalone_mode=False) or 0)
     except click.exceptions.Exit as left:
         return left.exit_code
@@ -94,13 +93,3 @@ def _make_streams_safe() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _require_own_packages() -> None:
-    """Raise SettingsError if another package has the name `schemas`, which is a common one."""
-    ours = Path(__file__).resolve().parent.parent.parent
-    found = Path(schemas.__file__ or "").resolve().parent.parent
-    if found != ours:
-        raise SettingsError(
-            f"the package 'schemas' comes from {found}, not from session-consumer; use a separate environment"
-        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import msgspec
 
 from consumer.cli.dead_letters import letter_settings, print_counts, take_inventory
 from consumer.cli.filters import filters
-from consumer.cli.options import require_rate, settings_options
+from consumer.cli.options import loaded_routes, require_rate, settings_options
 from consumer.cli.progress import Progress
 from consumer.cli.run import until_signal
 from consumer.dead_letters.cause import NO_ROUTE
@@ -30,7 +29,6 @@ from consumer.record import Position
 from consumer.redrive.handlers import republishing
 from consumer.redrive.run import Redrive, make_redrive
 from consumer.redrive.selection import require_routes
-from consumer.routes.load import load_routes
 from consumer.routes.route import Route, enter_handlers
 from consumer.settings.sections import Settings, dead_letter_topics
 
@@ -77,11 +75,12 @@ def redrive(
     offsets are committed under a separate group for each set of filters. Exits 1 when letters failed again.
     """
     require_rate(rate)
-    settings = letter_settings(config, overrides)
+    read = letter_settings(config, overrides)
+    settings = read.settings
     chosen = msgspec.structs.replace(chosen, max_redrives=max_redrives)
     if len(chosen.as_text()) > METADATA_BYTES:
         raise click.UsageError("too many filters to store with the offsets; use fewer at a time")
-    routes = [] if to_topic else load_routes(settings, os.environ)
+    routes = [] if to_topic else loaded_routes(read)
     for name in {*chosen.routes} - {NO_ROUTE} if routes else ():
         names = [route.name for route in routes]
         if name not in names:

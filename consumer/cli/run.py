@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +10,15 @@ from typing import Any, TypeVar
 
 import click
 
-from consumer.cli.options import loaded, settings_options
+from consumer.cli.options import loaded, loaded_routes, settings_options
 from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.process.parts import make_daemon
 from consumer.process.signals import Signals
-from consumer.routes.load import load_routes
 from consumer.routes.route import Route
 from consumer.settings.sections import Settings
+from consumer.settings.sources import Loaded
 
 Result = TypeVar("Result")
 
@@ -32,15 +31,16 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
     The first signal drains: started calls end, finished records are committed, and the daemon leaves the group. A
     second signal ends it at once. Without routes in the settings, every event is logged.
     """
-    settings = loaded(config, overrides).settings
-    configure_logging(settings.log)
+    read = loaded(config, overrides)
+    configure_logging(read.settings.log)
     with asyncio.Runner(loop_factory=TimedLoop) as runner:
-        runner.run(run_daemon(settings))
+        runner.run(run_daemon(read))
 
 
-async def run_daemon(settings: Settings) -> None:
+async def run_daemon(read: Loaded) -> None:
     """Run one daemon; the first signal drains it."""
-    with traced(settings, load_routes(settings, os.environ)) as routes:
+    settings = read.settings
+    with traced(settings, loaded_routes(read)) as routes:
         daemon = make_daemon(settings, routes)
         with Signals(daemon.stop, settings.delivery.drain_seconds):
             await daemon.run()

@@ -14,7 +14,7 @@ import msgspec
 
 from consumer.cli import run as run_command
 from consumer.cli.main import run_cli
-from consumer.settings.sections import Settings
+from consumer.settings.sources import Loaded
 
 FILE = "WATCHED_FILE"
 SAMPLE_SECONDS = 1.0
@@ -76,10 +76,10 @@ def main() -> int:
     """Run the command line with a sampler beside its daemon."""
     usual: Any = run_command.run_daemon
 
-    async def watched(settings: Settings) -> None:
+    async def watched(read: Loaded) -> None:
         sampling = asyncio.create_task(sample_forever(Path(os.environ[FILE])))
         try:
-            await usual(settings)
+            await usual(read)
         finally:
             sampling.cancel()
 
