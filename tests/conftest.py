@@ -11,6 +11,7 @@ import pytest_asyncio
 from hypothesis import settings
 
 from consumer.kafka.local.cluster import LocalKafka
+from consumer.kafka.local.jars import KAFKA_VERSION
 from tests.cluster import Cluster
 from tests.shared_kafka import shared_kafka
 
@@ -27,7 +28,7 @@ async def bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
     elif os.environ.get("TEST_KAFKA") == "docker":
         from testcontainers.kafka import KafkaContainer  # noqa: PLC0415 - heavy, and only for who asks
 
-        with KafkaContainer("apache/kafka:4.1.1").with_kraft() as container:
+        with KafkaContainer(f"apache/kafka:{KAFKA_VERSION}").with_kraft() as container:
             yield container.get_bootstrap_server()
     elif "PYTEST_XDIST_WORKER" in os.environ:
         with shared_kafka(tmp_path_factory.getbasetemp().parent) as servers:

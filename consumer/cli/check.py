@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from consumer.cli.options import loaded, loaded_routes, settings_options
+from consumer.cli.options import loaded, settings_options
+from consumer.cli.run import loaded_routes
 from consumer.errors import ConsumerError
 from consumer.http.listen import listen
 from consumer.kafka.connection import connection_options

@@ -10,9 +10,7 @@ from typing import Any
 
 import click
 
-from consumer.routes.load import load_routes
-from consumer.routes.route import Route
-from consumer.settings.sources import COMMAND_LINE, Loaded, load_settings
+from consumer.settings.sources import Loaded, load_settings
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,8 +39,3 @@ def require_rate(rate: float) -> None:
 def loaded(config: Path | None, overrides: tuple[str, ...]) -> Loaded:
     """Read the settings from file, environment and ``--set``."""
     return load_settings(config, os.environ, overrides)
-
-
-def loaded_routes(read: Loaded) -> list[Route]:
-    """Import and make the handlers of the settings."""
-    return load_routes(read.settings, os.environ, on_command_line=read.origins.get("routes") == COMMAND_LINE)

@@ -12,9 +12,9 @@ import msgspec
 
 from consumer.cli.dead_letters import letter_settings, print_counts, take_inventory
 from consumer.cli.filters import filters
-from consumer.cli.options import loaded_routes, require_rate, settings_options
+from consumer.cli.options import require_rate, settings_options
 from consumer.cli.progress import Progress
-from consumer.cli.run import until_signal
+from consumer.cli.run import loaded_routes, until_signal
 from consumer.dead_letters.cause import NO_ROUTE
 from consumer.dead_letters.filter import MAX_REDRIVES, Filter
 from consumer.dead_letters.letter import Writer

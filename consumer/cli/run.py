@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any, TypeVar
 
 import click
 
-from consumer.cli.options import loaded, loaded_routes, settings_options
+from consumer.cli.options import loaded, settings_options
 from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.process.parts import make_daemon
 from consumer.process.signals import Signals
+from consumer.routes.load import load_routes
 from consumer.routes.route import Route
 from consumer.settings.sections import Settings
-from consumer.settings.sources import Loaded
+from consumer.settings.sources import COMMAND_LINE, Loaded
 
 Result = TypeVar("Result")
 
@@ -44,6 +46,11 @@ async def run_daemon(read: Loaded) -> None:
         daemon = make_daemon(settings, routes)
         with Signals(daemon.stop, settings.delivery.drain_seconds):
             await daemon.run()
+
+
+def loaded_routes(read: Loaded) -> list[Route]:
+    """Import and make the handlers of the settings."""
+    return load_routes(read.settings, os.environ, on_command_line=read.origins.get("routes") == COMMAND_LINE)
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from consumer.cli import healthcheck
+from consumer.kafka.local.jars import KAFKA_VERSION
 from consumer.routes.load import extend_path, load_handler, load_routes
 from consumer.settings.environment import PREFIX as ENVIRONMENT_PREFIX
 from consumer.settings.sections import RouteSettings, Settings, dead_letter_topics
@@ -121,7 +123,18 @@ def test_the_daemon_listens_beyond_its_container() -> None:
     http = daemon_settings().http
     assert http.host == "0.0.0.0"
     assert SERVICES["consumer"]["ports"] == [f"127.0.0.1:{http.port}:{http.port}"]
-    assert f"http://127.0.0.1:{http.port}/healthz" in instructions("HEALTHCHECK")[0]
+
+
+def test_the_image_checks_the_health_of_its_daemon() -> None:
+    """The health check runs the module that asks the daemon at its own address."""
+    _, _, command = instructions("HEALTHCHECK")[0].partition("CMD ")
+    assert json.loads(command) == ["python", "-I", "-m", healthcheck.__name__]
+
+
+@pytest.mark.parametrize("name", ["kafka", "topics"])
+def test_kafka_is_the_one_that_is_tested(name: str) -> None:
+    """The services run the version of Apache Kafka that the tests and the demo run."""
+    assert SERVICES[name]["image"] == f"apache/kafka:{KAFKA_VERSION}"
 
 
 def test_the_daemon_may_finish_its_drain() -> None:
