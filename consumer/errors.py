@@ -134,6 +134,11 @@ def hint(name: str, known: Iterable[str]) -> str:
     return f"; the known names are {', '.join(names)}" if names else ""
 
 
+def counted(count: int, noun: str, form: str = ",") -> str:
+    """Return a number with its noun: ``1 letter``, ``2,000 letters``; ``form`` is the number's format."""
+    return f"{count:{form}} {noun}{'' if count == 1 else 's'}"
+
+
 def place_of(error: BaseException) -> str:
     """Describe an exception without its text: its class, a Reject's code, where it was raised, the classes of causes.
 

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from consumer.cli.options import loaded
-from consumer.cli.progress import Progress
+from consumer.cli.progress import ABOVE_BARS, Progress
 from consumer.dead_letters.filter import Filter
 from consumer.dead_letters.headers import Context
 from consumer.dead_letters.inventory import Inventory, read_passed
-from consumer.errors import SettingsError
+from consumer.errors import SettingsError, counted
 from consumer.kafka.probe import groups_offsets, with_topics
 from consumer.kafka.scan import open_scan
 from consumer.logs import configure_logging
@@ -26,7 +26,7 @@ def letter_settings(config: Path | None, overrides: tuple[str, ...]) -> Loaded:
     """Read the settings and log only warnings. Raises SettingsError when no dead-letter topic is set."""
     read = loaded(config, overrides)
     settings = read.settings
-    configure_logging(msgspec.structs.replace(settings.log, level="warning"))
+    configure_logging(msgspec.structs.replace(settings.log, level="warning"), ABOVE_BARS)
     if not settings.dead_letter.topic:
         raise SettingsError(
             "dead_letter.topic is empty, so there are no dead letters; set it to the topic that holds them"
@@ -92,8 +92,9 @@ def print_counts(progress: Progress, inventory: Inventory) -> None:
     else:
         progress.print("no dead letters")
     if inventory.foreign:
-        progress.say(f"{inventory.foreign:,} more records do not name their original record; they are ignored")
+        more = counted(inventory.foreign, "more record")
+        progress.say(f"ignored: {more} without the name of the original record")
     if inventory.elsewhere:
-        progress.say(f"{inventory.elsewhere:,} more letters are of topics outside kafka.topics; they are ignored")
+        progress.say(f"ignored: {counted(inventory.elsewhere, 'more letter')} of topics outside kafka.topics")
     if inventory.of_other_groups:
-        progress.say(f"{inventory.of_other_groups:,} more letters are of other consumer groups; they are ignored")
+        progress.say(f"ignored: {counted(inventory.of_other_groups, 'more letter')} of other consumer groups")

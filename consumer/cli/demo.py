@@ -15,9 +15,9 @@ from typing import Any
 import click
 import msgspec
 
-from consumer.cli.progress import Progress
+from consumer.cli.progress import ABOVE_BARS, Progress
 from consumer.cli.run import until_signal
-from consumer.errors import ConsumerError
+from consumer.errors import ConsumerError, counted
 from consumer.kafka.local.cluster import LocalKafka
 from consumer.kafka.probe import group_offsets
 from consumer.kafka.producer import Outgoing, Producer, create_topic, open_producer
@@ -80,7 +80,7 @@ def demo(*, events: int, as_json: bool, stay: bool | None) -> None:
     A real Apache Kafka, the daemon and three routes run on this machine; nothing is left behind. Exits 1 if an event
     was lost.
     """
-    configure_logging(Log(level="warning"))
+    configure_logging(Log(level="warning"), ABOVE_BARS)
     stays = sys.stdout.isatty() and not as_json if stay is None else stay
     progress = Progress()
     with tempfile.TemporaryDirectory(prefix="session-consumer-demo-") as folder:
@@ -106,7 +106,9 @@ async def _demo(events: int, folder: Path, stays: bool, as_json: bool, progress:
                 summary = await show.until_done(events, running, progress)
                 _print(summary, as_json, progress)
                 if summary.lost or summary.lag:
-                    raise ConsumerError(f"{summary.lost} of {events} events were lost, {summary.lag} not committed")
+                    raise ConsumerError(
+                        f"lost: {summary.lost} of {counted(events, 'event')}; not committed: {summary.lag}"
+                    )
                 if stays:
                     await _stay(daemon, producer, running, progress)
             return summary
@@ -120,7 +122,7 @@ async def _running(daemon: Daemon) -> AsyncIterator[asyncio.Task[None]]:
         yield running
     finally:
         daemon.stop()
-        await asyncio.wait([running])
+        await asyncio.gather(running, return_exceptions=True)
     await running
 
 
@@ -225,7 +227,7 @@ def _print(summary: Summary, as_json: bool, progress: Progress) -> None:
         rows += [(route, outcome, f"{count:,}") for outcome, count in outcomes.items()]
     progress.table(rows)
     progress.print(
-        f"{summary.events:,} events in {summary.seconds:.1f} s, {summary.events_per_second:,} a second; "
+        f"{counted(summary.events, 'event')} in {summary.seconds:.1f} s, {summary.events_per_second:,} a second; "
         f"lost: {summary.lost}; committed lag: {summary.lag}"
     )
 
@@ -238,6 +240,8 @@ async def _stay(daemon: Daemon, producer: Producer, running: asyncio.Future[None
     trickle = asyncio.ensure_future(
         producer.send_all((Outgoing(key, value) for key, value in keyed_values(seed=1)), TRICKLE_PER_SECOND)
     )
-    await asyncio.wait([trickle, running], return_when=asyncio.FIRST_COMPLETED)
-    trickle.cancel()
-    await asyncio.wait([trickle])
+    try:
+        await asyncio.wait([trickle, running], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        trickle.cancel()
+        await asyncio.gather(trickle, return_exceptions=True)  # Ctrl-C may have ended the brokers before

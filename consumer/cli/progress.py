@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -13,6 +16,23 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_SECONDS = 2.0
+
+
+class _AboveBars(io.TextIOBase):
+    """Writes to what ``sys.stderr`` is at the time: while a bar is shown, that prints lines above the bar."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
+ABOVE_BARS = cast(TextIO, _AboveBars())
+"""The stream of the log of commands that show progress."""
 
 
 class Progress:

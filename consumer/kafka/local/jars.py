@@ -39,6 +39,7 @@ async def find_java(report: Callable[[str], None]) -> tuple[Path, list[Path]]:
     # A daemon thread, not the loop's executor: Ctrl-C must not wait for the end of the download.
     threading.Thread(target=_run, args=(found,), name="kafka-download", daemon=True).start()
     waiting = asyncio.wrap_future(found)
+    waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # Ctrl-C may leave it behind
     started = time.monotonic()
     while not (await asyncio.wait({waiting}, timeout=REPORT_SECONDS))[0]:
         seconds = time.monotonic() - started
