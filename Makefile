@@ -86,7 +86,8 @@ clean: ## remove .venv and all caches
 
 # One stamp file per set of requirements. The package is installed in place, so its code is always that of the checkout.
 .venv/%: requirements/%.txt pyproject.toml | .venv/bin/python
-	@echo "Installing requirements/$*.txt"
-	@$(PIP) install --require-hashes -r requirements/$*.txt
+	@echo "Installing the $$(grep -c == $<) packages of $<: up to a minute when they are not cached"
+	@$(PIP) install --require-hashes -r $<
+	@echo "Installing session-consumer from this folder"
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@

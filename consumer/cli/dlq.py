@@ -19,7 +19,7 @@ from consumer.cli.redrive import redrive
 from consumer.cli.run import until_signal
 from consumer.dead_letters.filter import Filter
 from consumer.dead_letters.headers import Context, read_context, split_headers
-from consumer.errors import ConsumerError
+from consumer.errors import ConsumerError, counted
 from consumer.kafka.probe import with_topics
 from consumer.kafka.scan import open_scan
 from consumer.record import Position, RawRecord, TopicPartition
@@ -175,7 +175,7 @@ def _moment(milliseconds: int) -> str:
 def _shown(data: bytes | None, *, payload: bool) -> str:
     if data is None:
         return "null"
-    return plain(data.decode("utf-8", "backslashreplace")) if payload else f"{len(data):,} bytes"
+    return plain(data.decode("utf-8", "backslashreplace")) if payload else counted(len(data), "byte")
 
 
 dlq.add_command(redrive)

@@ -17,7 +17,7 @@ import msgspec
 
 from consumer.cli.options import loaded, require_rate, settings_options
 from consumer.cli.run import until_signal
-from consumer.errors import SettingsError
+from consumer.errors import SettingsError, counted
 from consumer.kafka.probe import probe_topics
 from consumer.kafka.producer import Outgoing, create_topic, open_producer
 from consumer.logs import configure_logging
@@ -66,7 +66,7 @@ def produce(
     topic = topic or settings.kafka.topics[0]
     acknowledged: Counts = {}
     asyncio.run(until_signal(_produce(settings, topic, partitions, file or generate or 0, rate, acknowledged)))
-    click.echo(f"produced {sum(map(len, acknowledged.values()))} records to topic {topic}", err=True)
+    click.echo(f"produced {counted(sum(map(len, acknowledged.values())), 'record')} to topic {topic}", err=True)
 
 
 async def _produce(

@@ -19,7 +19,7 @@ from consumer.dead_letters.cause import NO_ROUTE
 from consumer.dead_letters.filter import MAX_REDRIVES, Filter
 from consumer.dead_letters.letter import Writer
 from consumer.delivery.decoding import Decoder, FixedReader
-from consumer.errors import ConsumerError, SettingsError, hint
+from consumer.errors import ConsumerError, SettingsError, counted, hint
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.probe import probe_topics
 from consumer.process.lifecycle import Lifecycle
@@ -90,7 +90,7 @@ def redrive(
     failed = asyncio.run(_redrive(settings, routes, chosen, Progress(), rate, to_topic, dry_run=dry_run))
     if failed:
         raise ConsumerError(
-            f"{failed:,} letters failed again; each has a new letter with the cause: dlq list --letters"
+            f"{counted(failed, 'letter')} failed again; each has a new letter with the cause: dlq list --letters"
         )
 
 
@@ -113,7 +113,8 @@ async def _redrive(
         print_counts(progress, inventory)
     if inventory.capped:
         progress.say(
-            f"{inventory.capped:,} letters failed {chosen.max_redrives} redrives; a higher --max-redrives includes them"
+            f"left out: {counted(inventory.capped, 'letter')} after {counted(chosen.max_redrives, 'failed redrive')};"
+            " a higher --max-redrives includes more"
         )
     to_run = inventory.to_run
     if not to_topic:
@@ -121,7 +122,7 @@ async def _redrive(
     if not to_run:
         progress.say("no dead letter is left to redrive")
     elif dry_run:
-        progress.print(f"{len(to_run):,} letters would be redriven; nothing was done")
+        progress.print(f"{counted(len(to_run), 'letter')} would be redriven; nothing was done")
     elif to_topic:
         return await _republish(settings, chosen, to_run, to_topic, progress, rate)
     else:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, counted
 
 
 class Reader(Protocol):
@@ -56,7 +56,8 @@ class Decoder:
         except Exception as error:
             # `from None`: the cause quotes the value, and a chained exception may be logged.
             raise DecodeError(
-                "undecodable", f"its value of {size} bytes is not an event ({type(error).__name__}{_field_of(error)})"
+                "undecodable",
+                f"its value of {counted(size, 'byte', '')} is not an event ({type(error).__name__}{_field_of(error)})",
             ) from None
 
     def decode(self, value: bytes) -> Any:

@@ -20,7 +20,7 @@ from consumer.delivery.pipeline import Pipeline
 from consumer.delivery.tasks import Owner, Tasks, until_ended
 from consumer.delivery.turns import Turns
 from consumer.delivery.worker import Intake, Work, Workers
-from consumer.errors import PartitionHaltedError, StuckCallError
+from consumer.errors import PartitionHaltedError, StuckCallError, counted
 from consumer.observe.counters import Counters
 from consumer.observe.remedy import DRAINS, MOST_NAMED, name_passed
 from consumer.outcome import HaltReason
@@ -201,7 +201,7 @@ class Engine:
         if abandoned:
             seconds = self._delivery.drain_seconds
             self._owner.fail(
-                StuckCallError(f"{abandoned} calls did not end within delivery.drain_seconds = {seconds:g}")
+                StuckCallError(f"{counted(abandoned, 'call')} did not end within delivery.drain_seconds = {seconds:g}")
             )
         if flushing is not None:
             self._owner.fail(

@@ -13,7 +13,7 @@ import struct
 
 import msgspec
 
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, counted
 from consumer.kafka.codecs import TooLargeError, decompress
 
 HEADER = struct.Struct(">qiibIhiqqqhii")
@@ -53,7 +53,7 @@ class BadHeaderRecord:
 
     @property
     def value(self) -> bytes | None:
-        raise DecodeError("bad_header", f"a header key of {self._size} bytes is not UTF-8", self._whole)
+        raise DecodeError("bad_header", f"a header key of {counted(self._size, 'byte', '')} is not UTF-8", self._whole)
 
 
 def parse_batch(batch: bytes | memoryview) -> list[PlainRecord | BadHeaderRecord]:

@@ -13,7 +13,7 @@ import aiokafka
 from aiokafka.admin import NewTopic
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
-from consumer.errors import KafkaError, KafkaUnreachableError
+from consumer.errors import KafkaError, KafkaUnreachableError, counted
 from consumer.kafka.connection import connection_options
 from consumer.kafka.dial import dial
 from consumer.kafka.failures import ClientError, described, explained
@@ -63,7 +63,9 @@ class Producer:
             self._outstanding.append(await self._client.send(self._topic, record.value, key=record.key))
         except ClientError as error:
             size = len(record.value)
-            raise KafkaError(f"topic {self._topic!r}: a record of {size} bytes: {described(error)}") from error
+            raise KafkaError(
+                f"topic {self._topic!r}: a record of {counted(size, 'byte', '')}: {described(error)}"
+            ) from error
         if len(self._outstanding) >= OUTSTANDING:
             await self._settle(OUTSTANDING // 2)
 

@@ -127,7 +127,7 @@ async def test_a_printed_line_reaches_file_and_metrics(cluster: Cluster, tmp_pat
     out = tmp_path / "sessions.jsonl"
     line = (SAMPLES / "valid.jsonl").read_bytes().split(b"\n")[0] + b"\n"
     code, _, err = await command("produce", "-", *reach(cluster), stdin=line)
-    assert (code, err) == (0, f"produced 1 records to topic {cluster.topic}\n")
+    assert (code, err) == (0, f"produced 1 record to topic {cluster.topic}\n")
     async with cluster.run(routes=a_route("consumer.handlers.jsonl:JsonLines", path=out)) as daemon:
         found = json.loads(await eventually(lambda: out.exists() and out.read_bytes()))
         assert (found["session_id"], found["channel_manager_type"]) == ("824", "voice_sip_v1")

@@ -179,7 +179,7 @@ async def test_a_letter_that_fails_again(cluster: Cluster) -> None:
         code, out, err = await dlq(cluster, "redrive", "--max-redrives", "2")
         assert code == 1
         assert f"redriven: {2 - number} handled, 1 failed again" in out
-        assert "1 letters failed again; each has a new letter with the cause: dlq list --letters" in err
+        assert "1 letter failed again; each has a new letter with the cause: dlq list --letters" in err
         assert CALLER not in out + err
     first, _, second, third = await letters(cluster)
     origin = Position(cluster.topic, 0, 1)
