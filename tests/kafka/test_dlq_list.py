@@ -51,9 +51,9 @@ async def test_list_counts_each_letter_once(cluster: Cluster) -> None:
         [cluster.topic, "none", "undecodable", "", "1", "0"],
         [cluster.topic, "other", "exhausted", "", "1", "0"],
     ]
-    assert "1 more records do not name their original record" in err
-    assert "1 more letters are of topics outside kafka.topics" in err
-    assert "1 more letters are of other consumer groups" in err
+    assert "ignored: 1 more record without the name of the original record" in err
+    assert "ignored: 1 more letter of topics outside kafka.topics" in err
+    assert "ignored: 1 more letter of other consumer groups" in err
     code, out, err = await dlq(cluster, "list", "--json", "--route", "all")
     row = {"topic": cluster.topic, "route": "all", "reason": "exhausted", "code": "", "left": 2, "home": 0}
     rejected = row | {"reason": "rejected", "code": "unknown_agent", "left": 1}
