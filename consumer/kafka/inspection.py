@@ -19,7 +19,7 @@ from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
-from consumer.errors import KafkaError
+from consumer.errors import KafkaError, counted
 from consumer.kafka.client import Assignor, open_reader, require_topics
 from consumer.kafka.dial import refusal, unreached_brokers
 from consumer.kafka.failures import ClientError, explained
@@ -83,7 +83,7 @@ class Inspection:
         await self._in_time(committed)
         if not committed:
             return f"{group}: no committed offsets; starts at {self._kafka.offset_reset}"
-        return f"{group}: offsets committed for {len(committed)} partitions"
+        return f"{group}: offsets committed for {counted(len(committed), 'partition')}"
 
     async def dead_letters(self) -> str:
         """Check that the dead-letter topics exist, that this client may write there, and that they keep letters."""
@@ -219,7 +219,7 @@ def check_fit(topic: str, source: Config, target: str, letters: Config) -> None:
 
 
 def _counted(partitions: Mapping[str, int]) -> str:
-    return ", ".join(f"{topic} ({count} partition{'s' * (count != 1)})" for topic, count in partitions.items())
+    return ", ".join(f"{topic} ({counted(count, 'partition')})" for topic, count in partitions.items())
 
 
 def _retention(config: Config) -> float:
