@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from consumer.instructions import code_of
+from consumer.instructions import Pause, code_of
 from consumer.record import RawRecord
 
 MAX_CAUSES = 3
@@ -108,8 +108,11 @@ class LetterDelayedError(ConsumerError):
     """A dead letter could not be written now. Kafka may accept it later."""
 
 
-class SinkError(ConsumerError, OSError):
-    """A handler's file or server cannot store events. The message names the file or server, never an event."""
+class SinkError(ConsumerError, Pause):
+    """A handler's file or server cannot store events now: a ``Pause``, so no record becomes a dead letter.
+
+    The message names the file or server, never an event.
+    """
 
 
 class CorruptBatchError(ConsumerError):

@@ -102,6 +102,17 @@ class RunningConsumer(Running):
         async with asyncio.timeout(EXIT_SECONDS):
             return await self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended; its children may still have its stderr."""
+        assert self._process is not None
+        return self._process.returncode is not None
+
     async def stop(self) -> int:
         self.signal(signal.SIGTERM)
         return await self.exit_code()

@@ -31,6 +31,8 @@ class Handler(msgspec.Struct, frozen=True):
     """Whether it takes a list of events (and a list of Records)."""
     flush: Callable[[], Awaitable[None]] | None = None
     """Makes everything handled so far durable; awaited before each commit."""
+    reopen: Callable[[], object] | None = None
+    """Opens its files again where their paths lead now; called at a SIGHUP."""
     context: Any = None
     """The handler itself if it is an async context manager, else None."""
     max_records: int = MAX_RECORDS
@@ -54,6 +56,7 @@ def bind_handler(target: Any, where: str) -> Handler:
         wants_record=_wants_record(target, parameters, where),
         takes_batches=is_list(first_annotation(target)),
         flush=_flush_of(target, where),
+        reopen=_reopen_of(target, where),
         context=target if hasattr(type(target), "__aenter__") else None,
     )
 
@@ -101,10 +104,20 @@ def _wants_record(target: Any, parameters: list[inspect.Parameter], where: str) 
 
 
 def _flush_of(target: Any, where: str) -> Callable[[], Awaitable[None]] | None:
-    owner = getattr(target, "__self__", None) if inspect.ismethod(target) else target
-    flush = getattr(owner, "flush", None)
-    if flush is None or inspect.isroutine(owner):
-        return None
-    if not inspect.iscoroutinefunction(flush):
+    flush = _method_of(target, "flush")
+    if flush is not None and not inspect.iscoroutinefunction(flush):
         raise SettingsError(f"{where}: flush must be `async def flush(self)`")
-    return typing.cast("Callable[[], Awaitable[None]]", flush)
+    return typing.cast("Callable[[], Awaitable[None]] | None", flush)
+
+
+def _reopen_of(target: Any, where: str) -> Callable[[], object] | None:
+    reopen = _method_of(target, "reopen")
+    if reopen is not None and (inspect.iscoroutinefunction(reopen) or not callable(reopen)):
+        raise SettingsError(f"{where}: reopen must be `def reopen(self)`")
+    return typing.cast("Callable[[], object] | None", reopen)
+
+
+def _method_of(target: Any, name: str) -> Any:
+    """Return a method of a handler, or of the object that its bound method belongs to; None without one."""
+    owner = getattr(target, "__self__", None) if inspect.ismethod(target) else target
+    return None if inspect.isroutine(owner) else getattr(owner, name, None)

@@ -39,6 +39,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.room: int | None = None
+        self.code = errno.ENOSPC
         self.failing_syncs = 0
         self.synced: list[int] = []
         self._write: Write = os.write
@@ -48,7 +49,7 @@ class Disk:
 
     def write(self, file: int, data: bytes) -> int:
         if self.room == 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(self.code, os.strerror(self.code))
         written = self._write(file, data if self.room is None else data[: self.room])
         if self.room is not None:
             self.room -= written

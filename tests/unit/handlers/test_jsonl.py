@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,14 +35,17 @@ async def test_lines_are_written_at_flush(path: Path) -> None:
 
 
 async def test_flush_syncs_what_it_wrote(path: Path, disk: Disk) -> None:
-    """A flush returns after the sync, and syncs nothing when nothing was written."""
+    """A flush returns after the file and its name are synced, and syncs nothing when nothing was written."""
     async with JsonLines(path) as write:
         await write.flush()
         assert disk.synced == []
         write(some(1)[0])
         await write.flush()
         await write.flush()
-        assert disk.synced == [path.stat().st_ino]
+        assert disk.synced == [path.stat().st_ino, path.parent.stat().st_ino]
+        write(some(1)[0])
+        await write.flush()
+        assert disk.synced[2:] == [path.stat().st_ino]
 
 
 async def test_a_full_buffer_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +70,7 @@ async def test_closing_flushes(path: Path, disk: Disk) -> None:
         for event in events:
             write(event)
     assert read(path) == events
-    assert disk.synced == [path.stat().st_ino]
+    assert path.stat().st_ino in disk.synced
     await write.__aexit__(None, None, None)
 
 
@@ -133,6 +138,40 @@ async def test_one_file_has_one_process(path: Path) -> None:
         second = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
     assert second.returncode == 1
     assert f"{path} is already written" in second.stderr
+
+
+ORPHAN = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from consumer.handlers.jsonl import JsonLines
+
+async def main():
+    async with JsonLines(Path(sys.argv[1])) as write:
+        write({})
+        write._write()
+        Path(sys.argv[1]).rename(Path(sys.argv[1]).with_name("moved"))  # its lines are not synced: it stays open
+        write.reopen()
+        if os.fork() == 0:
+            print(os.getpid(), flush=True)
+        signal.pause()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_child_does_not_keep_the_lock(path: Path) -> None:
+    """When a process is killed, a child that it forked and that lives on has neither its files nor their locks."""
+    with subprocess.Popen([sys.executable, "-c", ORPHAN, path], stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        child = int(next(line for line in killed.stdout if line.strip().isdigit()))
+        killed.kill()
+        killed.wait()
+        try:
+            for file in (path, path.with_name("moved")):
+                async with JsonLines(file):
+                    pass
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 async def test_a_rotated_file_has_one_writer(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from consumer.delivery.retry import Attempts
+from consumer.errors import SinkError
 from consumer.handlers import jsonl
 from consumer.handlers.jsonl import JsonLines
+from consumer.instructions import Pause
+from consumer.settings.sections import RetrySettings
 from tests.unit.handlers.files import Disk, Write, read, read_all, some
 
 
@@ -26,7 +31,7 @@ async def test_a_full_disk_leaves_no_half_line(path: Path, disk: Disk, room: int
             write(event)
         for _ in range(2):
             disk.room = room
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(Pause, match="No space left"):
                 await write.flush()
             assert read(path) == events[:1]
         disk.room = None
@@ -42,9 +47,52 @@ async def test_a_full_disk_and_a_full_buffer(path: Path, disk: Disk, monkeypatch
     async with JsonLines(path) as write:
         write(events[0])
         disk.room = 5
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(Pause, match="No space left"):
             write(events[1])
         disk.room = None
+        write(events[1])
+    assert read(path) == events
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG])
+async def test_a_disk_that_takes_nothing_dead_letters_nothing(
+    path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A call whose lines the disk refuses, for whatever reason, is repeated without limit and counts no attempt."""
+    monkeypatch.setattr(jsonl, "BUFFER_BYTES", 1)
+    disk.code = code
+    events, attempts = some(2), Attempts(RetrySettings(attempts=1))
+    async with JsonLines(path) as write:
+        write(events[0])
+        disk.room = 0
+        for _ in range(3):
+            with pytest.raises(SinkError) as refused:
+                write(events[1])
+            decision = attempts.after(refused.value)
+            assert decision.kind == "pause"
+            assert decision.wait is not None
+            assert str(refused.value) == f"cannot write {path}: {os.strerror(code)}"
+        disk.room = None
+        write(events[1])
+    assert read(path) == events
+
+
+async def test_a_half_line_that_cannot_be_cut_off_yet(path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half line that could not be cut off after a failed write is cut off before the next one."""
+    real = os.ftruncate
+
+    def refuse(_file: int, _size: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    events = some(2)
+    async with JsonLines(path) as write:
+        write(events[0])
+        monkeypatch.setattr(os, "ftruncate", refuse)
+        for room in (10, None):
+            disk.room = room
+            with pytest.raises(Pause):
+                await write.flush()
+        monkeypatch.setattr(os, "ftruncate", real)
         write(events[1])
     assert read(path) == events
 
@@ -65,10 +113,10 @@ async def test_a_failed_sync_stays_failed(path: Path, disk: Disk) -> None:
     write(some(1)[0])
     disk.failing_syncs = 1
     for _ in range(3):
-        with pytest.raises(OSError, match="Input/output error"):
+        with pytest.raises(Pause, match="Input/output error"):
             await write.flush()
         write(some(1)[0])
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(Pause, match="Input/output error"):
         await write.__aexit__(None, None, None)
     async with JsonLines(path):
         assert len(read(path)) == 4
@@ -79,13 +127,13 @@ async def test_a_failed_sync_stays_failed_after_rotation(path: Path, disk: Disk)
     write = await JsonLines(path, max_bytes=1).__aenter__()
     write(some(1)[0])
     disk.failing_syncs = 1
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(Pause, match="Input/output error"):
         await write.flush()
     write(some(1)[0])
     for _ in range(2):
-        with pytest.raises(OSError, match="Input/output error"):
+        with pytest.raises(Pause, match="Input/output error"):
             await write.flush()
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(Pause, match="Input/output error"):
         await write.__aexit__(None, None, None)
 
 

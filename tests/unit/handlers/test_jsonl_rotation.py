@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.handlers import jsonl
+from consumer.errors import SettingsError
+from consumer.handlers import full_files, jsonl, line_file
 from consumer.handlers.jsonl import JsonLines
+from consumer.instructions import Pause
 from tests.unit.handlers.files import Disk, read, read_all, some
 
 
@@ -53,7 +57,7 @@ async def test_no_two_files_get_one_name(path: Path, monkeypatch: pytest.MonkeyP
         def now(cls, tz: tzinfo | None = None) -> Stopped:
             return cls(2026, 8, 21, tzinfo=UTC)
 
-    monkeypatch.setattr(jsonl, "datetime", Stopped)
+    monkeypatch.setattr(full_files, "datetime", Stopped)
     events = some(4)
     async with JsonLines(path, max_bytes=1) as write:
         for event in events:
@@ -63,7 +67,7 @@ async def test_no_two_files_get_one_name(path: Path, monkeypatch: pytest.MonkeyP
 
 
 async def test_a_rotation_that_fails_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no new file can be opened the old one stays and its lines wait; a later rotation succeeds."""
+    """If no new file can be begun, the lines wait for it; the full file is renamed already."""
     events = some(3)
     real = os.open
 
@@ -75,10 +79,68 @@ async def test_a_rotation_that_fails_loses_nothing(path: Path, monkeypatch: pyte
         await write.flush()
         write(events[1])
         monkeypatch.setattr(os, "open", refuse)
-        with pytest.raises(OSError, match="No space left"):
-            await write.flush()
+        for _ in range(2):
+            with pytest.raises(Pause, match="No space left"):
+                await write.flush()
         monkeypatch.setattr(os, "open", real)
-        assert list(path.parent.iterdir()) == [path]
-        assert read(path) == events[:1]
+        (full,) = path.parent.iterdir()
+        assert read(full) == events[:1]
         write(events[2])
     assert read_all(path) == events
+
+
+class Clock:
+    """The time of day as the handler reads it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000_000.0
+        for module in (jsonl, line_file):
+            monkeypatch.setattr(module.time, "time", lambda: self.now)
+
+
+async def test_a_file_ends_at_each_multiple_of_max_seconds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new file is begun with the first line after each multiple of ``max_seconds``, and not before."""
+    clock = Clock(monkeypatch)
+    events = some(5)
+    async with JsonLines(path, max_seconds=3600) as write:
+        for event, now in zip(events, (7200, 10799.9, 10800, 14399, 99_999), strict=True):
+            clock.now = float(now)
+            write(event)
+            await write.flush()
+    assert [len(read(file)) for file in sorted(path.parent.iterdir())] == [2, 2, 1]
+    assert read_all(path) == events
+
+
+async def test_a_restart_does_not_prolong_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of an earlier run is full at the same time as if that run had gone on."""
+    clock = Clock(monkeypatch)
+    for event, now, files in zip(some(3), (7200, 9000, 10800), (1, 1, 2), strict=True):
+        clock.now = float(now)
+        async with JsonLines(path, max_seconds=3600) as write:
+            write(event)
+        os.utime(path, (now, now))
+        assert len(list(path.parent.iterdir())) == files
+    assert read_all(path) == some(3)
+
+
+async def test_a_file_ends_in_time_without_events(path: Path) -> None:
+    """A file with lines is full at its time though no event comes; an empty one stays."""
+    async with JsonLines(path, max_seconds=0.2) as write:
+        write(some(1)[0])
+        await write.flush()
+        async with asyncio.timeout(10):
+            while len(list(path.parent.iterdir())) == 1:
+                await asyncio.sleep(0.01)
+        write._look()
+        assert read(path) == []
+        (full,) = set(path.parent.iterdir()) - {path}
+        assert read(full) == some(1)
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_bytes": -1}, {"max_seconds": -1.0}, {"max_seconds": float("inf")}, {"compress": True}]
+)
+def test_limits_that_mean_nothing(options: dict[str, Any]) -> None:
+    """A limit below 0, an infinite one, and compression without any full file are refused by name."""
+    with pytest.raises(SettingsError, match=next(iter(options))):
+        JsonLines(Path("a.jsonl"), **options)

@@ -1,0 +1,163 @@
+"""One open file of whole lines: locked, appended to, synced, and compared with what its path leads to."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from pathlib import Path
+
+from consumer.errors import SinkError
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""What a path may lead to besides a regular file."""
+
+
+class LineFile:
+    """One open file; made by ``open_lines``, owned by its handler.
+
+    - A write adds all of its lines, or nothing: what was written in part is cut off again.
+    - A sync that failed once fails for ever, because the kernel may have dropped what it kept.
+    - The lock on the file ends with this process, also while a child that it forked lives on.
+    """
+
+    def __init__(self, number: int, written_at: float) -> None:
+        """Take over an open file; ``number`` is its descriptor."""
+        found = os.fstat(number)
+        self.size = found.st_size
+        """Where the last line ends that was written or found."""
+        self.written_at = written_at
+        """Time of the last write, in seconds since 1970."""
+        self.renamed_to: Path | None = None
+        """The name of a full file."""
+        self.failed: OSError | None = None
+        self.unsynced = False
+        self.closed = False
+        self._number = number
+        self._identity = found.st_dev, found.st_ino
+        self._torn = False
+
+    def write(self, data: bytes) -> None:
+        """Append all of ``data``, or raise OSError and leave the file as long as it was."""
+        if self._torn:
+            self._cut()
+        self.measure()
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._number, rest) :]
+        except OSError:
+            self._torn = True
+            with contextlib.suppress(OSError):  # then the next write cuts it off
+                self._cut()
+            raise
+        self.size += len(data)
+        self.written_at = time.time()
+        self.unsynced = True
+
+    def _cut(self) -> None:
+        """Remove what a write that failed has added."""
+        if os.fstat(self._number).st_size > self.size:
+            os.ftruncate(self._number, self.size)
+        self._torn = False
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a path leads to this file, and not to another one or to nothing."""
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def measure(self) -> None:
+        """Take the size that the file has now, whoever changed it."""
+        self.size = os.fstat(self._number).st_size
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file is not shorter than what was written to it."""
+        return os.fstat(self._number).st_size >= self.size
+
+    def sync(self, path: Path) -> None:
+        """Wait until the disk has all of it; ``path`` names the file in errors."""
+        if self.failed is None and self.unsynced:
+            self.unsynced = False  # set before the sync: data written during it needs the next one
+            try:
+                os.fsync(self._number)
+            except OSError as error:
+                self.failed = error
+        if self.failed is not None:
+            raise SinkError(f"{path} may have lost lines on disk: {self.failed.strerror}; restart to write them again")
+
+    def close(self) -> None:
+        """Close the file, which ends its lock; in a forked child the lock stays with the parent."""
+        if not self.closed:
+            self.closed = True
+            os.close(self._number)
+
+
+def open_lines(path: Path) -> LineFile:
+    """Open a file to append lines, and make it and its folder if they are missing.
+
+    A partial last line, which a kill left, is cut off: its record is not committed. Raises SinkError for a path that
+    cannot be written, is no regular file, or has another writer.
+    """
+    try:
+        _require_regular(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            written_at = os.fstat(number).st_mtime
+            _cut_half_line(number)
+        except OSError:
+            os.close(number)
+            raise
+    except BlockingIOError as error:
+        raise SinkError(f"{path} is already written by another route or process; choose another path") from error
+    except OSError as error:
+        raise SinkError(f"cannot write {path}: {error.strerror}") from error
+    return LineFile(number, written_at)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names of a folder's files. Raises OSError."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _require_regular(path: Path) -> None:
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except FileNotFoundError:
+        return
+    if kind in KINDS:
+        raise SinkError(
+            f"cannot write {path}: it is {KINDS[kind]}, and only a regular file can be synced and cut off;"
+            " choose another path"
+        )
+
+
+def _cut_half_line(number: int) -> None:
+    size = os.fstat(number).st_size
+    end = size
+    while end > 0:
+        start = max(0, end - 65536)
+        newline = os.pread(number, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end != size:
+        os.ftruncate(number, end)
