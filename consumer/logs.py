@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from functools import partial
+from queue import Full, Queue
+from typing import Any, Self, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from consumer.errors import place_of
 from consumer.settings.sections import Log
+
+log = structlog.get_logger("consumer.logs")
 
 
 def configure_logging(settings: Log, stream: TextIO | None = None) -> None:
@@ -122,6 +129,64 @@ class _Repeats(logging.Filter):
             self._last.clear()
         self._last[key] = record.created
         return True
+
+
+class WrittenAside:
+    """Writes the lines of one thread from another one, so that the first never waits for a reader of stderr.
+
+    Entered and left in the first thread. When ``LINES`` wait to be written, further ones are dropped and counted.
+    """
+
+    LINES = 1000
+
+    def __init__(self) -> None:
+        self._queue: Queue[Callable[[], object] | None] = Queue(self.LINES)
+        self._dropped = 0
+        self._thread = 0
+        self._kept: list[tuple[logging.Handler, Callable[[logging.LogRecord], bool]]] = []
+
+    def __enter__(self) -> Self:
+        self._thread = threading.get_ident()
+        for handler in logging.getLogger().handlers:
+            keep = partial(self._keep, handler)
+            handler.filters.insert(0, keep)  # a filter is asked before the handler's lock is taken
+            self._kept.append((handler, keep))
+        threading.Thread(target=self._write, name="session-consumer-log", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handler, keep in self._kept:
+            handler.removeFilter(keep)
+        self._put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until all lines are written, but no longer than some seconds."""
+        written, until = threading.Event(), time.monotonic() + seconds
+        with contextlib.suppress(Full):
+            self._queue.put(written.set, timeout=seconds)
+            written.wait(until - time.monotonic())
+
+    def _keep(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
+        """Filter a handler's records: those of the first thread are put aside."""
+        if threading.get_ident() != self._thread:
+            return True
+        if not self._put(partial(handler.handle, record)):
+            self._dropped += 1
+        return False
+
+    def _put(self, work: Callable[[], object] | None) -> bool:
+        with contextlib.suppress(Full):
+            self._queue.put_nowait(work)
+            return True
+        return False
+
+    def _write(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they must reach the main thread
+        while (work := self._queue.get()) is not None:
+            work()
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                log.warning("log_lines_dropped", lines=dropped)
 
 
 class Sparingly:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Iterator
+import signal
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,8 +33,11 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
     The first signal drains: started calls end, finished records are committed, and the daemon leaves the group. A
-    second signal ends it at once. Without routes in the settings, every event is logged.
+    second signal ends it at once. SIGHUP makes handlers reopen their files. Without routes in the settings, every event
+    is logged.
     """
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # until the daemon can follow them
+        signal.signal(number, signal.SIG_IGN)
     read = loaded(config, overrides)
     configure_logging(read.settings.log)
     with asyncio.Runner(loop_factory=TimedLoop) as runner:
@@ -44,7 +49,9 @@ async def run_daemon(read: Loaded) -> None:
     settings = read.settings
     with traced(settings, loaded_routes(read)) as routes:
         daemon = make_daemon(settings, routes)
-        with Signals(daemon.stop, settings.delivery.drain_seconds):
+        reopen = partial(asyncio.get_running_loop().call_soon_threadsafe, daemon.reopen)
+        others: dict[int, Callable[[], object]] = {signal.SIGHUP: reopen, signal.SIGUSR1: daemon.log_stacks}
+        with Signals(daemon.stop, settings.delivery.drain_seconds, others):
             await daemon.run()
 
 

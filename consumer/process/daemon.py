@@ -9,6 +9,7 @@ from typing import NamedTuple
 import structlog
 
 from consumer.delivery.engine import Engine
+from consumer.errors import place_of
 from consumer.http.server import HttpServer
 from consumer.kafka.connection import connection_options
 from consumer.kafka.letter_box import LetterBox
@@ -83,3 +84,16 @@ class Daemon:
     def stop(self) -> None:
         """Begin to drain; may be called before ``run``, and more than once."""
         self._parts.lifecycle.stop()
+
+    def reopen(self) -> None:
+        """Make the handlers reopen their files. What fails is logged; a later write may try again."""
+        for route in self._parts.routes:
+            if route.handler.reopen is not None:
+                try:
+                    route.handler.reopen()
+                except Exception as error:
+                    log.warning("reopen_failed", route=route.name, why=place_of(error))
+
+    def log_stacks(self) -> None:
+        """Log the stacks of all threads and tasks; may be called in a signal handler."""
+        self._parts.supervisor.log_stacks()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -101,5 +100,4 @@ def _exit_if_stuck(engine: Engine) -> None:
     """End the process at once if a call does not end, though cancelled: the task group would wait for it for ever."""
     if engine.stuck_calls:
         log.error("exit_forced", stuck_calls=engine.stuck_calls, exit_code=StuckCallError.exit_code)
-        sys.stderr.flush()
         os._exit(StuckCallError.exit_code)

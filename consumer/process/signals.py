@@ -1,44 +1,62 @@
-"""SIGTERM and SIGINT: the first signal drains, a second one exits at once, and a stop has a time limit."""
+"""Signals: the first SIGTERM or SIGINT drains, a second one exits at once, and a stop has a time limit."""
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
 from consumer.errors import StuckCallError
+from consumer.process.children import keep_sockets_from_children, reset_signals_in_children
 
 MARGIN_SECONDS = 10.0
+WRITE_SECONDS = 1.0
 
 
 class Signals:
-    """Catches SIGTERM and SIGINT while it is entered; a command enters it around its event loop's main task.
+    """Catches signals while it is entered; a command enters it around its event loop's main task.
 
     The interpreter catches the signals, not the event loop: a handler that blocks the loop must not be able to keep the
-    process alive. ``drain_seconds`` + 10 s after the first signal the process ends in any case.
+    process alive. ``drain_seconds`` + 10 s after the first SIGTERM or SIGINT the process ends in any case. Children
+    that are forked meanwhile have the default handlers, and none of the event loop's sockets.
     """
 
-    def __init__(self, stop: Callable[[], object], drain_seconds: float) -> None:
+    def __init__(
+        self,
+        stop: Callable[[], object],
+        drain_seconds: float,
+        others: Mapping[int, Callable[[], object]] | None = None,
+    ) -> None:
+        """``others`` are called at signals that end nothing, between any two steps of the main thread."""
         self._stop = stop
         self._limit = drain_seconds + MARGIN_SECONDS
+        self._others = others or {}
         self._received = False
         self._previous: dict[int, Any] = {}
         self._deadline: threading.Timer | None = None
 
     def __enter__(self) -> Self:
-        receive = partial(self._receive, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        keep_sockets_from_children(loop)
+        reset_signals_in_children(lambda: iter(list(self._previous)))
+        receive = partial(self._receive, loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, receive)
+        for other in self._others:
+            self._previous[other] = signal.signal(other, self._call)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        self._previous.clear()
         if self._deadline is not None:
             self._deadline.cancel()
 
@@ -51,11 +69,22 @@ class Signals:
         self._deadline.start()
         loop.call_soon_threadsafe(self._stop)
 
+    def _call(self, number: int, _frame: object) -> None:
+        self._others[number]()
+
     def _give_up(self) -> None:
         _leave(StuckCallError.exit_code, f"the stop took longer than {self._limit:g} s: exiting at once")
 
 
 def _leave(code: int, why: str) -> None:
-    sys.stderr.write(f"session-consumer: {why}\n")
-    sys.stderr.flush()
+    """End the process. The last line is written by another thread: nobody may read stderr, and that must not matter."""
+    written = threading.Event()
+
+    def write() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), f"session-consumer: {why}\n".encode())
+        written.set()
+
+    _thread.start_new_thread(write, ())  # takes no lock that the interrupted code may hold, as Thread.start does
+    written.wait(WRITE_SECONDS)
     os._exit(code)

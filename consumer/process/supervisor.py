@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,7 +20,9 @@ import structlog
 from consumer.errors import StalledError, place_of
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
+from consumer.logs import WrittenAside
 from consumer.observe.watchdog import CURABLE, Watchdog
+from consumer.process.children import keep_sockets_from_children
 from consumer.process.memory import give_back_memory
 from consumer.process.reconnect import Reconnect
 from consumer.process.vitals import DaemonVitals
@@ -28,6 +31,7 @@ log = structlog.get_logger("consumer.process.supervisor")
 
 LOOK_SECONDS = 1.0
 JOIN_SECONDS = 3.0
+WRITE_SECONDS = 1.0
 TRIM_SECONDS = 60.0
 FRAMES = 12
 
@@ -37,7 +41,8 @@ class Supervisor:
 
     A stall is logged with the stacks of all threads and tasks. If a new client may cure it, the daemon's event loop is
     asked to replace the client. If it lasts ``give_up_seconds``, this thread ends the process: nothing else in the
-    process can be trusted to do so.
+    process can be trusted to do so. The thread waits for nothing that another thread may keep, such as a write to a
+    stderr that nobody reads.
     """
 
     def __init__(
@@ -58,13 +63,14 @@ class Supervisor:
         self._give_up_seconds = give_up_seconds
         self._leave = leave
         self._thread: threading.Thread | None = None
+        self._lines = WrittenAside()
         self._own_loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._watched = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Self:
         begun: Future[None] = Future()
-        arguments = (begun, asyncio.get_running_loop())
-        self._thread = threading.Thread(target=self._run, args=arguments, name="session-consumer-watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(begun,), name="session-consumer-watchdog", daemon=True)
         self._thread.start()
         await asyncio.wrap_future(begun)
         return self
@@ -76,23 +82,32 @@ class Supervisor:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
 
-    def _run(self, begun: Future[None], watched: asyncio.AbstractEventLoop) -> None:
+    def log_stacks(self) -> None:
+        """Log the stacks of all threads and tasks, from the supervisor's thread; may be called in a signal handler."""
+        if self._own_loop is not None:
+            with contextlib.suppress(RuntimeError):  # the thread's loop has ended already
+                self._own_loop.call_soon_threadsafe(_log_stacks, self._watched)
+
+    def _run(self, begun: Future[None]) -> None:
+        # A signal must interrupt the main thread, and the system may give it to any thread that does not block it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            with asyncio.Runner() as runner:
-                runner.run(self._serve(begun, watched))
+            with self._lines, asyncio.Runner() as runner:
+                runner.run(self._serve(begun))
         except BaseException as error:  # also if the thread's event loop could not be made
             if begun.done():
                 raise
             begun.set_exception(error)
 
-    async def _serve(self, begun: Future[None], watched: asyncio.AbstractEventLoop) -> None:
+    async def _serve(self, begun: Future[None]) -> None:
         self._own_loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        keep_sockets_from_children(self._own_loop)
         async with self._http:
             begun.set_result(None)
             trim_at = time.monotonic() + TRIM_SECONDS
             while not self._stop.is_set():
                 try:
-                    self._look(watched)
+                    self._look()
                     self._status.sample()
                 except Exception as error:  # a fault of the watchdog must not end the thread
                     log.error("watchdog_failed", error=place_of(error))  # noqa: TRY400
@@ -103,7 +118,7 @@ class Supervisor:
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._stop.wait()
 
-    def _look(self, watched: asyncio.AbstractEventLoop) -> None:
+    def _look(self) -> None:
         before = self._watchdog.stall
         stall = self._watchdog.look(time.monotonic(), self._vitals.read())
         if stall is not None and (before is None or stall.kind != before.kind):
@@ -111,17 +126,21 @@ class Supervisor:
                 "daemon_stalled",
                 why=str(stall),
                 seconds=round(time.monotonic() - stall.since, 1),
-                stacks=_stacks(watched),
+                stacks=_stacks(self._watched),
             )
             if stall.kind in CURABLE:
                 with contextlib.suppress(RuntimeError):  # the daemon's loop is closed
-                    watched.call_soon_threadsafe(self._reconnect.lose, stall.kind, str(stall))
+                    self._watched.call_soon_threadsafe(self._reconnect.lose, stall.kind, str(stall))
         elif stall is None and before is not None:
             log.info("stall_ended")
         if stall is not None and time.monotonic() - stall.late_at > self._give_up_seconds:
             log.error("stall_given_up", why=str(stall), exit_code=StalledError.exit_code)
-            sys.stderr.flush()
+            self._lines.wait(WRITE_SECONDS)
             self._leave(StalledError.exit_code)
+
+
+def _log_stacks(watched: asyncio.AbstractEventLoop) -> None:
+    log.warning("stacks_requested", stacks=_stacks(watched))
 
 
 def _stacks(watched: asyncio.AbstractEventLoop) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumer.logs import Sparingly, configure_logging
+from consumer.logs import Sparingly, WrittenAside, configure_logging
 from consumer.settings.sections import Log
 
 Format = Literal["json", "console"]
@@ -299,3 +300,43 @@ def test_every_line_is_logged_or_counted(gaps: list[float]) -> None:
         log.info("failed")
     counted = sum(1 + values.get("suppressed", 0) for _, _, values in said.lines)
     assert counted == len(gaps) + 1
+
+
+class Unread(Lines):
+    """A stream whose writes wait until somebody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader = threading.Event()
+
+    def write(self, text: str) -> int:
+        assert self.reader.wait(10)
+        return super().write(text)
+
+
+def test_a_thread_whose_lines_are_written_aside_waits_for_no_reader(configured: Configure) -> None:
+    """Lines of that thread wait elsewhere, in order; what is too much is dropped and counted, and others block."""
+    configured(format="json")
+    unread = Unread()
+    configure_logging(Log(format="json"), unread)
+    aside = WrittenAside()
+    with aside:
+        structlog.get_logger("test").info("first")
+        while aside._queue.qsize():  # until the writer waits for the reader with it
+            pass
+        for number in range(aside.LINES + 3):
+            structlog.get_logger("test").info("line", number=number)
+        aside.wait(0.01)
+        assert unread.getvalue() == ""
+        other = threading.Thread(target=structlog.get_logger("other").info, args=("blocks",))
+        other.start()
+        assert other.is_alive()
+        unread.reader.set()
+        aside.wait(10)
+        other.join()
+    structlog.get_logger("test").info("after")
+    found = [json.loads(line) for line in unread.take()]
+    own = [line for line in found if line["logger"] != "other"]
+    assert [line["event"] for line in own if line["event"] != "line"] == ["first", "log_lines_dropped", "after"]
+    assert [line["number"] for line in own if line["event"] == "line"] == list(range(aside.LINES))
+    assert next(line for line in own if line["event"] == "log_lines_dropped")["lines"] == 3

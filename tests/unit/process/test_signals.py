@@ -1,0 +1,63 @@
+"""Signals of a real daemon process."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+from tests.cluster import a_route, eventually
+from tests.fakes.broker import FakeBroker
+from tests.unit.process.consumers import a_consumer, lines_of, lines_to
+
+
+async def test_signals_that_end_nothing(tmp_path: Path) -> None:
+    """SIGHUP begins the files that were moved away, SIGUSR1 logs all stacks, SIGPIPE does nothing; records go on."""
+    path = tmp_path / "lines.jsonl"
+    async with FakeBroker(records=10) as broker, a_consumer(broker, tmp_path, lines_to(path)) as daemon:
+        await eventually(lambda: sum(broker.committed.values()) == 20)
+        path.rename(tmp_path / "moved")
+        daemon.signal(signal.SIGHUP)
+        await eventually(path.exists)
+        daemon.signal(signal.SIGUSR1)
+        stacks = json.loads(await daemon.said("stacks_requested"))["stacks"]
+        assert any(each.startswith("thread MainThread: ") for each in stacks)
+        assert any(each.startswith("task ") and "poll_forever" in each for each in stacks)
+        daemon.signal(signal.SIGPIPE)
+        broker.records = 20
+        await eventually(lambda: sum(broker.committed.values()) == 40)
+        assert await daemon.stop() == 0
+    assert (lines_of(tmp_path / "moved"), lines_of(path)) == (20, 20)
+
+
+async def test_stacks_while_a_handler_blocks_the_loop(tmp_path: Path) -> None:
+    """SIGUSR1 names the line at which a handler blocks the event loop, while it does."""
+    begun = tmp_path / "begun"
+    routes = a_route("recording:Blocking", path=begun, seconds=600.0)
+    async with FakeBroker() as broker, a_consumer(broker, tmp_path, routes) as daemon:
+        await eventually(begun.exists)
+        daemon.signal(signal.SIGUSR1)
+        assert "recording.py" in await daemon.said("stacks_requested")
+        for number in (signal.SIGTERM, signal.SIGINT):  # two of one kind that wait together count as one
+            daemon.signal(number)
+        assert await daemon.exit_code() in (130, 143)
+        assert daemon.errors == [
+            "session-consumer: a second signal: exiting at once; records not committed will be delivered again"
+        ]
+
+
+async def test_a_reopen_that_fails_is_logged(tmp_path: Path) -> None:
+    """A handler that cannot reopen its files is named in the log, the others reopen theirs, and nothing ends."""
+    first, second = tmp_path / "a" / "lines.jsonl", tmp_path / "b.jsonl"
+    routes = lines_to(first, "first") + lines_to(second, "second")
+    async with FakeBroker(records=5) as broker, a_consumer(broker, tmp_path, routes) as daemon:
+        await eventually(lambda: sum(broker.committed.values()) == 10)
+        first.unlink()
+        first.mkdir()
+        second.rename(tmp_path / "moved")
+        daemon.signal(signal.SIGHUP)
+        await eventually(second.exists)
+        failed = json.loads(await daemon.said("reopen_failed"))
+        assert failed["route"] == "first"
+        assert f"{first}: it is a folder" in failed["why"]
+        assert await daemon.stop() == 0
