@@ -55,7 +55,7 @@ class Inspection:
         failures = await unreached_brokers(self._kafka)
         if failures:
             raise refusal("advertised.listeners of the brokers", failures)
-        return f"{len(self._client.cluster.brokers())} answer at their advertised addresses"
+        return f"{counted(len(self._client.cluster.brokers()), 'broker')}, reachable as the cluster advertises"
 
     async def topics(self) -> str:
         """Check that the topics exist, that their records can be read, and that the clocks agree."""
