@@ -79,7 +79,7 @@ async def test_all_is_well(cluster: Cluster) -> None:
     assert await cluster.committed() == {0: None, 1: None}
     await committed(cluster, 3)
     code, out = await checked(cluster)
-    assert (code, "offsets committed for 1 partitions" in out) == (0, True), out
+    assert (code, "offsets committed for 1 partition" in out) == (0, True), out
 
 
 async def test_a_member_is_not_disturbed(cluster: Cluster) -> None:
