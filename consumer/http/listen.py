@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import errno
 import socket
 from typing import Any
@@ -34,9 +35,10 @@ def listen(http: Http) -> list[socket.socket]:
             if missing is not None and not opened:
                 raise missing
         except (OSError, UnicodeError, ValueError) as error:
+            why = os.strerror(error.errno) if isinstance(error, OSError) and (error.errno or 0) > 0 else error
             raise ConsumerError(
-                f"http.host, http.port: cannot listen on {http.address()}"
-                f" ({getattr(error, 'strerror', None) or error}); choose another port, or 0 for a free one"
+                f"http.host, http.port: cannot listen on {http.address()} ({why}); choose another port, or 0 for a free"
+                " one"
             ) from error
         until_all.pop_all()
     return opened
