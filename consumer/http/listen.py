@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import errno
+import os
 import socket
 from typing import Any
 
@@ -35,7 +35,8 @@ def listen(http: Http) -> list[socket.socket]:
             if missing is not None and not opened:
                 raise missing
         except (OSError, UnicodeError, ValueError) as error:
-            why = os.strerror(error.errno) if isinstance(error, OSError) and (error.errno or 0) > 0 else error
+            number = error.errno if isinstance(error, OSError) else None
+            why = os.strerror(number) if number and number > 0 else getattr(error, "strerror", None) or error
             raise ConsumerError(
                 f"http.host, http.port: cannot listen on {http.address()} ({why}); choose another port, or 0 for a free"
                 " one"
