@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from consumer.cli.options import loaded, settings_options
-from consumer.cli.run import loaded_routes
+from consumer.cli.run import loaded_routes, traced
 from consumer.errors import ConsumerError
 from consumer.http.listen import listen
 from consumer.kafka.connection import connection_options
@@ -60,7 +60,7 @@ async def _check(config: Path | None, overrides: tuple[str, ...]) -> ConsumerErr
                 ("dead letters", asked.dead_letters),
                 ("group", asked.group),
             ):
-                await _try(name, step(), rows, failures)
+                await _try(name, asked.answer(step), rows, failures)
     except ConsumerError as error:
         rows.append(("brokers", "failed", str(error)))
         failures.append(error)
@@ -87,8 +87,9 @@ def _origins(read: Loaded) -> str:
 async def _handlers(read: Loaded) -> str:
     """Import and enter every handler as the daemon does; this finds a file that cannot be written."""
     connection_options(read.settings.kafka)  # TLS files
-    async with contextlib.AsyncExitStack() as opened:
-        await enter_handlers(loaded_routes(read), opened)
+    with traced(read.settings, loaded_routes(read)) as routes:
+        async with contextlib.AsyncExitStack() as opened:
+            await enter_handlers(routes, opened)
     return ", ".join(f"{each.name} → {each.handler}" for each in read.settings.routes or [LOG_EVERYTHING])
 
 

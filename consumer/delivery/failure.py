@@ -40,8 +40,8 @@ class Letters(Protocol):
     async def write(self, key: TopicPartition, raw: RawRecord, cause: Cause) -> None:
         """Write a dead letter; return when it is acknowledged. Raise LetterRefusedError or LetterDelayedError."""
 
-    async def look(self, topic: str) -> None:
-        """Find out whether the letters of a topic can still be written, and end their writes if not."""
+    async def look(self) -> None:
+        """Find out whether the letters under way can still be written, and end their writes if not."""
 
 
 Remedy = Callable[[TopicPartition, HaltReason, int], str]
@@ -210,7 +210,7 @@ class FailureHandler:
             if stuck and task is not None and not task.cancelling():
                 task.cancel()
         if slow and self._policy.letters is not None and not self.partition.ended:
-            self._tasks.spawn(self._policy.letters.look(self.partition.key.topic))
+            self._tasks.spawn(self._policy.letters.look())
         again = asyncio.get_running_loop().call_later(SLOW_LETTER_SECONDS / 4, self._look) if self._writing else None
         self._look_at = again
 

@@ -20,6 +20,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
     for_code,
 )
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from consumer.errors import KafkaError
@@ -130,6 +131,30 @@ async def require_topics(
         if code is not NoError:
             raise code
     return {topic: len(found[topic]["partitions"]) for topic in topics}
+
+
+async def committed_offsets(
+    admin: AIOKafkaAdminClient, group: str, partitions: Collection[aiokafka.TopicPartition] | None = None
+) -> dict[aiokafka.TopicPartition, aiokafka.OffsetAndMetadata]:
+    """Return a group's committed offsets, -1 where it has none; all that it has without ``partitions``.
+
+    Raises the answer's error. aiokafka takes one that concerns the whole group, such as that its coordinator is still
+    loading, for "no offsets".
+    """
+    asked: dict[str, list[int]] = {}
+    for topic, partition in partitions or ():
+        asked.setdefault(topic, []).append(partition)
+    coordinator = await admin.find_coordinator(group)
+    request = OffsetFetchRequest(group, list(asked.items()) if partitions is not None else None)
+    answer: Any = await admin._send_request(request, coordinator)
+    codes = [getattr(answer, "error_code", 0), *(row[3] for _, rows in answer.topics for row in rows)]
+    if code := next(filter(None, codes), 0):
+        raise for_code(code)
+    return {
+        aiokafka.TopicPartition(topic, partition): aiokafka.OffsetAndMetadata(offset, metadata or "")
+        for topic, rows in answer.topics
+        for partition, offset, metadata, _ in rows
+    }
 
 
 async def matching_topics(admin: AIOKafkaAdminClient, pattern: re.Pattern[str]) -> list[str]:

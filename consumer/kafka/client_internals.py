@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
 from aiokafka.errors import CommitFailedError, UnknownMemberIdError
+from aiokafka.protocol.commit import OffsetCommitRequest
 
 from consumer.kafka.broker_errors import FencedInstanceIdError
 from consumer.kafka.failures import ClientError, described
 
 STOP_SECONDS = 3.0
 CLOSE_SECONDS = 1.0
-TAKEN_OVER = (UnknownMemberIdError.errno, FencedInstanceIdError.errno)
+UNKNOWN_MEMBER, FENCED = UnknownMemberIdError.errno, FencedInstanceIdError.errno
 
 
-def note_heartbeats(consumer: Any, heard: Callable[[], None]) -> None:
-    """Call ``heard`` after each heartbeat that the group has accepted."""
+def note_heartbeats(consumer: Any, heard: Callable[[float], None]) -> None:
+    """Call ``heard`` after each heartbeat that the group has accepted, with the monotonic time at which it was sent.
+
+    The session runs from when the broker has the heartbeat; its answer may come much later.
+    """
     coordinator = consumer._coordinator
     beat = coordinator._do_heartbeat
 
     async def noted() -> bool:
+        sent = time.monotonic()
         taken = bool(await beat())
         if taken:
-            heard()
+            heard(sent)
         return taken
 
     coordinator._do_heartbeat = noted
@@ -52,21 +58,32 @@ def fence_commits(consumer: Any) -> None:
 def watch_instance(consumer: Any, is_member: Callable[[], bool], taken_over: Callable[[], None]) -> None:
     """Call ``taken_over`` once another member has joined with this one's ``group_instance_id``, and join no more.
 
-    aiokafka would join again, which fences the other member, which would join again, for ever. So such an answer never
-    reaches it. Brokers answer alike when a session has expired; ``is_member`` says whether it cannot have.
+    aiokafka would join again, which fences the other member, which would join again, for ever. So it never acts on such
+    an answer. Brokers know no member whose session has expired either; ``is_member`` says whether it cannot have.
     """
     coordinator = consumer._coordinator
     send = coordinator._send_req
 
     async def watched(request: Any) -> Any:
         answer = await send(request)
-        if getattr(answer, "error_code", 0) not in TAKEN_OVER or not is_member():
+        codes = _codes_of(answer)
+        if FENCED not in codes and not (UNKNOWN_MEMBER in codes and is_member()):
             return answer
-        coordinator.reset_generation = coordinator.request_rejoin = lambda: None  # a refused commit would join again
+        coordinator.reset_generation = coordinator.request_rejoin = lambda: None
         taken_over()
+        if isinstance(request, OffsetCommitRequest):
+            return answer  # which fails the commit; whoever waits for it must go on
         return await asyncio.Event().wait()  # until the client is stopped, which cancels it
 
     coordinator._send_req = watched
+
+
+def _codes_of(answer: Any) -> set[int]:
+    """Return the error codes of an answer; that to a commit has one for each partition."""
+    if hasattr(answer, "error_code"):
+        return {answer.error_code}
+    rows = [row for _topic, rows in getattr(answer, "topics", ()) for row in rows]
+    return {row[1] for row in rows if len(row) == 2}
 
 
 def ended_task(consumer: Any) -> str | None:

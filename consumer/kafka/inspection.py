@@ -6,7 +6,7 @@ Each question returns a sentence, or raises a ConsumerError with the way out. ``
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -15,14 +15,15 @@ import aiokafka
 from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import ConnectionGroup
 from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
-from consumer.errors import KafkaError, counted
-from consumer.kafka.client import Assignor, open_reader, require_topics
+from consumer.errors import ConsumerError, KafkaError, counted
+from consumer.kafka.client import Assignor, committed_offsets, open_reader, require_topics
 from consumer.kafka.dial import refusal, unreached_brokers
-from consumer.kafka.failures import ClientError, explained
+from consumer.kafka.failures import REQUEST_ERRORS, ClientError, explained
 from consumer.kafka.probe import answered, connected_admin
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
@@ -49,6 +50,15 @@ class Inspection:
         self._kafka = kafka
         self._letters = letters
         self._partitions: dict[str, int] = {}
+
+    async def answer(self, question: Callable[[], Awaitable[str]]) -> str:
+        """Ask one question; a client's error becomes a KafkaError."""
+        try:
+            return await question()
+        except ConsumerError:
+            raise
+        except REQUEST_ERRORS as error:
+            raise KafkaError(explained(error, self._kafka)) from error
 
     async def brokers(self) -> str:
         """Check that every broker can be reached at the address that the cluster advertises."""
@@ -78,8 +88,13 @@ class Inspection:
         keys = [TopicPartition(topic, each) for topic, count in self._partitions.items() for each in range(count)]
         asked = [aiokafka.TopicPartition(*key) for key in keys]
         group = self._kafka.group_id
-        answers = await self._answered(lambda: self._admin.list_consumer_group_offsets(group, None, asked))
+        answers = await self._answered(lambda: committed_offsets(self._admin, group, asked))
         committed = {TopicPartition(*key): each.offset for key, each in answers.items() if each.offset >= 0}
+        if self._kafka.offset_reset == "none" and (without := [key for key in keys if key not in committed]):
+            raise KafkaError(
+                f'kafka.offset_reset is "none" and group {group!r} has no offset for {without[0]}, which would halt;'
+                " commit one, or set it to earliest or latest"
+            )
         await self._in_time(committed)
         if not committed:
             return f"{group}: no committed offsets; starts at {self._kafka.offset_reset}"
@@ -112,6 +127,8 @@ class Inspection:
 
         async def asked() -> Any:
             coordinator = await self._admin.find_coordinator(kafka.group_id)
+            if not await self._gives_ids(coordinator):
+                return
             answer = await self._client.send(coordinator, join)
             if answer.member_id:
                 await self._client.send(coordinator, LeaveGroupRequest(kafka.group_id, answer.member_id))
@@ -120,6 +137,13 @@ class Inspection:
                 raise error
 
         await self._answered(asked)
+
+    async def _gives_ids(self, node: int) -> bool:
+        """Whether a broker gives a new member an id first; one before Kafka 2.2 would make it join at once."""
+        if not await self._client.ready(node):
+            raise errors.NodeNotReadyError
+        connection = self._client._conns[node, ConnectionGroup.DEFAULT]
+        return bool(connection._versions.get(JoinGroupRequest.API_KEY, (0, 0))[1] >= 4)
 
     async def _may_write(self, topic: str) -> None:
         """Send a write without a record: a broker looks at the permission first, and then refuses it."""
@@ -142,12 +166,13 @@ class Inspection:
             ends = await self._answered(lambda: reader.end_offsets(keys))
             for key in keys:
                 offset = committed[TopicPartition(*key)]
-                if offset < begins[key]:
+                inside = begins[key] <= offset <= ends[key]
+                if not inside and self._kafka.out_of_range == "halt":
                     raise KafkaError(
                         f"kafka.group_id: the group's offset {offset} of {key.topic}-{key.partition} is gone: its log"
-                        f" begins at {begins[key]}; set kafka.out_of_range, or reset the group's offset"
+                        f" begins at {begins[key]} and ends at {ends[key]}; set kafka.out_of_range, or reset the offset"
                     )
-                if offset < ends[key]:
+                if inside and offset < ends[key]:
                     written = await self._read_at(reader, TopicPartition(*key), offset)
                     left = _retention(await self._config(key.topic)) - (time.time() - written)
                     if written and left < (1 - SOON) * _retention(await self._config(key.topic)):

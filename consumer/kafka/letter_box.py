@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 
 import aiokafka
@@ -15,11 +15,11 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from consumer.dead_letters.cause import Cause
 from consumer.dead_letters.letter import Letter, Writer
-from consumer.errors import ConsumerError, KafkaError, KafkaUnreachableError, LetterDelayedError, LetterRefusedError
+from consumer.errors import KafkaError, KafkaUnreachableError, LetterDelayedError, LetterRefusedError
 from consumer.kafka.broker_errors import InvalidRecordError, refusal_of
 from consumer.kafka.connection import connection_options
 from consumer.kafka.dial import dial
-from consumer.kafka.failures import ClientError, described
+from consumer.kafka.failures import REQUEST_ERRORS, ClientError, described
 from consumer.kafka.probe import connected_admin
 from consumer.record import RawRecord, TopicPartition
 from consumer.settings.sections import Kafka
@@ -31,6 +31,8 @@ STOP_SECONDS = 3.0
 WRITES = 250
 """Writes of one partition at once. aiokafka wakes every write that waits for a batch at each batch: with many, a letter
 costs milliseconds."""
+NO_TOPIC = (3, 17, 29)
+"""Codes in metadata of a topic that does not exist, or may not be used; others pass, such as that of no leader."""
 LINGER_MS = 5
 """Wait for other letters; a request costs as much as ten of them."""
 BATCH_BYTES = 65_536
@@ -100,26 +102,32 @@ class LetterBox:
 
     async def warn_of_missing(self, topics: Iterable[str]) -> None:
         """Log a warning for each dead-letter topic of these topics that does not exist."""
-        for target in sorted({self._writer.topic_for(topic) for topic in topics}):
-            with contextlib.suppress(KafkaError, KafkaUnreachableError, ClientError, OSError, TimeoutError):
-                try:
-                    await self._require(target)
-                except LetterRefusedError:
-                    log.warning("dead_letter_topic_missing", topic=target)
+        for topic in await self._missing({self._writer.topic_for(topic) for topic in topics}):
+            log.warning("dead_letter_topic_missing", topic=topic)
 
-    async def look(self, topic: str) -> None:
-        """End the writes under way if the dead-letter topic of a topic is gone; aiokafka would try them for ever."""
-        target = self._writer.topic_for(topic)
-        self._known.discard(target)
-        with contextlib.suppress(KafkaError, KafkaUnreachableError, ClientError, OSError, TimeoutError):
-            try:
-                await self._require(target)
-            except LetterRefusedError:
-                client, self._client = self._client, None
-                if client is not None:  # the next attempt finds no topic
-                    client.producer._message_accumulator.fail_all(errors.UnknownTopicOrPartitionError())
-                    if not client.writes:  # else the last of them stops it
-                        await _stop(client.producer)
+    async def look(self) -> None:
+        """End the writes under way if the topic of one is gone; aiokafka would try that one for ever."""
+        client = self._client
+        if client is None or self._asking.locked():
+            return
+        letters = client.producer._message_accumulator
+        async with self._asking:
+            topics = {batch.tp.topic for batch in letters._pending_batches} | {key.topic for key in letters._batches}
+            missing = await self._missing(topics)
+        if missing and self._client is client:
+            self._known -= set(missing)
+            self._client = None
+            await _stop(client.producer)  # first, as its sender knows nothing of batches that others have ended
+            letters.fail_all(errors.UnknownTopicOrPartitionError())
+
+    async def _missing(self, topics: Collection[str]) -> list[str]:
+        """Return those of some topics that do not exist; none when the brokers do not say within CONNECT_SECONDS."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS), connected_admin(self._kafka) as admin:
+                found = {each["topic"] for each in await admin.describe_topics() if each["error_code"] not in NO_TOPIC}
+        except REQUEST_ERRORS:
+            return []
+        return sorted(set(topics) - found)
 
     async def close(self) -> None:
         """Close the client; writes under way are given up."""
@@ -132,7 +140,7 @@ class LetterBox:
             if topic in self._known:
                 return
             async with connected_admin(self._kafka) as admin:
-                found = {each["topic"] for each in await admin.describe_topics() if not each["error_code"]}
+                found = {each["topic"] for each in await admin.describe_topics() if each["error_code"] not in NO_TOPIC}
             if topic not in found:
                 raise LetterRefusedError(f"there is no topic {topic!r} for it that this client may use")
             self._known.add(topic)
@@ -195,11 +203,11 @@ async def _send(producer: aiokafka.AIOKafkaProducer, letter: Letter, *, alone: b
 
 async def _stop(producer: aiokafka.AIOKafkaProducer) -> None:
     """Stop a client within a time limit; else it would wait for unreachable brokers to take its records."""
-    with contextlib.suppress(TimeoutError, ClientError, OSError, ConsumerError):
+    with contextlib.suppress(Exception):  # whatever ended its sender: it is of no use any more
         async with asyncio.timeout(STOP_SECONDS):
             await producer.stop()
             return
-    with contextlib.suppress(TimeoutError, ClientError, OSError):
+    with contextlib.suppress(Exception):
         async with asyncio.timeout(1.0):
             await producer._sender.close()
             await producer.client.close()

@@ -12,7 +12,7 @@ import aiokafka
 import structlog
 from aiokafka.errors import IllegalStateError
 
-from consumer.kafka.client import open_admin, position_of
+from consumer.kafka.client import committed_offsets, open_admin, position_of
 from consumer.kafka.failures import REQUEST_ERRORS, described
 from consumer.logs import Sparingly
 from consumer.observe.counters import Counters
@@ -204,6 +204,6 @@ class Positions:
         if key not in self._committed:
             async with open_admin(self._kafka) as admin:
                 partitions = list(self._consumer.assignment())
-                found = await admin.list_consumer_group_offsets(self._kafka.group_id, None, partitions)
+                found = await committed_offsets(admin, self._kafka.group_id, partitions)
             self._committed = {TopicPartition(*each): answer.offset for each, answer in found.items()}
         return self._committed.pop(key)

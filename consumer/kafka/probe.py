@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from consumer.errors import KafkaError, KafkaUnreachableError
 from consumer.kafka import connection
-from consumer.kafka.client import CORRECT, matching_topics, open_admin, open_reader, require_topics
+from consumer.kafka.client import CORRECT, committed_offsets, matching_topics, open_admin, open_reader, require_topics
 from consumer.kafka.failures import ClientError, explained
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka, Settings, matches_topic
@@ -63,7 +63,7 @@ async def group_offsets(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, 
     async with connected_admin(kafka) as admin, open_reader(kafka) as reader:
         topics = {each["topic"]: each["partitions"] for each in await answered(kafka, admin.describe_topics)}
         keys = [aiokafka.TopicPartition(t, p["partition"]) for t in kafka.topics for p in topics.get(t, ())]
-        committed = await answered(kafka, lambda: admin.list_consumer_group_offsets(kafka.group_id, None, keys))
+        committed = await answered(kafka, lambda: committed_offsets(admin, kafka.group_id, keys))
         ends = await answered(kafka, lambda: reader.end_offsets(keys))
     offsets = {key: committed[key].offset if key in committed else -1 for key in keys}
     return {TopicPartition(*key): (offsets[key] if offsets[key] >= 0 else None, ends[key]) for key in keys}
@@ -71,6 +71,7 @@ async def group_offsets(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, 
 
 async def answered(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> Answer:
     """Repeat a request while its error is retriable: the first use of a group finds no coordinator for a moment."""
+    last: Exception | None = None
     try:
         async with asyncio.timeout(kafka.start_timeout_seconds):
             while True:
@@ -79,9 +80,11 @@ async def answered(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> A
                 except ClientError as error:
                     if not error.retriable:
                         raise
+                    last = error
                 await asyncio.sleep(0.2)
     except (ClientError, TimeoutError) as error:
-        raise KafkaError(f"group {kafka.group_id!r}, topics {kafka.topics}: {explained(error, kafka)}") from error
+        why = explained(last if last is not None and isinstance(error, TimeoutError) else error, kafka)
+        raise KafkaError(f"group {kafka.group_id!r}, topics {kafka.topics}: {why}") from error
 
 
 async def groups_offsets(kafka: Kafka, prefix: str) -> dict[str, dict[TopicPartition, tuple[int, str]]]:
@@ -90,6 +93,6 @@ async def groups_offsets(kafka: Kafka, prefix: str) -> dict[str, dict[TopicParti
         groups = [name for name, *_ in await answered(kafka, admin.list_consumer_groups) if name.startswith(prefix)]
         found = {}
         for name in groups:
-            offsets = await answered(kafka, partial(admin.list_consumer_group_offsets, name))
+            offsets = await answered(kafka, partial(committed_offsets, admin, name))
             found[name] = {TopicPartition(*key): (each.offset, each.metadata) for key, each in offsets.items()}
     return found

@@ -12,10 +12,26 @@ from typing import Any, Literal, NamedTuple
 import aiokafka
 import structlog
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaConnectionError,
+    NodeNotReadyError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    RequestTimedOutError,
+)
 
 from consumer.errors import ClientLostError, ConsumerError, KafkaError, KafkaUnreachableError
-from consumer.kafka.client import instance_id, make_consumer, matching_topics, open_admin, open_reader, require_topics
+from consumer.kafka.client import (
+    committed_offsets,
+    instance_id,
+    make_consumer,
+    matching_topics,
+    open_admin,
+    open_reader,
+    require_topics,
+)
 from consumer.kafka.client_internals import ended_task, fence_commits, note_heartbeats, stop_consumer, watch_instance
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.dial import dial
@@ -32,6 +48,8 @@ from consumer.settings.sections import Kafka
 log = structlog.get_logger("consumer.kafka")
 
 ATTEMPT_SECONDS = 20.0
+AGAIN_SECONDS = 0.5
+UNREACHED = (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError, KafkaUnreachableError)
 LOG_SECONDS = 10.0
 
 Fetch = RawFetch | PlainFetch
@@ -42,7 +60,7 @@ class CommitNotes(NamedTuple):
 
     write: Callable[[], str]
     read: Callable[[Iterable[str]], None] | None = None
-    """Called at the start with the notes of all partitions, if given."""
+    """Called at the first assignment with the notes of its partitions, if given."""
 
 
 class KafkaSource:
@@ -76,6 +94,8 @@ class KafkaSource:
         """Called once with the topics, when they are known to exist."""
         self._pattern = pattern
         self._topics: list[str] = []
+        self._found_notes: dict[TopicPartition, str] = {}
+        """What the group's offsets carried at the start; used once."""
         self._consumer: Any = None
         self._listener: Listener
         """Set by ``start``, before it is called."""
@@ -96,10 +116,16 @@ class KafkaSource:
         await self._until_reachable(self._check_topics, self._kafka.start_timeout_seconds)
         if self.at_start is not None:
             await self.at_start(self._topics)
-        try:
-            await self._connect()
-        except ClientError as error:
-            raise KafkaError(f"joining the group failed: {explained(error, self._kafka)}") from error
+        deadline = time.monotonic() + self._kafka.start_timeout_seconds
+        while True:
+            try:
+                return await self._connect()
+            except (ClientError, KafkaUnreachableError) as error:
+                # The server that has just answered may be gone; another one is enough.
+                if not isinstance(error, UNREACHED) or time.monotonic() > deadline:
+                    raise KafkaError(f"joining the group failed: {explained(error, self._kafka)}") from error
+            await self.stop()
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def rebuild(self, reason: str) -> None:
         """Leave with this client and join with a new one, however long the brokers are unreachable.
@@ -152,8 +178,8 @@ class KafkaSource:
         """The consumer group whose offsets are used."""
         return self._kafka.group_id
 
-    def _still_member(self) -> None:
-        self._member_at = time.monotonic()
+    def _still_member(self, sent: float) -> None:
+        self._member_at = max(self._member_at, sent)
 
     def _is_member(self) -> bool:
         """Whether the group cannot have expelled this member because it was silent."""
@@ -230,8 +256,8 @@ class KafkaSource:
                     aiokafka.TopicPartition(topic, each) for topic, count in counts.items() for each in range(count)
                 ]
                 group = self._kafka.group_id
-                found = await answered(self._kafka, lambda: admin.list_consumer_group_offsets(group, None, keys))
-                self.notes.read(each.metadata for each in found.values())
+                found = await answered(self._kafka, lambda: committed_offsets(admin, group, keys))
+                self._found_notes = {TopicPartition(*key): each.metadata for key, each in found.items()}
 
     async def stop(self) -> None:
         """Leave the group and close the client, within a time limit; errors are ignored."""
@@ -283,7 +309,7 @@ class KafkaSource:
         """Whether a new client reaches the group's coordinator; if not, a new client would not help."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS), open_admin(self._kafka) as admin:
-                await admin.list_consumer_group_offsets(self._kafka.group_id)
+                await committed_offsets(admin, self._kafka.group_id)
         except REQUEST_ERRORS:
             return False
         return True
@@ -323,7 +349,7 @@ class KafkaSource:
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
         """Commit offsets to read next. It waits for unreachable brokers without limit, so the caller must bound it."""
-        note = self.notes.write() if self.notes is not None else ""
+        note, sent = self.notes.write() if self.notes is not None else "", time.monotonic()
         try:
             await self._consumer.commit(
                 {aiokafka.TopicPartition(*key): (offset, note) for key, offset in offsets.items()}
@@ -337,7 +363,8 @@ class KafkaSource:
                 raise  # any other comes from a task of the client
             log.warning("commit_failed", why=described(error))
             return "failed"
-        self.heard_at = self._member_at = time.monotonic()
+        self.heard_at = time.monotonic()
+        self._still_member(sent)
         return "ok"
 
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -413,6 +440,9 @@ class KafkaSource:
         self._counters.rebalances["assigned"] += 1
         self._member_at = time.monotonic()
         self._counters.know(key.topic for key in keys)
+        if self._found_notes and self.notes is not None and self.notes.read is not None:
+            found, self._found_notes = self._found_notes, {}
+            self.notes.read([found[key] for key in map(TopicPartition._make, keys) if key in found])
         if self._positions is not None:
             self._positions.start()
         self._listener.doubt(doubtful=False)

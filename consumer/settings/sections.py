@@ -180,8 +180,11 @@ class Settings(msgspec.Struct, frozen=True):
 def matches_topic(settings: Settings) -> re.Pattern[str]:
     """Compile ``kafka.topic_pattern``: it is matched with whole names, and passes dead-letter topics over."""
     kafka, letters = settings.kafka, settings.dead_letter
-    others = f"(?!(?:{letters.is_topic(kafka.group_id)})$)" if letters.topic else ""
-    return re.compile(f"{others}(?:{kafka.topic_pattern})$")
+    wanted = re.compile(kafka.topic_pattern)
+    flags = re.match(r"\(\?[aimsx]+\)", kafka.topic_pattern)  # Python takes them at the very beginning only
+    pattern = kafka.topic_pattern[flags.end() :] if flags else kafka.topic_pattern
+    others = f"(?!(?-i:{letters.is_topic(kafka.group_id)})$)" if letters.topic else ""
+    return re.compile(f"{others}(?:{pattern})$", wanted.flags)
 
 
 def letters_of(settings: Settings) -> dict[str, str]:

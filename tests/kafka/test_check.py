@@ -131,6 +131,11 @@ async def offset_gone(cluster: Cluster) -> None:
         await admin.delete_records({aiokafka.TopicPartition(cluster.topic, 0): RecordsToDelete(before_offset=4)})
 
 
+async def offset_past_the_end(cluster: Cluster) -> None:
+    await cluster.create(dead_letters=1)
+    await committed(cluster, 500)
+
+
 async def offset_soon_gone(cluster: Cluster) -> None:
     await made(cluster, cluster.topic, retention_ms=str(10 * HOUR_MS))
     await made(cluster, f"{cluster.topic}.dlq")
@@ -177,6 +182,10 @@ BROKEN = {
     "offset gone": Broken(
         offset_gone, 1, "kafka.group_id: the group's offset 1 of {topic}-0 is gone: its log begins at 4"
     ),
+    "offset past the end": Broken(
+        offset_past_the_end, 1, "the group's offset 500 of {topic}-0 is gone: its log begins at 0 and ends at 0"
+    ),
+    "no offset": Broken(well, 1, 'kafka.offset_reset is "none" and group', ("kafka.offset_reset=none",)),
     "offset soon gone": Broken(offset_soon_gone, 1, "the next record of {topic}-0, at offset 1, will be deleted in "),
     "clocks": Broken(clocks_differ, 1, "the newest record is 0:3"),
     "session timeout": Broken(
@@ -282,3 +291,18 @@ async def test_a_group_with_another_assignor_is_named(cluster: Cluster) -> None:
         code, out = await checked(cluster)
     says = f"the members of group '{cluster.kafka.group_id}' use another protocol or another assignor"
     assert (code, says in out) == (1, True), out
+
+
+async def test_an_offset_that_is_gone_may_be_allowed(cluster: Cluster) -> None:
+    """What the settings say to do about an offset that is gone is no failure."""
+    await offset_gone(cluster)
+    code, out = await checked(cluster, "kafka.out_of_range=earliest")
+    assert code == 0, out
+
+
+async def test_tracing_without_its_packages(cluster: Cluster) -> None:
+    """``check`` fails where ``run`` would, for want of an optional package."""
+    await cluster.create(dead_letters=1)
+    (cluster.folder / "opentelemetry.py").write_text("raise ImportError")
+    code, out = await checked(cluster, "tracing.enabled=true", PYTHONPATH=str(cluster.folder))
+    assert (code, "OpenTelemetry is not installed" in out) == (2, True), out

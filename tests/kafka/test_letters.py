@@ -185,7 +185,7 @@ async def test_a_topic_that_is_deleted_under_a_letter(cluster: Cluster) -> None:
     await eventually(gone)
     writing = asyncio.ensure_future(box.send(a_letter(cluster)))
     while not writing.done():
-        await box.look(cluster.topic)
+        await box.look()
         await asyncio.wait([writing], timeout=0.2)
     with pytest.raises((LetterDelayedError, LetterRefusedError)):
         await writing

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -55,25 +57,49 @@ async def test_rolling_restart_of_static_members(cluster: Cluster) -> None:
             assert await each.stop() == 0
 
 
-async def test_of_two_members_with_one_id_the_first_ends(cluster: Cluster) -> None:
+@asynccontextmanager
+async def records_coming(cluster: Cluster) -> AsyncIterator[None]:
+    """Produce during the block, so that commits are under way all the time."""
+
+    async def go_on() -> None:
+        while True:
+            await cluster.produce(map(a_session, range(5)))
+            await asyncio.sleep(0.05)
+
+    producing = asyncio.ensure_future(go_on())
+    try:
+        yield
+    finally:
+        producing.cancel()
+        await asyncio.wait([producing])
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_of_two_members_with_one_id_the_first_ends(cluster: Cluster, *, busy: bool) -> None:
     """The member whose id another one takes ends, and says so; it does not take the id back."""
     await cluster.create(1, dead_letters=1)
-    session = ("kafka.session_timeout_seconds=10", "kafka.heartbeat_interval_seconds=0.5")
-    async with member(cluster, "same", *session) as first:
+    session = ("kafka.session_timeout_seconds=10", f"kafka.heartbeat_interval_seconds={3 if busy else 0.5}")
+    async with AsyncExitStack() as opened:
+        if busy:
+            await opened.enter_async_context(records_coming(cluster))
+        first = await opened.enter_async_context(member(cluster, "same", *session))
         await first.said("partitions_assigned")
-        async with cluster.run("kafka.group_instance_id=same", *session, routes=LOG, name="second") as second:
-            assert await first.exit_code() == 1
-            (said,) = first.errors
-            assert "kafka.group_instance_id: another member with the id 'same' has joined group" in said
-            await second.said("partitions_assigned")
-            await cluster.produce(map(a_session, range(5)))
+        second = await opened.enter_async_context(
+            cluster.run("kafka.group_instance_id=same", *session, routes=LOG, name="second")
+        )
+        assert await first.exit_code() == 1
+        (said,) = first.errors
+        assert "kafka.group_instance_id: another member with the id 'same' has joined group" in said
+        await second.said("partitions_assigned")
+        before = await handled(second)
+        await cluster.produce(map(a_session, range(5)))
 
-            async def all_handled() -> bool:
-                return await handled(second) == 5
+        async def more_handled() -> bool:
+            return await handled(second) >= before + 5
 
-            await eventually(all_handled)
-            assert await assigned(second) == 1
-            assert await second.stop() == 0
+        await eventually(more_handled)
+        assert await assigned(second) == 1
+        assert await second.stop() == 0
 
 
 @pytest.mark.parametrize("order", [["b", "a"], ["a", "b"]])

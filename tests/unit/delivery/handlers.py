@@ -73,7 +73,7 @@ class Letters:
         self.values.append(raw.value)
         self.done.add(raw.offset)
 
-    async def look(self, _topic: str) -> None:
+    async def look(self) -> None:
         """Letters can be written."""
 
     @property

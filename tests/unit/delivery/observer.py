@@ -225,7 +225,7 @@ class Observer:
             "connection": ConnectionResetError("private"),
         }.get(answer) or Reject("private")
 
-    async def look(self, _topic: str) -> None:
+    async def look(self) -> None:
         """Letters can be written."""
 
     async def write(self, key: TopicPartition, raw: Any, cause: Cause) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from consumer.kafka.source import KafkaSource
+import consumer.kafka.source
+from consumer.kafka.dial import dial
+from consumer.kafka.source import CommitNotes, KafkaSource
 from consumer.outcome import HaltReason
-from tests.fakes.broker import JOIN, LIST_OFFSETS, Commit, FakeBroker
+from consumer.settings.sections import Kafka
+from tests.fakes.broker import JOIN, LIST_OFFSETS, OFFSET_FETCH, Commit, FakeBroker
 from tests.fakes.daemon import Run, a_run_on, kill_fetcher, running
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -110,3 +113,49 @@ async def test_a_group_that_lost_its_offsets_begins_at_the_first() -> None:
         first = [each for each in broker.commits if each.offset == 0]
         assert sorted(first) == [Commit(1, "m1", 0, 0), Commit(1, "m1", 1, 0)]
         assert run.rebuilds == {}
+
+
+async def test_a_server_that_dies_after_it_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start goes on with another server when the one that answered is gone before the group is joined."""
+    async with FakeBroker() as first, FakeBroker() as second:
+        servers = [first.bootstrap_servers, second.bootstrap_servers]
+        died: list[FakeBroker] = []
+
+        async def dies(kafka: Kafka) -> Kafka:
+            found = await dial(kafka)
+            if not died:
+                died.append(first if found.bootstrap_servers == servers[:1] else second)
+                await died[0].__aexit__(None, None, None)
+            return found
+
+        monkeypatch.setattr(consumer.kafka.source, "dial", dies)
+        other = Run(second, kafka={"bootstrap_servers": servers})
+        async with running(other) as run:
+            await run.until(lambda: run.source.joined)
+            assert run.rebuilds == {}
+            await run.until(lambda: run.handled > 0)
+            run.daemon.stop()
+
+
+async def test_notes_of_the_assigned_partitions_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was committed with offsets is read at the first assignment; an answer without offsets is asked for again."""
+    async with FakeBroker() as broker:
+        few_left = [2]
+
+        def answer(version: int, response: Any, _request: Any) -> Any:
+            few_left[0] -= 1
+            loading = [] if few_left[0] >= 0 else [("t", [(0, 5, "of 0", 0), (1, 5, "of 1", 0), (2, 5, "of 2", 0)])]
+            code = 14 if few_left[0] >= 0 else 0
+            return response(loading, code) if version == 2 else response(0, loading, code)
+
+        run = Run(broker)
+        read: list[list[str]] = []
+        run.source.notes = CommitNotes(lambda: "mine", lambda notes: read.append(list(notes)))
+        broker.answers[OFFSET_FETCH] = answer
+        async with running(run):
+            await run.until(lambda: read)
+            del broker.answers[OFFSET_FETCH]
+            broker.rebalance()
+            await run.until(lambda: run.daemon.counters.rebalances["assigned"] == 2)
+            assert read == [["of 0", "of 1"]]
+            await run.end()
