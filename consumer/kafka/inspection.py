@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import aiokafka
@@ -25,6 +24,7 @@ from consumer.kafka.client import Assignor, committed_offsets, open_reader, requ
 from consumer.kafka.dial import refusal, unreached_brokers
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, explained
 from consumer.kafka.probe import answered, connected_admin
+from consumer.kafka.topic_configs import Config, check_fit, retention, span
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
 
@@ -36,9 +36,6 @@ READ_SECONDS = 5.0
 CREATE_LETTERS = (
     'create it, or the first dead letter halts its partition (set dead_letter.topic = "" if that is intended)'
 )
-
-Config = Mapping[str, str]
-"""Settings of a topic as Kafka names them; empty when this client may not read them."""
 
 
 class Inspection:
@@ -77,7 +74,7 @@ class Inspection:
                     newest = max(newest, await self._newest(reader, TopicPartition(topic, partition)))
         if newest - time.time() > CLOCK_SECONDS:
             raise KafkaError(
-                f"kafka.topics: the newest record is {_span(newest - time.time())} in the future by this machine's"
+                f"kafka.topics: the newest record is {span(newest - time.time())} in the future by this machine's"
                 " clock; set this clock, or those of the producers"
             )
         return _counted(self._partitions)
@@ -174,11 +171,11 @@ class Inspection:
                     )
                 if inside and offset < ends[key]:
                     written = await self._read_at(reader, TopicPartition(*key), offset)
-                    left = _retention(await self._config(key.topic)) - (time.time() - written)
-                    if written and left < (1 - SOON) * _retention(await self._config(key.topic)):
+                    left = retention(await self._config(key.topic)) - (time.time() - written)
+                    if written and left < (1 - SOON) * retention(await self._config(key.topic)):
                         raise KafkaError(
                             f"kafka.group_id: the next record of {key.topic}-{key.partition}, at offset {offset}, will"
-                            f" be deleted in {_span(max(0.0, left))}; raise retention.ms of the topic until the group"
+                            f" be deleted in {span(max(0.0, left))}; raise retention.ms of the topic until the group"
                             " has caught up"
                         )
 
@@ -223,35 +220,5 @@ async def inspecting(kafka: Kafka, letters: Mapping[str, str]) -> AsyncIterator[
         yield Inspection(admin, kafka, letters)
 
 
-def check_fit(topic: str, source: Config, target: str, letters: Config) -> None:
-    """Raise KafkaError if a dead-letter topic does not keep what it is given."""
-    if "compact" in letters.get("cleanup.policy", ""):
-        raise KafkaError(
-            f"dead_letter.topic: {target!r} is compacted: it refuses letters without a key and deletes others; set its"
-            " cleanup.policy to delete"
-        )
-    largest, allowed = (int(each.get("max.message.bytes", "0")) for each in (source, letters))
-    if largest and allowed and allowed < largest:
-        raise KafkaError(
-            f"dead_letter.topic: {target!r} takes records of {allowed} bytes, but {topic!r} of {largest}; set its"
-            f" max.message.bytes to {largest + 10_000}, as letters have more headers"
-        )
-    if _retention(letters) < _retention(source):
-        raise KafkaError(
-            f"dead_letter.topic: {target!r} deletes records after {_span(_retention(letters))}, but {topic!r} after"
-            f" {_span(_retention(source))}; set its retention.ms to at least that"
-        )
-
-
 def _counted(partitions: Mapping[str, int]) -> str:
     return ", ".join(f"{topic} ({counted(count, 'partition')})" for topic, count in partitions.items())
-
-
-def _retention(config: Config) -> float:
-    """Return for how many seconds a topic keeps records; infinite without a limit or when it is not known."""
-    milliseconds = int(config.get("retention.ms", "-1"))
-    return milliseconds / 1000 if milliseconds >= 0 else float("inf")
-
-
-def _span(seconds: float) -> str:
-    return "ever" if seconds == float("inf") else str(timedelta(seconds=round(seconds)))
