@@ -15,7 +15,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import cramjam
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
@@ -45,8 +45,22 @@ class TooLargeError(Exception):
         self.max_bytes = max_bytes
 
 
-def limit_decompression(max_bytes: int) -> None:
+class _Inspected(NamedTuple):
+    """A decoder whose result is looked at before it is parsed."""
+
+    decoder: Decoder
+    inspect: Callable[[Unpacked], None]
+
+    def __call__(self, payload: Packed) -> Unpacked:
+        records = self.decoder(payload)
+        self.inspect(records)
+        return records
+
+
+def limit_decompression(max_bytes: int, inspect: Callable[[Unpacked], None] | None = None) -> None:
     """Make aiokafka raise TooLargeError for each batch that is larger than ``max_bytes`` when uncompressed.
+
+    ``inspect`` may raise for the uncompressed records of a batch, before aiokafka parses them.
 
     The limit holds for all clients of the process, because it replaces the decoders in aiokafka's modules. It may be
     called again; the last limit counts.
@@ -55,18 +69,22 @@ def limit_decompression(max_bytes: int) -> None:
         module = _module_of(parser)
         for name, decoder in bounded_decoders(max_bytes).items():
             if hasattr(module, name):
-                setattr(module, name, decoder)
+                if inspect is None or parser is LegacyRecordBatch:  # which has no headers
+                    setattr(module, name, decoder)
+                else:
+                    setattr(module, name, _Inspected(decoder, inspect))
 
 
 def decompress(codec: int, payload: Packed) -> Unpacked:
-    """Uncompress a batch's records as aiokafka's parser does, within the limit if there is one.
+    """Uncompress a batch's records as aiokafka's parser does, within the limit if there is one, without a look at them.
 
     Raises ValueError for a codec that does not exist, TooLargeError, or an error of the codec's library.
     """
     if codec not in NAMES:
         raise ValueError(f"there is no codec {codec}")
-    decoder: Decoder = getattr(_module_of(DefaultRecordBatch), NAMES[codec])
-    return decoder(payload)
+    decoder = getattr(_module_of(DefaultRecordBatch), NAMES[codec])
+    unpacked: Unpacked = (decoder.decoder if isinstance(decoder, _Inspected) else decoder)(payload)
+    return unpacked
 
 
 def bounded_decoders(max_bytes: int) -> dict[str, Decoder]:

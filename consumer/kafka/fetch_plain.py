@@ -13,6 +13,7 @@ import aiokafka
 from consumer.errors import CorruptBatchError, KafkaError
 from consumer.kafka.client import position_of
 from consumer.kafka.failures import ClientError
+from consumer.kafka.plain_batch import MAX_HEADER_BYTES, BadHeaderRecord, PlainRecord
 from consumer.partition.chunk import Chunk, size_of
 from consumer.record import RawRecord, TopicPartition
 
@@ -26,8 +27,11 @@ class _Fetched:
     """Records that ``getmany`` returned at once, as long-lived as what reads them again."""
 
     def __init__(self, records: Sequence[RawRecord]) -> None:
-        self.records = records
-        self._size = sum(map(size_of, records))
+        sizes = list(map(size_of, records))
+        self.records = [
+            _refused(raw) if size > MAX_HEADER_BYTES else raw for raw, size in zip(records, sizes, strict=True)
+        ]
+        self._size = sum(sizes)
 
     def __len__(self) -> int:
         return self._size
@@ -35,6 +39,25 @@ class _Fetched:
     def reread(self) -> Sequence[RawRecord]:
         """Return the same records again."""
         return self.records
+
+
+def _refused(raw: RawRecord) -> RawRecord:
+    """Return a record, or what stands for it if its headers are too large."""
+    size = encoded_size(raw.headers)
+    if size <= MAX_HEADER_BYTES:
+        return raw
+    return BadHeaderRecord.of_size(PlainRecord(raw.offset, raw.timestamp, raw.key, raw.value, list(raw.headers)), size)
+
+
+def encoded_size(headers: Sequence[tuple[str, bytes | None]]) -> int:
+    """Return the size of the encoding of headers that were parsed, with their number in front."""
+    fields = (field for key, value in headers for field in (key.encode(), value))
+    sizes = (_varint_size(-1) if field is None else _varint_size(len(field)) + len(field) for field in fields)
+    return _varint_size(len(headers)) + sum(sizes)
+
+
+def _varint_size(number: int) -> int:
+    return 1 if number < 0 else max(1, -(-(2 * number).bit_length() // 7))
 
 
 class PlainFetch:
@@ -92,7 +115,7 @@ class PlainFetch:
         start = self._positions.get(key, records[0].offset if records else position)
         self._positions[key] = position
         fetched = _Fetched(records)
-        self._chunks[key] = Chunk(start, iter(records), position, fetched.reread, fetched)
+        self._chunks[key] = Chunk(start, iter(fetched.records), position, fetched.reread, fetched)
         self._bytes_consumed[key.topic] += sum(len(r.key or b"") + len(r.value or b"") for r in records)
 
     def ready(self, key: TopicPartition) -> bool:

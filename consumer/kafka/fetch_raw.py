@@ -29,7 +29,14 @@ from aiokafka.record.memory_records import MemoryRecords
 from consumer.errors import BatchTooLargeError, CorruptBatchError
 from consumer.kafka.client import position_of
 from consumer.kafka.codecs import TooLargeError
-from consumer.kafka.plain_batch import parse_batch
+from consumer.kafka.plain_batch import (
+    CODEC,
+    HEADER,
+    MAX_HEADER_BYTES,
+    LargeHeadersError,
+    parse_batch,
+    refuse_large_headers,
+)
 from consumer.partition.chunk import Chunk
 from consumer.record import RawRecord, TopicPartition
 
@@ -159,6 +166,10 @@ class RawFetch:
         if batch is None:
             del self._begun[key]
             return Chunk(start, iter(()), fetch.position)
+        try:
+            fetch.refuse_large_headers()
+        except LargeHeadersError as error:
+            return self.salvage(key, start, error)
         # Several runners pull from one chunk in turn, each in its own loop, and the compiled batch refuses a second
         # iterator: `chain` makes one. It makes it when the first record is pulled: this uncompresses the batch, and
         # an error of that must not be raised here.
@@ -171,8 +182,9 @@ class RawFetch:
         """Return the readable records of the batch taken last, after pulling from it raised ``error``.
 
         ``position`` is the next offset that was not delivered; the chunk starts there and replaces the failed one. For
-        a header key that is not UTF-8 only the value of its record raises (DecodeError). Raises BatchTooLargeError for
-        a batch over the limit, and CorruptBatchError for any other error: the partition cannot be read from here on.
+        a header key that is not UTF-8, or for large headers, only the value of their record raises (DecodeError).
+        Raises BatchTooLargeError for a batch over the limit, and CorruptBatchError for any other error: the partition
+        cannot be read from here on.
         """
         fetch = self._begun.get(key)
         if fetch is None:
@@ -292,6 +304,13 @@ class _Fetch:
         next_offset = max(where + 1, min(batch.next_offset, behind))
         return CorruptBatchError(where, f"the checksum of the batch at offset {where} is wrong", next_offset)
 
+    def refuse_large_headers(self) -> None:
+        """Raise LargeHeadersError for the batch handed out last; one that is compressed is refused by its decoder."""
+        if self.size > MAX_HEADER_BYTES:
+            raw = self._bytes_of(self.handed_out())
+            if raw[16] >= 2 and not raw[22] & CODEC:
+                refuse_large_headers(raw[HEADER.size :])
+
     def handed_out(self) -> int:
         """Return the index of the batch handed out last."""
         return self._count - len(self.batches) - 1
@@ -304,7 +323,7 @@ class _Fetch:
     def salvage(self, index: int, position: int, error: Exception) -> Iterator[RawRecord]:
         """Return the records of a batch that was handed out, from ``position`` on; raises as ``RawFetch.salvage``."""
         raw = self._bytes_of(index)
-        if isinstance(error, UnicodeDecodeError):
+        if isinstance(error, UnicodeDecodeError | LargeHeadersError):
             try:
                 records = parse_batch(raw)
             except (ValueError, TooLargeError) as worse:

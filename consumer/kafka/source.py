@@ -38,6 +38,7 @@ from consumer.kafka.dial import dial
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, described, explained
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
+from consumer.kafka.plain_batch import refuse_large_headers
 from consumer.kafka.positions import ANSWER_SECONDS, Listener, Positions
 from consumer.kafka.probe import answered
 from consumer.observe.counters import Counters
@@ -153,7 +154,7 @@ class KafkaSource:
         """
         self.heard_at = time.monotonic()
         fetch = self._path = self._path or self._choose_fetch()
-        limit_decompression(self._kafka.max_batch_bytes)
+        limit_decompression(self._kafka.max_batch_bytes, refuse_large_headers if fetch is RawFetch else None)
         self._consumer = consumer = make_consumer(await dial(self._kafka), fetch.fetches_per_partition)
         self._rebalances = _Rebalances(self)
         consumer.subscribe(() if self._pattern else self._kafka.topics, self._pattern, listener=self._rebalances)
