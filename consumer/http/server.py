@@ -67,11 +67,10 @@ class HttpServer:
         app.router.add_get("/metrics", self._scrape)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/readyz", self._readiness)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, lingering_time=1.0)
+        self._runner = web.AppRunner(app, shutdown_timeout=1.0)
         await self._runner.setup()
         connections = Connections(cast(web.Server, self._runner.server), self._bounds)
-        loop = asyncio.get_running_loop()
-        self._listening = [await loop.create_server(connections, sock=each) for each in sockets]
+        self._listening = [await connections.listen(each) for each in sockets]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from consumer.http.connections import Bounds
+from consumer.http.connections import BOUNDS, Bounds
 from consumer.http.server import HttpServer
 from consumer.settings.sections import Http
 from tests.fakes.observed import FakeMetrics, FakeObserved, FakeStatus
@@ -105,6 +107,83 @@ async def test_a_large_head_is_refused(head: bytes) -> None:
     async with a_server() as server, a_client(server) as (reader, writer):
         writer.write(head + b"\r\n\r\n")
         assert (await until_cut(reader)).split()[1] in (b"400", b"431")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /evil\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET http://[evil/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/9.9 evil\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01evil\r\n\r\n",
+        b"evil" * 30_000 + b" / HTTP/1.1\r\n\r\n",
+        GET + b"evil\xff: x\r\n\r\n",
+        GET + b"X: evil\x00\r\n\r\n",
+        GET + b"Host: evil\r\n\r\n",
+        GET + b"Expect: evil\r\n\r\n",
+        GET + b"Content-Length: -1evil\r\n\r\n",
+        GET + b"Transfer-Encoding: chunked\r\n\r\nevil\r\n",
+    ],
+    ids=["path", "address", "version", "tls", "method", "name", "value", "hosts", "expect", "length", "chunk"],
+)
+async def test_a_request_that_cannot_be_read(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A request that is no HTTP gets a client error, and nothing of it comes back or into the log."""
+    async with a_server() as server, a_client(server) as (reader, writer):
+        writer.write(sent)
+        got = await until_cut(reader)
+    assert got.startswith((b"HTTP/1.0 4", b"HTTP/1.1 4"))
+    assert b"evil" not in got
+    assert warnings_in(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n", b"evil"),
+        (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"evil\r\n"),
+    ],
+    ids=["gzip", "chunk"],
+)
+async def test_a_body_that_cannot_be_read(head: bytes, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A request is answered whatever its body is, and the log does not speak of it."""
+    async with a_server() as server, a_client(server) as (reader, writer):
+        writer.write(GET + head)
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.write(body)
+        assert b"ok\n" in await until_cut(reader)
+    assert warnings_in(caplog) == []
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "PUT", "DELETE", "TRACE"])
+async def test_another_method_is_refused(method: str) -> None:
+    """A method that changes something, or that asks what may be done, gets 405."""
+    async with a_server() as server, a_client(server) as (reader, writer):
+        writer.write(method.encode() + b" /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await until_cut(reader)).startswith(b"HTTP/1.1 405 ")
+
+
+async def test_of_requests_in_a_row_the_first_is_answered() -> None:
+    """Requests that are sent without waiting for a response get one response."""
+    async with a_server() as server, a_client(server) as (reader, writer):
+        writer.write((GET + b"\r\n") * 100)
+        assert (await until_cut(reader)).count(b"HTTP/1.1 200 ") == 1
+
+
+async def test_a_burst_keeps_nobody_out() -> None:
+    """A request is answered though more connections than the limit are opened right after its own."""
+    async with a_server(BOUNDS.connections) as server, a_client(server) as (reader, writer):
+        writer.write(GET + b"\r\n")
+        burst = [socket.socket() for _ in range(BOUNDS.connections + 40)]
+        for each in burst:  # without a turn of the event loop, so that all wait to be accepted at once
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", server.port))
+        assert (await until_cut(reader)).startswith(b"HTTP/1.1 200 ")
+        for each in burst:
+            each.close()
 
 
 async def test_another_host_is_refused() -> None:
