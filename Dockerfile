@@ -1,3 +1,5 @@
+# A tag may be moved to another image. `make pin-images` writes the digest of each behind it (TAG@sha256:…), here and in
+# docker-compose.yml; run it again for a newer image of the same tag.
 FROM python:3.13-slim-bookworm AS build
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

@@ -16,7 +16,7 @@ CHAOS := tests/chaos tests/web --numprocesses 2 --dist loadgroup
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 PARTS := $(MAKE) --no-print-directory --keep-going
 
-.PHONY: help demo check fmt test unit kafka-tests chaos-tests chaos soak bench bench-quick lint types lock clean
+.PHONY: help demo check fmt test unit kafka-tests chaos-tests chaos soak bench bench-quick lint types lock pin-images clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -61,8 +61,8 @@ bench: .venv/demo ## compare with other consumers, and write bench/RESULTS.md (A
 bench-quick: .venv/demo ## measure the ratios that must not fall, as one JSON object, in under 4 minutes
 	@$(BIN)/python -m bench quick
 
-lint: .venv/test ## check rules and format with ruff
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: .venv/test ## check rules and format with ruff, and the pinned versions for known vulnerabilities
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -m tests.audit
 
 types: .venv/test ## check types with mypy, strict
 	@$(BIN)/mypy
@@ -73,6 +73,9 @@ lock: .venv/test ## update requirements/*.txt from pyproject.toml
 	  $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --upgrade --extra build "$$@" $$again --output-file requirements/$$name.txt || exit 1; \
 	done
+
+pin-images: .venv/test ## write each image's digest behind its tag in Dockerfile and docker-compose.yml, with docker
+	@$(BIN)/python -m tests.images
 
 clean: ## remove .venv and all caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
