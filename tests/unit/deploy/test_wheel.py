@@ -21,7 +21,6 @@ from tests.unit.deploy.test_image import ROOT, instructions
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PREFIX = "Programming Language :: Python :: 3."
 MINORS = [int(each.removeprefix(PREFIX)) for each in PROJECT["classifiers"] if each.startswith(PREFIX)]
-HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 SECONDS = 120.0
 
 LOOK = """
@@ -112,7 +111,7 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
     assert {"consumer/py.typed", "schemas/py.typed", "consumer/http/page.html"} <= names
 
 
-@pytest.mark.parametrize("minor", MINORS)
+@pytest.mark.parametrize("minor", [*MINORS, max(MINORS) + 1])
 def test_the_wheel_works_outside_of_the_checkout(wheel: Path, tmp_path: Path, minor: int) -> None:
     """In a fresh environment and an empty folder, the command runs, and its own example settings are accepted."""
     found = interpreter(minor)
