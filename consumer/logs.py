@@ -26,7 +26,7 @@ log = structlog.get_logger("consumer.logs")
 def configure_logging(settings: Log, stream: TextIO | None = None) -> None:
     """Set up structlog and the standard library's logging; called once by each command.
 
-    aiokafka logs at WARNING or above, whatever the level is: at DEBUG it prints passwords and payloads.
+    Libraries log at WARNING or above, whatever the level is: at DEBUG they print passwords and payloads.
     """
     stream = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
@@ -59,7 +59,7 @@ def configure_logging(settings: Log, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for name in ("aiokafka", "aiohttp", "asyncio", "opentelemetry", "urllib3"):
+    for name in ("aiokafka", "aiohttp", "asyncio", "opentelemetry", "urllib3", "boto3", "botocore"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     # aiokafka logs an unreachable broker a thousand times; we log it once.
     logging.getLogger("aiokafka.conn").setLevel(logging.ERROR)

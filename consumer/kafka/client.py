@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from consumer.errors import KafkaError
@@ -32,6 +33,10 @@ from consumer.settings.sections import Kafka
 
 STOP_SECONDS = 3.0
 CORRECT = "create it, or correct the name"
+GRANTS = {"kafka.topics": "READ and DESCRIBE", "dead_letter.topic": "WRITE and DESCRIBE"}
+"""Permissions that the topics of a setting need."""
+NOWHERE = 2**62
+"""An offset that no topic has."""
 NO_TOPIC = (UnknownTopicOrPartitionError, InvalidTopicError)
 
 
@@ -126,7 +131,7 @@ async def require_topics(
     if missing := [topic for topic, code in codes.items() if code in NO_TOPIC]:
         raise KafkaError(f"{setting}: no topic {_names(missing)}; {remedy}")
     if denied := [topic for topic, code in codes.items() if code is TopicAuthorizationFailedError]:
-        raise KafkaError(f"{setting}: permission denied on topic {_names(denied)}; grant READ and DESCRIBE")
+        raise KafkaError(f"{setting}: permission denied on topic {_names(denied)}; grant {GRANTS[setting]}")
     for code in codes.values():
         if code is not NoError:
             raise code
@@ -155,6 +160,23 @@ async def committed_offsets(
         for topic, rows in answer.topics
         for partition, offset, metadata, _ in rows
     }
+
+
+async def require_reading(admin: AIOKafkaAdminClient, partitions: Mapping[str, int]) -> None:
+    """Raise KafkaError for topics that may be seen and not read; other answers are none that matters here.
+
+    Each is asked for an offset that no topic has, so no record is sent.
+    """
+    client: Any = admin._client
+    for topic in partitions:
+        await client._wait_on_metadata(topic)
+        leader = client.cluster.leader_for_partition(aiokafka.TopicPartition(topic, 0))
+        if leader is None or leader < 0:
+            continue
+        answer = await client.send(leader, FetchRequest(0, 0, 1, 0, [(topic, [(0, NOWHERE, 1)])]))
+        codes = {each["error_code"] for found in answer.to_object()["topics"] for each in found["partitions"]}
+        if TopicAuthorizationFailedError.errno in codes:
+            raise KafkaError(f"kafka.topics: permission denied on topic {topic!r}; grant {GRANTS['kafka.topics']}")
 
 
 async def matching_topics(admin: AIOKafkaAdminClient, pattern: re.Pattern[str]) -> list[str]:

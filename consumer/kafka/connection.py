@@ -1,56 +1,161 @@
-"""Connections to the brokers: the options that every client shares, and a bound on how long one may take."""
+"""Connections to the brokers: options of all clients, credentials of each connection, and a wait after a refusal."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from typing import Any
+import time
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import aiokafka.client
-from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka import errors
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator
 
-from consumer.errors import SettingsError
+from consumer.kafka.connection_failures import ConnectionFailedError, Failure, failure_of
+from consumer.kafka.credentials import State, secret, state_of_files, tls_context
+from consumer.kafka.tokens import TokenError, tokens_of
 from consumer.settings.sections import Kafka, Security
+from consumer.settings.security import sends_plain_text
 
 CONNECT_SECONDS = 10.0
 """Time for one connection: TCP, TLS, the first answer and authentication. Java's clients allow as much."""
+CLOSE_SECONDS = 0.5
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0
+"""Wait after a refusal; each further refusal doubles it."""
 
 
 def connection_options(kafka: Kafka) -> dict[str, Any]:
-    """Return the options that consumer, producer and admin client share: brokers, client id, security."""
+    """Return the options that consumer, producer and admin client share: brokers, client id, security.
+
+    Raises SettingsError for files that cannot be used now; they are read again for each connection.
+    """
     security = kafka.security
     return {
         "bootstrap_servers": list(kafka.bootstrap_servers),
         "client_id": kafka.client_id,
         "security_protocol": security.protocol,
-        "ssl_context": _ssl_context(security) if security.protocol.endswith("SSL") else None,
-        "sasl_mechanism": security.mechanism,
+        "sasl_mechanism": "OAUTHBEARER" if security.mechanism == "AWS_MSK_IAM" else security.mechanism,
         "sasl_plain_username": security.username or None,
-        "sasl_plain_password": security.password or None,
+        "sasl_oauth_token_provider": connector_of(security),  # aiokafka passes it on to `connect`
         "request_timeout_ms": int(kafka.request_timeout_seconds * 1000),
+        **_read_now(security),
     }
 
 
-async def connect(*address: Any, **options: Any) -> AIOKafkaConnection:
-    """Connect to one broker as aiokafka does, within CONNECT_SECONDS.
+async def connect(host: str, port: int, *, seconds: float | None = None, **options: Any) -> AIOKafkaConnection:
+    """Connect to one broker as aiokafka does, but within CONNECT_SECONDS, and with credentials as they are now.
 
     aiokafka allows the whole request timeout, and no connection to any other broker is begun meanwhile. A broker that
-    accepts and never answers would stop a client for more than a minute.
+    accepts and never answers would stop a client for more than a minute. Raises ConnectionFailedError.
     """
-    async with asyncio.timeout(CONNECT_SECONDS):
-        made: AIOKafkaConnection = await create_conn(*address, **options)
-        return made
+    connector: Connector = options.get("sasl_oauth_token_provider") or connector_of(Security())
+    return await connector.connect((host, port), seconds or CONNECT_SECONDS, options)
 
 
 aiokafka.client.create_conn = connect  # type: ignore[attr-defined]
 
 
-def _ssl_context(security: Security) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=security.ca_file or None)
-        if security.certificate_file:
-            context.load_cert_chain(security.certificate_file, security.key_file)
-    except OSError as error:
-        files = ", ".join(filter(None, (security.ca_file, security.certificate_file, security.key_file)))
-        raise SettingsError(f"kafka.security: cannot use {files}: {error.strerror or error}") from error
-    return context
+@lru_cache(maxsize=8)
+def connector_of(security: Security) -> Connector:
+    """Return the one connector of these settings: clients that are replaced must not forget who refused them."""
+    return Connector(security)
+
+
+class _Refusal(NamedTuple):
+    """A broker has refused what it was given; it is asked again at ``until``, or when the files have changed."""
+
+    failure: Failure
+    until: float
+    wait: float
+    files: State
+
+
+class Connector(AbstractTokenProvider):
+    """Makes the connections of all clients with the same ``[kafka.security]``; lives as long as the process.
+
+    aiokafka connects again every 100 ms. A broker that refuses credentials would log each attempt, and might lock the
+    account, so it is asked again only after a wait.
+    """
+
+    def __init__(self, security: Security) -> None:
+        self._security = security
+        self._tokens = tokens_of(security)
+        self._refusals: dict[str, _Refusal] = {}
+
+    async def token(self) -> str:
+        """Return the token for OAUTHBEARER; aiokafka calls it for each connection."""
+        return await self._tokens.token()
+
+    async def connect(self, address: tuple[str, int], seconds: float, options: dict[str, Any]) -> AIOKafkaConnection:
+        """Connect to one broker within some seconds. Raises ConnectionFailedError, at once while a refusal holds."""
+        server = address_of(*address)
+        files = state_of_files(self._security)
+        refusal = self._refusals.get(server)
+        if refusal is not None and refusal.files == files and time.monotonic() < refusal.until:
+            raise ConnectionFailedError(refusal.failure)
+        made: Any = None
+        try:
+            self._require_secrecy(server, address[0])
+            made = _Connection(*address, **{**options, **_read_now(self._security)})
+            async with asyncio.timeout(seconds):
+                await made.connect()
+        except BaseException as error:
+            connected = made is not None and made._protocol is not None  # set once TCP and TLS have succeeded, and kept
+            if connected:
+                await closed(made)
+            if not isinstance(error, Exception):
+                raise
+            failure = failure_of(server, error, self._security, seconds, connected=connected)
+            if failure.lasting or isinstance(error, TokenError):
+                self._note(server, failure, refusal, files)
+            raise ConnectionFailedError(failure) from error
+        self._refusals.pop(server, None)
+        return made  # type: ignore[no-any-return]
+
+    def _note(self, server: str, failure: Failure, before: _Refusal | None, files: State) -> None:
+        again = before is not None and before.files == files
+        wait = min(2 * before.wait, LONGEST_WAIT_SECONDS) if before is not None and again else FIRST_WAIT_SECONDS
+        self._refusals[server] = _Refusal(failure, time.monotonic() + wait, wait, files)
+        self._tokens.forget()
+
+    def _require_secrecy(self, server: str, host: str) -> None:
+        """Raise for an address that the cluster advertises, where the credentials could be read on the way."""
+        if sends_plain_text(self._security, host):
+            what = f"would get the {self._security.mechanism} credentials in plain text"
+            remedy = "set kafka.security.protocol to SASL_SSL, or allow_plain_text_credentials = true"
+            raise ConnectionFailedError(Failure(server, what, remedy))
+
+
+class _Connection(AIOKafkaConnection):
+    """A connection that notices a refused token: aiokafka goes on, and the broker then closes the connection."""
+
+    def authenticator_oauth(self) -> OAuthAuthenticator:
+        """Return what sends the token, and reads the broker's answer."""
+        return _OAuth(sasl_oauth_token_provider=self._sasl_oauth_token_provider)
+
+
+class _OAuth(OAuthAuthenticator):
+    async def step(self, payload: bytes | None) -> Any:
+        """Send the token; an answer that is not empty says why it was refused (RFC 7628)."""
+        if payload:
+            raise errors.SaslAuthenticationFailed("the token was refused")
+        return await super().step(payload)
+
+
+async def closed(made: Any) -> None:
+    """Close a connection and wait a moment for its end."""
+    await asyncio.wait([made.close()], timeout=CLOSE_SECONDS)
+
+
+def address_of(host: str, port: int) -> str:
+    """Return an address as it is written in settings."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _read_now(security: Security) -> dict[str, Any]:
+    """Return the options that come from files. Raises UnusableFileError."""
+    return {
+        "ssl_context": tls_context(security) if security.uses_tls else None,
+        "sasl_plain_password": (secret(security, "password") or None) if security.uses_sasl else None,
+    }

@@ -7,28 +7,25 @@ delay every client.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+from aiokafka import errors
 from aiokafka.conn import AIOKafkaConnection, get_ip_port_afi
+from aiokafka.protocol.admin import SaslHandShakeRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from consumer.errors import ConsumerError, KafkaError, KafkaUnreachableError
 from consumer.kafka import connection
-from consumer.kafka.failures import Failure, failure_of
+from consumer.kafka.connection import address_of, closed
+from consumer.kafka.connection_failures import ConnectionFailedError, Failure, expects_sasl, failure_of
+from consumer.kafka.failures import ClientError
 from consumer.settings.sections import Kafka
 
-CLOSE_SECONDS = 0.5
-
-
-class UnreachedError(Exception):
-    """One address cannot be used; ``failure`` says why."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
+ANY_MECHANISM = "PLAIN"
 
 
 async def dial(kafka: Kafka) -> Kafka:
@@ -49,7 +46,7 @@ async def unreached_brokers(kafka: Kafka) -> list[Failure]:
     (server,) = (await dial(kafka)).bootstrap_servers
     caller = _Caller(kafka)
     found = await asyncio.gather(*map(caller.reachable, await caller.advertised(server)), return_exceptions=True)
-    return [each.failure for each in found if isinstance(each, UnreachedError)]
+    return [each.failure for each in found if isinstance(each, ConnectionFailedError)]
 
 
 def refusal(setting: str, failures: list[Failure]) -> ConsumerError:
@@ -76,7 +73,7 @@ class _Caller:
             address, what, *_ = failures[0]
             what = f"answers, but its cluster advertises {address}, which {what}"
             remedy = "correct advertised.listeners of the broker, or make that address reachable from here"
-            raise UnreachedError(Failure(server, what, remedy, lasting=False))
+            raise ConnectionFailedError(Failure(server, what, remedy, lasting=False))
         return server
 
     async def reachable(self, server: str) -> str:
@@ -88,24 +85,37 @@ class _Caller:
         """Return the addresses of the brokers, as the cluster advertises them."""
         async with self._connected(server) as asked:
             answer = await asked.send(MetadataRequest([]))
-        return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for _, host, port, *_ in answer.brokers]
+        return [address_of(host, port) for _, host, port, *_ in answer.brokers]
 
     @asynccontextmanager
     async def _connected(self, server: str) -> AsyncIterator[AIOKafkaConnection]:
-        """Connect to one address for the block; both have CONNECT_SECONDS together. Raises UnreachedError."""
+        """Connect to one address for the block; both have CONNECT_SECONDS together. Raises ConnectionFailedError."""
         host, port, _ = get_ip_port_afi(server)
-        made: Any = AIOKafkaConnection(host, port, **self._options)
         seconds = min(connection.CONNECT_SECONDS, self._kafka.start_timeout_seconds)
+        ends = asyncio.get_running_loop().time() + seconds
+        made = await connection.connect(host, port, seconds=seconds, **self._options)
         try:
-            async with asyncio.timeout(seconds):
-                await made.connect()
+            async with asyncio.timeout_at(ends):
                 yield made
         except Exception as error:
-            connected = made._protocol is not None  # set once TCP and TLS have succeeded, and kept
-            raise UnreachedError(failure_of(server, error, self._kafka, seconds, connected=connected)) from error
+            security = self._kafka.security
+            if not (security.uses_sasl or made.connected()) and await self._takes_sasl(host, port):
+                raise ConnectionFailedError(expects_sasl(server, security)) from error
+            raise ConnectionFailedError(failure_of(server, error, security, seconds, connected=True)) from error
         finally:
-            if made._protocol is not None:
-                await asyncio.wait([made.close()], timeout=CLOSE_SECONDS)
+            await closed(made)
+
+    async def _takes_sasl(self, host: str, port: int) -> bool:
+        """Whether a listener lets a client begin with SASL, which one without it refuses."""
+        with contextlib.suppress(ClientError, OSError, TimeoutError):
+            made: Any = await connection.connect(host, port, **self._options)
+            try:
+                async with asyncio.timeout(connection.CONNECT_SECONDS):
+                    answer = await made.send(SaslHandShakeRequest(ANY_MECHANISM))
+                return errors.for_code(answer.error_code) in (errors.NoError, errors.UnsupportedSaslMechanismError)
+            finally:
+                await closed(made)
+        return False
 
 
 async def _first(attempts: Iterable[Coroutine[Any, Any, str]]) -> tuple[str | None, list[Failure]]:
@@ -116,7 +126,7 @@ async def _first(attempts: Iterable[Coroutine[Any, Any, str]]) -> tuple[str | No
         for each in asyncio.as_completed(tasks):
             try:
                 return await each, failures
-            except UnreachedError as error:
+            except ConnectionFailedError as error:
                 failures.append(error.failure)
         return None, failures
     finally:

@@ -20,7 +20,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from consumer.errors import ConsumerError, KafkaError, counted
-from consumer.kafka.client import Assignor, committed_offsets, open_reader, require_topics
+from consumer.kafka.client import Assignor, committed_offsets, open_reader, require_reading, require_topics
 from consumer.kafka.dial import refusal, unreached_brokers
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, explained
 from consumer.kafka.probe import answered, connected_admin
@@ -67,6 +67,7 @@ class Inspection:
     async def topics(self) -> str:
         """Check that the topics exist, that their records can be read, and that the clocks agree."""
         self._partitions = await self._answered(lambda: require_topics(self._admin, self._kafka.topics))
+        await self._answered(lambda: require_reading(self._admin, self._partitions))
         newest = 0.0
         async with open_reader(self._kafka) as reader:
             for topic, count in self._partitions.items():

@@ -30,6 +30,7 @@ from consumer.kafka.client import (
     matching_topics,
     open_admin,
     open_reader,
+    require_reading,
     require_topics,
 )
 from consumer.kafka.client_internals import ended_task, fence_commits, note_heartbeats, stop_consumer, watch_instance
@@ -251,6 +252,7 @@ class KafkaSource:
         async with open_admin(self._kafka) as admin:
             topics = self._kafka.topics if self._pattern is None else await matching_topics(admin, self._pattern)
             counts = await require_topics(admin, topics)
+            await require_reading(admin, counts)
             self._topics = list(counts)
             if self.notes is not None and self.notes.read is not None:
                 keys = [

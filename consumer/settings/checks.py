@@ -12,10 +12,10 @@ from consumer.settings.sections import (
     Kafka,
     RetrySettings,
     RouteSettings,
-    Security,
     Settings,
     matches_topic,
 )
+from consumer.settings.security import check_security
 
 TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/@\[\]]+):([0-9]{1,9})", re.ASCII)
@@ -52,7 +52,7 @@ def check_relations(settings: Settings) -> None:
         f"kafka.request_timeout_seconds = {kafka.request_timeout_seconds} must be at least 5 s above"
         f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or joining the group can never succeed",
     )
-    _check_security(kafka.security)
+    check_security(kafka)
     _check_retry(settings.retry, "retry")
     _check_dead_letters(settings.dead_letter, kafka)
     _check_routes(settings.routes, settings.retry)
@@ -108,19 +108,6 @@ def _check_dead_letters(dead_letter: DeadLetterSettings, kafka: Kafka) -> None:
             target not in kafka.topics,
             f"dead_letter.topic: {target!r} is one of kafka.topics, so dead letters would be consumed again for ever",
         )
-
-
-def _check_security(security: Security) -> None:
-    if security.protocol.startswith("SASL"):
-        _require(bool(security.username), "kafka.security.username is empty; a SASL protocol needs one")
-        _require(bool(security.password), "kafka.security.password is empty; a SASL protocol needs one")
-    _require(
-        bool(security.certificate_file) == bool(security.key_file),
-        "kafka.security.certificate_file and key_file go together; set both or neither",
-    )
-    for name in ("ca_file", "certificate_file", "key_file"):
-        unused = getattr(security, name) and not security.protocol.endswith("SSL")
-        _require(not unused, f"kafka.security.{name} is set, but the protocol {security.protocol} does not use TLS")
 
 
 def _check_routes(routes: list[RouteSettings], retry: RetrySettings) -> None:

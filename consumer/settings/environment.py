@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from consumer.errors import SettingsError
-from consumer.settings.files import read_value
 from consumer.settings.sections import SECRETS
 
 PREFIX = "SESSION_CONSUMER_"
@@ -43,27 +41,16 @@ def is_of_a_service(variable: str, text: str) -> bool:
 
 
 def from_environment(environment: Mapping[str, str]) -> list[Given]:
-    """Return the settings in the environment, by name. Raises SettingsError for a secret that cannot be read."""
+    """Return the settings in the environment, by name. Raises SettingsError for one that is set twice."""
     found: dict[str, Given] = {}
     for variable in sorted(environment):
         text = environment[variable]
         if not variable.startswith(PREFIX) or is_of_a_service(variable, text):
             continue
         name = variable.removeprefix(PREFIX).lower().replace("__", ".")
-        secret = name.removesuffix("_file")
-        is_file = secret in SECRETS and name != secret
-        name = secret if is_file else name
         if name in found:
             raise SettingsError(f"{name}: {found[name].origin} and {variable} are both set; set one of them")
         if name in SECRETS:
-            text = _read_secret(variable, text) if is_file else text.rstrip("\r\n")
+            text = text.rstrip("\r\n")
         found[name] = Given(name, text, f"environment variable {variable}")
     return list(found.values())
-
-
-def _read_secret(variable: str, path: str) -> str:
-    try:
-        return read_value(Path(path))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SettingsError(f"environment variable {variable}: cannot read the file that it names: {reason}") from error

@@ -10,7 +10,7 @@ import msgspec
 from consumer.settings.meanings import MEANINGS
 from consumer.settings.sections import LOG_EVERYTHING, SECRETS, RouteSettings, Settings
 
-HIDDEN_SETTINGS = SECRETS | {"kafka.security.username"}
+HIDDEN_SETTINGS = SECRETS | {"kafka.security.username", "kafka.security.oauth_client_id"}
 HIDDEN = "hidden"
 
 

@@ -19,9 +19,28 @@ class Security(msgspec.Struct, frozen=True):
     ca_file: str = ""
     certificate_file: str = ""
     key_file: str = ""
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"] = "PLAIN"
     username: str = ""
     password: str = ""
+    password_file: str = ""
+    token_endpoint: str = ""
+    oauth_client_id: str = ""
+    oauth_client_secret: str = ""
+    oauth_client_secret_file: str = ""
+    scope: str = ""
+    token_file: str = ""
+    aws_region: str = ""
+    allow_plain_text_credentials: bool = False
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.protocol.endswith("SSL")
+
+    @property
+    def uses_sasl(self) -> bool:
+        """Whether connections authenticate with ``mechanism``."""
+        return self.protocol.startswith("SASL")
 
     def __repr__(self) -> str:
         return f"Security(protocol={self.protocol!r}, …)"
@@ -201,4 +220,5 @@ def dead_letter_topics(settings: Settings) -> list[str]:
 LOG_EVERYTHING = RouteSettings(name="log", handler="consumer.handlers.log:Log")
 """The route of a daemon whose settings have none: it logs each event."""
 
-SECRETS = frozenset({"kafka.security.password"})
+SECRETS = frozenset({"kafka.security.password", "kafka.security.oauth_client_secret"})
+"""Settings that no message and no page shows; each has one beside it that ends in ``_file`` and names a file."""

@@ -75,7 +75,7 @@ def _from_overrides(overrides: Sequence[str]) -> list[Given]:
     for override in overrides:
         name, equals, text = override.partition("=")
         name = name.strip()
-        if any(name.startswith(secret) for secret in SECRETS):
+        if any(name.startswith(secret) and name != f"{secret}_file" for secret in SECRETS):
             name = next(secret for secret in SECRETS if name.startswith(secret))
             raise SettingsError(
                 f"--set {name}: a secret on the command line is visible in ps; set it in the environment"

@@ -175,7 +175,7 @@ def test_python_blocks_run(code: str) -> None:
 def test_toml_blocks_are_settings(text: str, tmp_path: Path) -> None:
     """Every TOML block of the documents is a settings file that can be loaded."""
     (tmp_path / "settings.toml").write_text(text)
-    load_settings(tmp_path / "settings.toml", {"SESSION_CONSUMER_KAFKA__SECURITY__PASSWORD": "secret"})
+    load_settings(tmp_path / "settings.toml", {})
 
 
 @pytest.mark.parametrize("block", blocks_of_all("sh"))

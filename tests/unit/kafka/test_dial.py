@@ -16,8 +16,9 @@ from aiokafka import errors
 from consumer.errors import KafkaError, KafkaUnreachableError, SettingsError
 from consumer.kafka import connection
 from consumer.kafka.client import open_admin, open_reader
+from consumer.kafka.connection_failures import failure_of
 from consumer.kafka.dial import dial, unreached_brokers
-from consumer.kafka.failures import explained, failure_of
+from consumer.kafka.failures import explained
 from consumer.settings.sections import Kafka, Security
 from tests.fakes.broker import API_VERSIONS, METADATA, Answer, FakeBroker
 
@@ -271,7 +272,7 @@ def test_names_of_failures(error: Exception, what: str) -> None:
         if wrapped:
             told = errors.KafkaConnectionError("Connection at x closed")
             told.__cause__ = error
-        failure = failure_of("b:9092", told, settings("b:9092", security=security), 1.0, connected=True)
+        failure = failure_of("b:9092", told, security, 1.0, connected=True)
         assert str(failure).startswith(f"b:9092 {what}")
         assert "pass-word" not in str(failure)
 

@@ -40,6 +40,15 @@ key_file = ""
 mechanism = "PLAIN"
 username = ""
 password = ""
+password_file = ""
+token_endpoint = ""
+oauth_client_id = ""
+oauth_client_secret = ""
+oauth_client_secret_file = ""
+scope = ""
+token_file = ""
+aws_region = ""
+allow_plain_text_credentials = false
 [delivery]
 ordering = "partition"
 concurrency = 64

@@ -1,0 +1,229 @@
+"""Tokens: asked for as OAuth says, kept while they hold, renewed before they expire, and shown nowhere."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from aiohttp import web
+
+from consumer.errors import SettingsError
+from consumer.kafka import tokens
+from consumer.kafka.credentials import UnusableFileError
+from consumer.kafka.tokens import TokenError, tokens_of
+from consumer.settings.sections import Security
+
+SECRET = "s3cret/&="
+Answer = Callable[[web.Request], Any]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of tokens; a test moves it."""
+    now = [1000.0]
+    monkeypatch.setattr("consumer.kafka.tokens.time.monotonic", lambda: now[0])
+    return now
+
+
+@asynccontextmanager
+async def an_endpoint(answer: Answer) -> AsyncIterator[Security]:
+    """Serve an endpoint, and yield settings for it."""
+
+    async def answered(request: web.Request) -> web.Response:
+        found = answer(request)
+        return found if isinstance(found, web.Response) else web.json_response(found)
+
+    application = web.Application()
+    application.router.add_post("/token", answered)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield Security(
+            protocol="SASL_SSL",
+            mechanism="OAUTHBEARER",
+            token_endpoint=f"http://127.0.0.1:{runner.addresses[0][1]}/token",
+            oauth_client_id="the client",
+            oauth_client_secret=SECRET,
+            scope="kafka read",
+        )
+    finally:
+        await runner.cleanup()
+
+
+async def test_the_request() -> None:
+    """The id and the secret are in the header, each encoded, and the grant and the scope in the body."""
+    asked: list[Any] = []
+
+    async def answered(request: web.Request) -> web.Response:
+        asked.append((request.headers["Authorization"], await request.post()))
+        return web.json_response({"access_token": "abc", "expires_in": 60})
+
+    application = web.Application()
+    application.router.add_post("/", answered)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+        security = Security(token_endpoint=url, oauth_client_id="a b", oauth_client_secret=SECRET, scope="x y")
+        assert await tokens_of(security).token() == "abc"
+    finally:
+        await runner.cleanup()
+    ((header, form),) = asked
+    assert base64.b64decode(header.removeprefix("Basic ")) == b"a+b:s3cret%2F%26%3D"
+    assert dict(form) == {"grant_type": "client_credentials", "scope": "x y"}
+
+
+def numbered(life: float | str) -> tuple[list[int], Answer]:
+    """Answer with token-1, token-2 and so on."""
+    asked: list[int] = []
+
+    def answer(_request: web.Request) -> dict[str, Any]:
+        asked.append(len(asked) + 1)
+        return {"access_token": f"token-{len(asked)}", "expires_in": life}
+
+    return asked, answer
+
+
+@pytest.mark.parametrize("life", [100, 100.0, "100"])
+async def test_a_token_is_renewed_before_it_expires(clock: list[float], life: float | str) -> None:
+    """A token serves all connections for 80 % of its life; the next one gets another."""
+    asked, answer = numbered(life)
+    async with an_endpoint(answer) as security:
+        kept = tokens_of(security)
+        assert [await kept.token() for _ in range(3)] == ["token-1"] * 3
+        clock[0] += 79
+        assert await kept.token() == "token-1"
+        clock[0] += 2
+        assert await kept.token() == "token-2"
+    assert asked == [1, 2]
+
+
+async def test_the_old_token_serves_while_the_endpoint_is_down(clock: list[float]) -> None:
+    """An endpoint that fails at the renewal does no harm until the old token has expired."""
+    works = True
+
+    def answer(_request: web.Request) -> Any:
+        return {"access_token": "old", "expires_in": 100} if works else web.Response(status=503)
+
+    async with an_endpoint(answer) as security:
+        kept = tokens_of(security)
+        await kept.token()
+        works = False
+        clock[0] += 90
+        assert await kept.token() == "old"
+        clock[0] += 11
+        with pytest.raises(TokenError):
+            await kept.token()
+
+
+async def test_a_refused_token_is_replaced() -> None:
+    asked, answer = numbered(1000)
+    async with an_endpoint(answer) as security:
+        kept = tokens_of(security)
+        await kept.token()
+        kept.forget()
+        assert await kept.token() == "token-2"
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "says", "lasts"),
+    [
+        (
+            web.json_response({"error": "invalid_client"}, status=401),
+            "gave no token (status 401, invalid_client)",
+            True,
+        ),
+        (web.json_response({"error": f"x {SECRET}"}, status=400), "gave no token (status 400); correct", True),
+        (web.Response(status=404, text=SECRET), "gave no token (status 404); correct", True),
+        (
+            web.Response(status=302, headers={"Location": "http://elsewhere.invalid/"}),
+            "gave no token (status 302)",
+            True,
+        ),
+        (web.Response(status=200, text="<html>"), "gave no token (status 200)", True),
+        (web.json_response({"access_token": "x", "expires_in": "soon"}), "gave no token (status 200)", True),
+        (web.Response(status=503), "gave no token (status 503); check that URL and its server", False),
+        (web.Response(status=429), "gave no token (status 429); check that URL and its server", False),
+    ],
+)
+async def test_no_token(answer: web.Response, says: str, lasts: bool) -> None:
+    """An answer without a token is named by its status and OAuth's own code; none of its text is shown."""
+    async with an_endpoint(lambda _: answer) as security:
+        with pytest.raises(TokenError) as failed:
+            await tokens_of(security).token()
+    assert says in str(failed.value)
+    assert failed.value.lasts is lasts
+    assert SECRET not in str(failed.value)
+
+
+async def test_no_endpoint() -> None:
+    security = Security(token_endpoint="http://127.0.0.1:1/", oauth_client_id="c", oauth_client_secret=SECRET)
+    with pytest.raises(TokenError, match=r"token_endpoint does not answer \(ClientConnectorError\)") as failed:
+        await tokens_of(security).token()
+    assert not failed.value.lasts
+
+
+async def test_files_are_read_again(tmp_path: Path) -> None:
+    """A token file is read for each connection, a client's secret for each token."""
+    file = tmp_path / "token"
+    kept = tokens_of(Security(mechanism="OAUTHBEARER", token_file=str(file)))
+    with pytest.raises(UnusableFileError, match=r"token_file: cannot read .*: No such file"):
+        await kept.token()
+    for text in ("one\n", "two\n"):
+        file.write_text(text)
+        assert await kept.token() == text.strip()
+    file.write_text("\n")
+    with pytest.raises(UnusableFileError, match="is empty"):
+        await kept.token()
+
+
+async def test_the_token_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token is a signed URL for the region, made from the credentials of the environment, kept while it holds."""
+    for name, value in (("ACCESS_KEY_ID", "AKIDEXAMPLE"), ("SECRET_ACCESS_KEY", SECRET), ("SESSION_TOKEN", "st")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    kept = tokens_of(Security(protocol="SASL_SSL", mechanism="AWS_MSK_IAM", aws_region="eu-central-1"))
+    token = await kept.token()
+    url = urlsplit(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode())
+    asked = parse_qs(url.query)
+    assert url.hostname == "kafka.eu-central-1.amazonaws.com"
+    assert asked["Action"] == ["kafka-cluster:Connect"]
+    assert asked["X-Amz-Credential"][0].startswith("AKIDEXAMPLE/")
+    assert asked["X-Amz-Credential"][0].endswith("/eu-central-1/kafka-cluster/aws4_request")
+    assert asked["X-Amz-Expires"] == ["900"]
+    assert len(asked["X-Amz-Signature"][0]) == 64
+    assert await kept.token() == token
+    assert SECRET not in token
+
+
+async def test_no_credentials_of_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("SHARED_CREDENTIALS_FILE", "CONFIG_FILE"):
+        monkeypatch.setenv(f"AWS_{name}", str(tmp_path / "none"))
+    kept = tokens_of(Security(protocol="SASL_SSL", mechanism="AWS_MSK_IAM", aws_region="eu-central-1"))
+    with pytest.raises(TokenError, match="AWS gave no credentials") as failed:
+        await kept.token()
+    assert failed.value.lasts
+
+
+def test_the_extra_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the signer the message names the extra."""
+    monkeypatch.setitem(sys.modules, "aws_msk_iam_sasl_signer.MSKAuthTokenProvider", None)
+    with pytest.raises(SettingsError, match="install session-consumer with the extra `aws`"):
+        tokens_of(Security(mechanism="AWS_MSK_IAM"))
+
+
+def test_a_request_is_shorter_than_a_connection() -> None:
+    from consumer.kafka.connection import CONNECT_SECONDS  # noqa: PLC0415 - only here
+
+    assert tokens.ENDPOINT_SECONDS < CONNECT_SECONDS
