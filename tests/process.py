@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -36,8 +36,9 @@ class Running:
 class RunningConsumer(Running):
     """A daemon that is started when entered, and ended when left."""
 
-    def __init__(self, settings: Path, overrides: Sequence[str]) -> None:
+    def __init__(self, settings: Path, overrides: Sequence[str], environment: Mapping[str, str] = {}) -> None:
         self.module = "consumer"
+        self.environment = environment
         self.arguments = ["--debug", "run", "-c", str(settings)]
         for override in overrides:
             self.arguments += ["--set", override]
@@ -46,7 +47,13 @@ class RunningConsumer(Running):
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", self.module, *self.arguments, stderr=asyncio.subprocess.PIPE
+            sys.executable,
+            "-P",
+            "-m",
+            self.module,
+            *self.arguments,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **self.environment},
         )
         self._reader = asyncio.create_task(self._read())
         return self

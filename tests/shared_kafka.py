@@ -11,8 +11,8 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from consumer.kafka.local.cluster import LocalKafka
@@ -29,17 +29,17 @@ def locked(file: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def shared_kafka(folder: Path) -> Iterator[str]:
-    """Yield the bootstrap servers of the run's broker, which is started if none runs."""
+def shared_kafka(folder: Path, module: str = __name__) -> Iterator[str]:
+    """Yield the address of the run's broker, which is started if none runs; ``module`` runs ``serve`` on a folder."""
     address = folder / "address"
     with locked(folder / "users", shared=True):
         with locked(folder / "starting"):
             if not address.exists():
-                start(folder, address)
+                start(folder, address, module)
         yield address.read_text()
 
 
-def start(folder: Path, address: Path) -> None:
+def start(folder: Path, address: Path, module: str) -> None:
     """Start the broker in its own session, so that Ctrl-C does not reach it before the tests have ended."""
     log = folder / "broker.log"
     files = [
@@ -48,7 +48,7 @@ def start(folder: Path, address: Path) -> None:
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     # Not with Popen, which warns of a process that outlives it.
-    arguments = [sys.executable, "-m", __name__, str(folder)]
+    arguments = [sys.executable, "-m", module, str(folder)]
     process_id = os.posix_spawn(sys.executable, arguments, os.environ, file_actions=files, setsid=True)
     deadline = time.monotonic() + START_SECONDS
     while not address.exists():
@@ -58,11 +58,18 @@ def start(folder: Path, address: Path) -> None:
         time.sleep(0.05)
 
 
-async def serve(folder: Path) -> None:
-    """Run the broker until nobody uses it."""
-    address, unfinished = folder / "address", folder / "address.new"
+@asynccontextmanager
+async def plain_kafka() -> AsyncIterator[str]:
+    """Run a broker for the block, and yield its bootstrap servers."""
     async with LocalKafka() as kafka:
-        unfinished.write_text(kafka.bootstrap_servers)
+        yield kafka.bootstrap_servers
+
+
+async def serve(folder: Path, kafka: AbstractAsyncContextManager[str]) -> None:
+    """Run the broker until nobody uses it; entering it returns the address."""
+    address, unfinished = folder / "address", folder / "address.new"
+    async with kafka as told:
+        unfinished.write_text(told)
         unfinished.replace(address)
         await asyncio.to_thread(remove_when_unused, address, folder / "users")
 
@@ -73,4 +80,4 @@ def remove_when_unused(address: Path, users: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1])))
+    asyncio.run(serve(Path(sys.argv[1]), plain_kafka()))
