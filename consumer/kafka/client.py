@@ -174,8 +174,7 @@ async def require_reading(admin: AIOKafkaAdminClient, partitions: Mapping[str, i
         if leader is None or leader < 0:
             continue
         answer = await client.send(leader, FetchRequest(0, 0, 1, 0, [(topic, [(0, NOWHERE, 1)])]))
-        codes = {each["error_code"] for found in answer.to_object()["topics"] for each in found["partitions"]}
-        if TopicAuthorizationFailedError.errno in codes:
+        if TopicAuthorizationFailedError.errno in (code for _, found in answer.topics for _, code, *_ in found):
             raise KafkaError(f"kafka.topics: permission denied on topic {topic!r}; grant {GRANTS['kafka.topics']}")
 
 

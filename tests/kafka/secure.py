@@ -61,11 +61,15 @@ LISTENERS = {
     "SASL": "SASL_PLAINTEXT",
     "SCRAM": "SASL_PLAINTEXT",
     "REFUSING": "SASL_PLAINTEXT",
+    "EXPIRING": "SASL_PLAINTEXT",
     "SASLTLS": "SASL_SSL",
 }
-"""Protocol of each listener. Those that are PROXIED or REFUSING are advertised at another port, where a test stands."""
+"""Protocol of each listener. PROXIED and REFUSING are advertised at another port, where a test's proxy listens.
+
+Sessions end after 3 s on REFUSING and EXPIRING.
+"""
 SERVER_CERTIFICATES = {"EXPIRED": "expired", "STRANGER": "stranger"}
-OFFERED = {"SCRAM": "SCRAM-SHA-512", "REFUSING": "SCRAM-SHA-256"}
+OFFERED = {"SCRAM": "SCRAM-SHA-512", "REFUSING": "SCRAM-SHA-256", "EXPIRING": "OAUTHBEARER"}
 ADVERTISED = ("PROXIED", "REFUSING")
 
 MODULES = "org.apache.kafka.common.security."
@@ -143,7 +147,7 @@ def properties(
             lines[f"{prefix}sasl.enabled.mechanisms"] = offered
             for mechanism in offered.lower().split(","):
                 lines[f"{prefix}{mechanism}.sasl.jaas.config"] = JAAS[mechanism]
-                if name == "REFUSING":
+                if name in ("REFUSING", "EXPIRING"):
                     lines[f"{prefix}{mechanism}.connections.max.reauth.ms"] = str(REAUTHENTICATE_MS)
             if "OAUTHBEARER" in offered:
                 lines[f"{prefix}oauthbearer.sasl.server.callback.handler.class"] = VALIDATOR

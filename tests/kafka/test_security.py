@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from tests.kafka.secure import Secure
 from tests.kafka.security_cells import CELLS, leaked, look
-from tests.shared_kafka import shared_kafka
 
 ATTEMPTS = 4
 """Connections that a command may make before it gives up; aiokafka makes ten a second."""
-
-
-@pytest.fixture(scope="session")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    """One cluster for the whole run."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if base.name.startswith("popen") else base) / "secure"
-    folder.mkdir(exist_ok=True)
-    with shared_kafka(folder, "tests.kafka.secure") as told:
-        yield msgspec.json.decode(told, type=Secure)
 
 
 @pytest.mark.parametrize("name", CELLS)

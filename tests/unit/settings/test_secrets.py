@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from consumer.settings.environment import PREFIX
 from consumer.settings.sections import SECRETS
 from tests.unit.settings.loading import SECRET, a_file, loaded, refusal
 
