@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
@@ -30,6 +31,8 @@ DOCUMENTS = [
 ]
 GENERATED = re.compile(r"(<!-- generated: ([^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 NAMED_TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")
+SECURITY = ROOT / "docs" / "security-matrix.json"
+"""What ``python -m tests.kafka.security_matrix`` has noted."""
 COMMAND = "run python -m tests.docs"
 
 NOT_SET = {
@@ -119,6 +122,7 @@ def generated_parts() -> dict[str, str]:
         **{f"settings {section}".rstrip(): settings_table(section) for section in sections},
         "metrics": metrics_table(),
         "log events": log_events_table(log_calls()),
+        "security matrix": security_table(json.loads(SECURITY.read_text(encoding="utf-8"))),
     }
 
 
@@ -171,6 +175,21 @@ def log_events_table(calls: list[LogCall]) -> str:
         levels = ", ".join(sorted({call.level for call in same}))
         keys = ", ".join(f"`{key}`" for key in dict.fromkeys(key for call in same for key in call.keys))
         rows.append(f"| `{event}` | {levels} | {keys} | {_cell(WHEN.get(event, ''))} |")
+    return "\n".join(rows)
+
+
+def security_table(notes: Mapping[str, Any]) -> str:
+    """Return the table of what ``check`` and ``run`` did with each set-up of ``[kafka.security]``."""
+    rows = [
+        f"From {notes['date']}, with Apache Kafka {notes['kafka']}. Most of the seconds are the start of Python.",
+        "",
+        "| set-up | `check` | `run` | connections | seconds | message |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, cell in notes["cells"].items():
+        check, run = cell["check"], cell["run"]
+        ends = f"{check['code']} | {run['code']} | {cell['connections']} | {check['seconds']} and {run['seconds']}"
+        rows.append(f"| {name} | {ends} | {_cell(cell['message'])} |")
     return "\n".join(rows)
 
 

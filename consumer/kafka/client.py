@@ -33,8 +33,8 @@ from consumer.settings.sections import Kafka
 
 STOP_SECONDS = 3.0
 CORRECT = "create it, or correct the name"
-GRANTS = {"kafka.topics": "READ and DESCRIBE", "dead_letter.topic": "WRITE and DESCRIBE"}
-"""Permissions that the topics of a setting need."""
+READING, WRITING = "READ and DESCRIBE", "WRITE and DESCRIBE"
+"""Permissions that a topic needs."""
 NOWHERE = 2**62
 """An offset that no topic has."""
 NO_TOPIC = (UnknownTopicOrPartitionError, InvalidTopicError)
@@ -130,8 +130,9 @@ async def require_topics(
     codes = {topic: for_code(found[topic]["error_code"]) if topic in found else NO_TOPIC[0] for topic in topics}
     if missing := [topic for topic, code in codes.items() if code in NO_TOPIC]:
         raise KafkaError(f"{setting}: no topic {_names(missing)}; {remedy}")
+    needed = READING if setting == "kafka.topics" else WRITING
     if denied := [topic for topic, code in codes.items() if code is TopicAuthorizationFailedError]:
-        raise KafkaError(f"{setting}: permission denied on topic {_names(denied)}; grant {GRANTS[setting]}")
+        raise KafkaError(f"{setting}: permission denied on topic {_names(denied)}; grant {needed}")
     for code in codes.values():
         if code is not NoError:
             raise code
@@ -175,7 +176,7 @@ async def require_reading(admin: AIOKafkaAdminClient, partitions: Mapping[str, i
             continue
         answer = await client.send(leader, FetchRequest(0, 0, 1, 0, [(topic, [(0, NOWHERE, 1)])]))
         if TopicAuthorizationFailedError.errno in (code for _, found in answer.topics for _, code, *_ in found):
-            raise KafkaError(f"kafka.topics: permission denied on topic {topic!r}; grant {GRANTS['kafka.topics']}")
+            raise KafkaError(f"kafka.topics: permission denied on topic {topic!r}; grant {READING}")
 
 
 async def matching_topics(admin: AIOKafkaAdminClient, pattern: re.Pattern[str]) -> list[str]:

@@ -56,6 +56,11 @@ async def connect(host: str, port: int, *, seconds: float | None = None, **optio
 aiokafka.client.create_conn = connect  # type: ignore[attr-defined]
 
 
+def refusals(kafka: Kafka) -> str:
+    """Return which brokers have refused these credentials last, and why; empty when none has."""
+    return "; ".join(str(each) for each in connector_of(kafka.security).refused())
+
+
 @lru_cache(maxsize=8)
 def connector_of(security: Security) -> Connector:
     """Return the one connector of these settings: clients that are replaced must not forget who refused them."""
@@ -86,6 +91,10 @@ class Connector(AbstractTokenProvider):
     async def token(self) -> str:
         """Return the token for OAUTHBEARER; aiokafka calls it for each connection."""
         return await self._tokens.token()
+
+    def refused(self) -> list[Failure]:
+        """Return the last failure of each broker that has refused, and not accepted since."""
+        return [each.failure for each in self._refusals.values()]
 
     async def connect(self, address: tuple[str, int], seconds: float, options: dict[str, Any]) -> AIOKafkaConnection:
         """Connect to one broker within some seconds. Raises ConnectionFailedError, at once while a refusal holds."""

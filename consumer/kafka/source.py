@@ -35,6 +35,7 @@ from consumer.kafka.client import (
 )
 from consumer.kafka.client_internals import ended_task, fence_commits, note_heartbeats, stop_consumer, watch_instance
 from consumer.kafka.codecs import limit_decompression
+from consumer.kafka.connection import refusals
 from consumer.kafka.dial import dial
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, described, explained
 from consumer.kafka.fetch_plain import PlainFetch
@@ -412,7 +413,7 @@ class KafkaSource:
             if self._unreachable:
                 log.info("brokers_reachable")
         elif not self._unreachable:
-            log.warning("brokers_unreachable", why=problem)
+            log.warning("brokers_unreachable", why=refusals(self._kafka) or problem)
         self._unreachable = problem is not None
 
     async def revoked(self, keys: Collection[Any]) -> None:

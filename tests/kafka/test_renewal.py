@@ -60,12 +60,13 @@ async def test_certificates_are_renewed(secure: Secure, tmp_path: Path) -> None:
         before = proxy.connections
         proxy.reset()
         await cluster.produce(map(a_session, range(3, 6)))
-        await consumer.said("brokers_unreachable")
+        why = await consumer.said("brokers_unreachable")
         refused = proxy.connections - before
         shutil.copy(secure.file("renewed"), mine)
         await eventually(has_committed(cluster, 6), 60)
         assert await consumer.stop() == 0
     assert 0 < refused <= FEW
+    assert "refused the TLS handshake" in why
 
 
 async def test_a_password_is_renewed(secure: Secure, tmp_path: Path) -> None:
@@ -91,7 +92,8 @@ async def test_a_password_is_renewed(secure: Secure, tmp_path: Path) -> None:
         file.write_text(f"{PASSWORD}-2")
         await eventually(has_committed(cluster, 6), 60)
         assert await consumer.stop() == 0
-    assert 0 < refused <= FEW, why
+    assert 0 < refused <= FEW
+    assert "refused the SCRAM-SHA-256 credentials; correct kafka.security.username and password" in why
     assert leaked("\n".join(consumer.lines)) == []
 
 
