@@ -26,14 +26,17 @@ def secret(security: Security, name: str) -> str:
 
 
 def read_file(name: str, file: str) -> str:
-    """Return the text of a file without its line end. Raises UnusableFileError."""
+    """Return the text of a file without its line end. Raises UnusableFileError.
+
+    The error does not repeat the path: by mistake the setting may hold the secret itself.
+    """
     try:
         text = read_value(Path(file))
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise UnusableFileError(f"kafka.security.{name}: cannot read {file}: {why}") from None
+        raise UnusableFileError(f"kafka.security.{name}: cannot read the file that it names: {why}") from None
     if not text:
-        raise UnusableFileError(f"kafka.security.{name}: {file} is empty")
+        raise UnusableFileError(f"kafka.security.{name}: the file that it names is empty")
     return text
 
 

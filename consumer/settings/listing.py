@@ -10,7 +10,11 @@ import msgspec
 from consumer.settings.meanings import MEANINGS
 from consumer.settings.sections import LOG_EVERYTHING, SECRETS, RouteSettings, Settings
 
-HIDDEN_SETTINGS = SECRETS | {"kafka.security.username", "kafka.security.oauth_client_id"}
+HIDDEN_SETTINGS = (
+    SECRETS
+    | {f"{name}_file" for name in SECRETS}  # by mistake they may hold the secrets themselves
+    | {f"kafka.security.{name}" for name in ("username", "oauth_client_id", "token_file")}
+)
 HIDDEN = "hidden"
 
 

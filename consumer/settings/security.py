@@ -78,6 +78,9 @@ def _check_files(security: Security) -> None:
         bool(security.certificate_file) == bool(security.key_file),
         "certificate_file and key_file go together; set both or neither",
     )
+    for name in ("password", "oauth_client_secret"):
+        both = getattr(security, name) and getattr(security, f"{name}_file")
+        _require(not both, f"{name} and {name}_file are both set; remove one of them")
     for name in ("ca_file", "certificate_file", "key_file"):
         used = security.uses_tls or (name == "ca_file" and security.token_endpoint.startswith("https:"))
         _require(
@@ -106,10 +109,9 @@ def _check_tokens(security: Security) -> None:
 
 
 def _require_one(security: Security, name: str, why: str) -> None:
-    """Require a secret, or the file of it, and not both."""
-    given, file = getattr(security, name), getattr(security, f"{name}_file")
-    _require(bool(given or file), f"{name} is empty; {why}, in the environment or in a file ({name}_file)")
-    _require(not (given and file), f"{name} and {name}_file are both set; remove one of them")
+    """Require a secret, or the file of it."""
+    given = getattr(security, name) or getattr(security, f"{name}_file")
+    _require(bool(given), f"{name} is empty; {why}, in the environment or in a file ({name}_file)")
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -184,7 +184,10 @@ CELLS = {
     "no IDEMPOTENT_WRITE": Cell("SASL", LIMITED, grants=(READ_TOPIC, JOIN, WRITE_LETTERS)),
     "no password": Cell("SASL", SASL | PLAIN, 2, "kafka.security.password is empty"),
     "no such password file": Cell(
-        "SASL", SASL | PLAIN | {"password_file": "/no/such"}, 2, "kafka.security.password_file: cannot read /no/such"
+        "SASL",
+        SASL | PLAIN | {"password_file": "/no/such"},
+        2,
+        "kafka.security.password_file: cannot read the file that it names: No such file",
     ),
 }
 

@@ -1,4 +1,7 @@
-"""Run every cell of the security matrix and note what happened, for ``docs/security.md``: ``python -m`` this module."""
+"""Run every cell of the security matrix and note what happened, for ``docs/security.md``: ``python -m`` this module.
+
+Arguments are the names of the cells to run again; without any all are run.
+"""
 
 from __future__ import annotations
 
@@ -52,5 +55,8 @@ async def measure(names: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    before = json.loads(NOTES.read_text(encoding="utf-8"))["cells"] if sys.argv[1:] else {}
     found = asyncio.run(measure(sys.argv[1:] or list(CELLS)))
+    cells = before | found["cells"]
+    found["cells"] = {name: cells[name] for name in CELLS if name in cells}
     NOTES.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from consumer.errors import KafkaError, SettingsError
 from consumer.kafka.client import open_admin
 from consumer.kafka.connection import connect, connection_options, connector_of
 from consumer.kafka.connection_failures import ConnectionFailedError
-from consumer.kafka.credentials import UnusableFileError, tls_context
+from consumer.kafka.credentials import UnusableFileError, secret, tls_context
 from consumer.kafka.dial import dial
 from consumer.settings.sections import Kafka, Security
 from tests.fakes.broker import FakeBroker
@@ -192,7 +192,7 @@ def test_a_file_that_cannot_be_used(name: str, tmp_path: Path) -> None:
     """It is a settings error at start, and an error like those of brokers later."""
     files: Any = {name: "/no/such", **({"key_file": "/no/such"} if name == "certificate_file" else {})}
     security = Security(protocol="SASL_SSL", username="u", **files)
-    with pytest.raises(UnusableFileError, match="/no/such") as failed:
+    with pytest.raises(UnusableFileError, match="No such file") as failed:
         connection_options(Kafka(security=security))
     assert isinstance(failed.value, SettingsError)
     assert isinstance(failed.value, KafkaError)
@@ -210,3 +210,27 @@ def test_an_encrypted_key_asks_nobody(tmp_path: Path) -> None:
     file.write_bytes(encrypted + issued.cert_chain_pems[0].bytes())
     with pytest.raises(UnusableFileError, match=r"client\.pem"):
         tls_context(Security(protocol="SSL", certificate_file=str(file), key_file=str(file)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_secret_in_any_unicode_encoding(tmp_path: Path, encoding: str) -> None:
+    """A password file may have a byte order mark and Windows' end of line; spaces belong to the password."""
+    file = tmp_path / "password"
+    file.write_bytes(" pässword \r\n".encode(encoding))
+    assert secret(Security(password_file=str(file)), "password") == " pässword "
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "No such file"), (b"s3cret\xe9", "line 1 is not UTF-8"), (b"\r\n", "is empty")],
+    ids=["missing", "Latin-1", "empty"],
+)
+def test_a_secret_is_not_in_the_error_about_its_file(tmp_path: Path, content: bytes | None, why: str) -> None:
+    """Neither the content is shown nor the path, which may be the secret itself, by mistake."""
+    file = tmp_path / "s3cret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UnusableFileError, match=why) as failed:
+        secret(Security(password_file=str(file)), "password")
+    assert "kafka.security.password_file" in str(failed.value)
+    assert "s3cret" not in str(failed.value)

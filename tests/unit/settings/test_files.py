@@ -11,7 +11,7 @@ import pytest
 from consumer.errors import SettingsError
 from consumer.settings import files
 from consumer.settings.files import read_text, read_value, require_no_other_writer
-from tests.unit.settings.loading import SECRET, loaded, refusal
+from tests.unit.settings.loading import loaded, refusal
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
 TEXT = '[kafka]\ngroup_id = "grüße"\n'
@@ -26,14 +26,6 @@ def test_a_settings_file_in_any_unicode_encoding(tmp_path: Path, encoding: str, 
     assert loaded(file=file).settings.kafka.group_id == "grüße"
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_secret_file_in_any_unicode_encoding(tmp_path: Path, encoding: str) -> None:
-    """A password file may have a byte order mark and Windows' end of line."""
-    file = tmp_path / "password"
-    file.write_bytes(f"{SECRET}ü\r\n".encode(encoding))
-    assert loaded(KAFKA__SECURITY__PASSWORD_FILE=str(file)).settings.kafka.security.password == f"{SECRET}ü"
-
-
 @pytest.mark.parametrize("content", [b"a = 1\nb = '\xe9'", b"\xff\xfea", b"\xef\xbb\xbf\n\xff"], ids=repr)
 def test_another_encoding_is_named_with_its_line(tmp_path: Path, content: bytes) -> None:
     """A file in another encoding is an error with the line and the encoding to use, without any of its bytes."""
@@ -45,15 +37,6 @@ def test_another_encoding_is_named_with_its_line(tmp_path: Path, content: bytes)
     assert "\\x" not in message
     with pytest.raises(ValueError, match=r"line \d is not UTF-"):
         read_text(file)
-
-
-def test_a_secret_in_another_encoding_is_not_shown(tmp_path: Path) -> None:
-    """The error about a password in Latin-1 has nothing of the password."""
-    file = tmp_path / "password"
-    file.write_bytes(f"{SECRET}\xe9".encode("latin-1"))
-    message = refusal(KAFKA__SECURITY__PASSWORD_FILE=str(file))
-    assert "line 1 is not UTF-8" in message
-    assert SECRET not in message
 
 
 def test_only_the_end_of_the_line_is_dropped(tmp_path: Path) -> None:
