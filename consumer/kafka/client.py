@@ -114,7 +114,9 @@ async def open_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.start()
         yield admin
     finally:
-        await admin.close()
+        with contextlib.suppress(TimeoutError, ClientError, OSError):
+            async with asyncio.timeout(STOP_SECONDS):  # the end of TLS waits for the peer
+                await admin.close()
 
 
 async def require_topics(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import threading
 import time
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -108,6 +111,7 @@ class Connector(AbstractTokenProvider):
             self._require_secrecy(server, address[0])
             made = _Connection(*address, **{**options, **_read_now(self._security)})
             async with asyncio.timeout(seconds):
+                await resolved(*address)
                 await made.connect()
         except BaseException as error:
             connected = made is not None and made._protocol is not None  # set once TCP and TLS have succeeded, and kept
@@ -150,6 +154,31 @@ class _OAuth(OAuthAuthenticator):
         if payload:
             raise errors.SaslAuthenticationFailed("the token was refused")
         return await super().step(payload)
+
+
+async def resolved(host: str, port: int) -> None:
+    """Wait until a name is resolved, in a thread of its own. Raises socket.gaierror.
+
+    The event loop would take one of the threads that handlers share, and a name server may be silent for half a minute.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: Exception | None) -> None:
+        if not found.done():
+            found.set_exception(error) if error is not None else found.set_result(None)
+
+    def look() -> None:
+        error: Exception | None = None
+        try:
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as failed:
+            error = failed
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, error)
+
+    threading.Thread(target=look, name=f"session-consumer-resolve-{host}", daemon=True).start()
+    await found
 
 
 async def closed(made: Any) -> None:

@@ -79,6 +79,15 @@ Named = tuple[str, str, bool]
 """What happened, what to do, and whether it lasts."""
 
 
+NO_TLS: Named = ("does not speak TLS", f"set {PROTOCOL} to {PLAIN}, or use the broker's TLS port", True)
+IN_HANDSHAKE: Named = (
+    "closed the connection in the TLS handshake",
+    f"see whether that broker is starting, and whether its port speaks TLS ({PROTOCOL})",
+    False,
+)
+"""A proxy does this too while the broker behind it is away, so it may pass."""
+
+
 def _named(error: BaseException, security: Security, *, connected: bool) -> Named | None:
     """Name an error; None for one that does not say what happened."""
     match error:
@@ -116,7 +125,7 @@ def _of_network(error: OSError, security: Security, *, connected: bool) -> Named
         return "refused the connection", "start Kafka there, or correct the address", False
     if codes & {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED} or not codes:
         if security.uses_tls and not connected:
-            return _closed_in_handshake()
+            return IN_HANDSHAKE
         return "closed the connection", _closed_remedy(security), False
     said = ", ".join(sorted(os.strerror(code) for code in codes))
     return f"cannot be reached ({said})", "check the address, the routes and the firewalls", False
@@ -135,7 +144,7 @@ def _of_tls(error: ssl.SSLError) -> Named:
         return what, "use a client certificate that the broker trusts (kafka.security.certificate_file)", True
     if "PROTOCOL_VERSION" in reason or "UNSUPPORTED_PROTOCOL" in reason:
         return "speaks no TLS version from 1.2 on", "enable TLS 1.2 or 1.3 on the broker", True
-    return _closed_in_handshake()
+    return IN_HANDSHAKE if isinstance(error, ssl.SSLEOFError) or "EOF" in reason else NO_TLS
 
 
 def _of_certificate(error: ssl.SSLCertVerificationError) -> Named:
@@ -151,10 +160,6 @@ def _of_certificate(error: ssl.SSLCertVerificationError) -> Named:
         case _:
             remedy = "set kafka.security.ca_file to the PEM file of the authority that signed it"
             return f"has a certificate that is not trusted ({theirs})", remedy, True
-
-
-def _closed_in_handshake() -> Named:
-    return "does not speak TLS", f"set {PROTOCOL} to {PLAIN}, or use the broker's TLS port", True
 
 
 def _of_answer(error: asyncio.IncompleteReadError) -> Named | None:

@@ -21,11 +21,20 @@ from aiokafka.protocol.metadata import MetadataRequest
 from consumer.errors import ConsumerError, KafkaError, KafkaUnreachableError
 from consumer.kafka import connection
 from consumer.kafka.connection import address_of, closed
-from consumer.kafka.connection_failures import ConnectionFailedError, Failure, expects_sasl, failure_of
+from consumer.kafka.connection_failures import (
+    IN_HANDSHAKE,
+    NO_TLS,
+    ConnectionFailedError,
+    Failure,
+    expects_sasl,
+    failure_of,
+)
 from consumer.kafka.failures import ClientError
 from consumer.settings.sections import Kafka
 
 ANY_MECHANISM = "PLAIN"
+SHARE_OF_START = 0.4
+"""A server, and a broker behind it, are named before ``start_timeout_seconds`` has passed."""
 
 
 async def dial(kafka: Kafka) -> Kafka:
@@ -91,9 +100,14 @@ class _Caller:
     async def _connected(self, server: str) -> AsyncIterator[AIOKafkaConnection]:
         """Connect to one address for the block; both have CONNECT_SECONDS together. Raises ConnectionFailedError."""
         host, port, _ = get_ip_port_afi(server)
-        seconds = min(connection.CONNECT_SECONDS, self._kafka.start_timeout_seconds)
+        seconds = min(connection.CONNECT_SECONDS, SHARE_OF_START * self._kafka.start_timeout_seconds)
         ends = asyncio.get_running_loop().time() + seconds
-        made = await connection.connect(host, port, seconds=seconds, **self._options)
+        try:
+            made = await connection.connect(host, port, seconds=seconds, **self._options)
+        except ConnectionFailedError as failed:
+            if failed.failure == Failure(server, *IN_HANDSHAKE) and await self._speaks_plain(host, port):
+                raise ConnectionFailedError(Failure(server, *NO_TLS)) from failed
+            raise
         try:
             async with asyncio.timeout_at(ends):
                 yield made
@@ -104,6 +118,13 @@ class _Caller:
             raise ConnectionFailedError(failure_of(server, error, security, seconds, connected=True)) from error
         finally:
             await closed(made)
+
+    async def _speaks_plain(self, host: str, port: int) -> bool:
+        """Whether a listener answers without TLS; nothing secret is sent."""
+        with contextlib.suppress(ConnectionFailedError):
+            await closed(await connection.connect(host, port, **{**self._options, "security_protocol": "PLAINTEXT"}))
+            return True
+        return False
 
     async def _takes_sasl(self, host: str, port: int) -> bool:
         """Whether a listener lets a client begin with SASL, which one without it refuses."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -114,7 +115,7 @@ async def test_attempts_leave_no_connection_and_no_task() -> None:
         ),
         (says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "PLAINTEXT", "speaks HTTP, not Kafka; name a broker's port"),
         (says(b""), "PLAINTEXT", "closed the connection; check kafka.security.protocol: the port may expect TLS or"),
-        (says(b""), "SSL", "does not speak TLS; set kafka.security.protocol to PLAINTEXT or SASL_PLAINTEXT"),
+        (says(b""), "SSL", "closed the connection in the TLS handshake; see whether that broker is starting"),
         (says(b"\x00\x00\x00\x08plain"), "SSL", "does not speak TLS; set kafka.security.protocol"),
     ],
 )
@@ -199,6 +200,44 @@ async def test_a_broker_that_stops_answering() -> None:
                 await dial(settings(broker.bootstrap_servers))
 
 
+async def test_a_plain_port_behind_a_reset_is_told_from_a_broker_that_starts() -> None:
+    """A listener that answers without TLS will never speak it; one that only hangs up may be starting."""
+    async with FakeBroker() as broker:
+
+        async def hangs_up_on_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            first = await reader.readexactly(1)
+            if first != b"\x16":  # a TLS handshake, for whose length Kafka hangs up
+                behind, onward = await asyncio.open_connection("127.0.0.1", broker.port)
+                onward.write(first + await reader.read(1000))
+                writer.write(await behind.read(1000))
+                onward.close()
+
+        async with a_server(hangs_up_on_tls) as server:
+            with pytest.raises(KafkaError, match=r"does not speak TLS; set kafka\.security\.protocol to PLAINTEXT"):
+                await dial(settings(server, security=Security(protocol="SSL")))
+    async with a_server(says(b"")) as starting:
+        with pytest.raises(KafkaUnreachableError, match="closed the connection in the TLS handshake"):
+            await dial(settings(starting, security=Security(protocol="SSL")))
+
+
+async def test_names_that_a_server_never_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that hang hold up no other name, and none of the threads that handlers use."""
+    silent, look = threading.Event(), socket.getaddrinfo
+
+    def slow(host: Any, *arguments: Any, **options: Any) -> Any:
+        if str(host).endswith(".invalid"):
+            silent.wait(10)
+        return look(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    async with FakeBroker() as broker:
+        hanging = [f"kafka-{number}.invalid:9092" for number in range(40)]
+        found = await dial(settings(*hanging, broker.bootstrap_servers))
+        assert found.bootstrap_servers == [broker.bootstrap_servers]
+        assert await asyncio.to_thread(lambda: not silent.is_set())
+        silent.set()
+
+
 async def test_ipv6() -> None:
     """An IPv6 address is written in brackets, as a bootstrap server and in messages."""
     async with a_server(hangs, "::1") as server:
@@ -211,7 +250,7 @@ async def test_ipv6() -> None:
 async def test_wait_is_no_longer_than_the_start_may_take() -> None:
     async with a_server(hangs) as server:
         with pytest.raises(KafkaUnreachableError, match=r"did not answer within 0\.2 s"):
-            await dial(settings(server, start_timeout_seconds=0.2))
+            await dial(settings(server, start_timeout_seconds=0.5))
 
 
 async def test_unusable_tls_file_is_a_settings_error() -> None:
