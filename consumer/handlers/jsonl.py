@@ -145,7 +145,7 @@ class JsonLines:
         with self._syncing:
             for file in files:
                 if not file.closed:
-                    file.sync(self._path)
+                    file.sync()
             if self._folder_unsynced:  # a new or renamed file is durable only after its folder is synced
                 self._folder_unsynced = False
                 try:
@@ -198,6 +198,7 @@ class JsonLines:
         """Rename the full file, and begin a new one."""
         name = free_name(self._path)
         try:
+            full.mend()
             self._path.rename(name)
         except OSError as error:
             raise SinkError(f"cannot rename {self._path}: {error.strerror}") from error

@@ -9,7 +9,15 @@ import stat
 import time
 from pathlib import Path
 
+import msgspec
+import structlog
+
 from consumer.errors import SinkError
+
+log = structlog.get_logger("consumer.handlers.line_file")
+
+MAX_LINE_BYTES = 16_777_216
+"""What follows the last newline of a file is half a line of ours only if it is no longer than this."""
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -25,12 +33,13 @@ class LineFile:
     """One open file; made by ``open_lines``, owned by its handler.
 
     - A write adds all of its lines, or nothing: what was written in part is cut off again.
+    - Opening changes nothing. Half a line that a kill left is cut off before the first write.
     - A sync that failed once fails for ever, because the kernel may have dropped what it kept.
     - The lock on the file ends with this process, also while a child that it forked lives on.
     """
 
-    def __init__(self, number: int, written_at: float) -> None:
-        """Take over an open file; ``number`` is its descriptor."""
+    def __init__(self, number: int, path: Path, written_at: float) -> None:
+        """Take over an open file; ``number`` is its descriptor, ``path`` its name in errors and in the log."""
         found = os.fstat(number)
         self.size = found.st_size
         """Where the last line ends that was written or found."""
@@ -42,11 +51,14 @@ class LineFile:
         self.unsynced = False
         self.closed = False
         self._number = number
+        self._path = path
         self._identity = found.st_dev, found.st_ino
+        self._mended = False
         self._torn = False
 
     def write(self, data: bytes) -> None:
         """Append all of ``data``, or raise OSError and leave the file as long as it was."""
+        self.mend()
         if self._torn:
             self._cut()
         self.measure()
@@ -62,6 +74,20 @@ class LineFile:
         self.size += len(data)
         self.written_at = time.time()
         self.unsynced = True
+
+    def mend(self) -> None:
+        """Cut off half a line that a kill left; end a line that lacks only its newline. Raises OSError or SinkError."""
+        if self._mended:
+            return
+        rest = _unended(self._number, self._path)
+        if _is_complete(rest):
+            os.write(self._number, b"\n")
+        elif rest:
+            os.ftruncate(self._number, os.fstat(self._number).st_size - len(rest))
+            log.warning("half_line_cut", file=str(self._path), bytes=len(rest))
+        self.unsynced = bool(rest)
+        self.measure()
+        self._mended = True
 
     def _cut(self) -> None:
         """Remove what a write that failed has added."""
@@ -86,8 +112,8 @@ class LineFile:
         """Whether the file is not shorter than what was written to it."""
         return os.fstat(self._number).st_size >= self.size
 
-    def sync(self, path: Path) -> None:
-        """Wait until the disk has all of it; ``path`` names the file in errors."""
+    def sync(self) -> None:
+        """Wait until the disk has all of it. Raises SinkError."""
         if self.failed is None and self.unsynced:
             self.unsynced = False  # set before the sync: data written during it needs the next one
             try:
@@ -95,7 +121,8 @@ class LineFile:
             except OSError as error:
                 self.failed = error
         if self.failed is not None:
-            raise SinkError(f"{path} may have lost lines on disk: {self.failed.strerror}; restart to write them again")
+            why = self.failed.strerror
+            raise SinkError(f"{self._path} may have lost lines on disk: {why}; restart to write them again")
 
     def close(self) -> None:
         """Close the file, which ends its lock; in a forked child the lock stays with the parent."""
@@ -107,8 +134,8 @@ class LineFile:
 def open_lines(path: Path) -> LineFile:
     """Open a file to append lines, and make it and its folder if they are missing.
 
-    A partial last line, which a kill left, is cut off: its record is not committed. Raises SinkError for a path that
-    cannot be written, is no regular file, or has another writer.
+    Raises SinkError for a path that cannot be written, is no regular file, has another writer, or leads to a file whose
+    end cannot be half a line of ours.
     """
     try:
         _require_regular(path)
@@ -117,15 +144,15 @@ def open_lines(path: Path) -> LineFile:
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
             written_at = os.fstat(number).st_mtime
-            _cut_half_line(number)
-        except OSError:
+            _unended(number, path)
+        except (OSError, SinkError):
             os.close(number)
             raise
     except BlockingIOError as error:
         raise SinkError(f"{path} is already written by another route or process; choose another path") from error
     except OSError as error:
         raise SinkError(f"cannot write {path}: {error.strerror}") from error
-    return LineFile(number, written_at)
+    return LineFile(number, path, written_at)
 
 
 def sync_folder(folder: Path) -> None:
@@ -149,15 +176,30 @@ def _require_regular(path: Path) -> None:
         )
 
 
-def _cut_half_line(number: int) -> None:
+def _unended(number: int, path: Path) -> bytes:
+    """Return what follows the last newline. Raises SinkError if it cannot be half a line of ours."""
     size = os.fstat(number).st_size
-    end = size
-    while end > 0:
-        start = max(0, end - 65536)
-        newline = os.pread(number, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    if end != size:
-        os.ftruncate(number, end)
+    if not size or os.pread(number, 1, size - 1) == b"\n":
+        return b""
+    start = max(0, size - MAX_LINE_BYTES - 1)
+    rest = os.pread(number, size - start, start).rpartition(b"\n")[2]
+    if len(rest) > MAX_LINE_BYTES or not _may_be_ours(rest):
+        raise SinkError(
+            f"{path} was not written by this handler: its end is neither a newline nor half a line of JSON;"
+            " choose another path, move the file away, or end it with a newline to append to it"
+        )
+    return rest
+
+
+def _may_be_ours(rest: bytes) -> bool:
+    """Whether a line of ours may begin so: an object, or null for a tombstone. A power failure may leave zeros."""
+    begin = rest.lstrip(b" \t\0")
+    return begin.startswith(b"{") or b"null".startswith(begin)
+
+
+def _is_complete(rest: bytes) -> bool:
+    try:
+        msgspec.json.decode(rest, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,19 +80,6 @@ async def test_an_existing_file_is_appended_to(path: Path) -> None:
         async with JsonLines(path) as write:
             for event in half:
                 write(event)
-    assert read(path) == events
-
-
-@pytest.mark.parametrize("length", [1, 65535, 65536, 65537, 200_000])
-@pytest.mark.parametrize("whole", [0, 1, 3])
-async def test_half_a_line_is_cut_off(path: Path, length: int, whole: int) -> None:
-    """A half line left by a kill is cut off when the file is opened, however long; complete lines stay."""
-    events = some(whole + 1)
-    path.parent.mkdir()
-    path.write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in events[:whole]) + b"x" * length)
-    async with JsonLines(path) as write:
-        assert read(path) == events[:whole]
-        write(events[whole])
     assert read(path) == events
 
 
