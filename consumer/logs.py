@@ -134,10 +134,12 @@ class _Repeats(logging.Filter):
 class WrittenAside:
     """Writes the lines of one thread from another one, so that the first never waits for a reader of stderr.
 
-    Entered and left in the first thread. When ``LINES`` wait to be written, further ones are dropped and counted.
+    Entered and left in the first thread; leaving waits ``EXIT_SECONDS`` at most for the lines that are not written yet.
+    When ``LINES`` wait to be written, further ones are dropped and counted.
     """
 
     LINES = 1000
+    EXIT_SECONDS = 2.0
 
     def __init__(self) -> None:
         self._queue: Queue[Callable[[], object] | None] = Queue(self.LINES)
@@ -157,6 +159,7 @@ class WrittenAside:
     def __exit__(self, *_: object) -> None:
         for handler, keep in self._kept:
             handler.removeFilter(keep)
+        self.wait(self.EXIT_SECONDS)
         self._put(None)
 
     def wait(self, seconds: float) -> None:

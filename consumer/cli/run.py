@@ -18,7 +18,7 @@ from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.process.parts import make_daemon
-from consumer.process.signals import Signals
+from consumer.process.signals import Signals, ended_in_time
 from consumer.routes.load import load_routes
 from consumer.routes.route import Route
 from consumer.settings.sections import Settings
@@ -38,9 +38,9 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
     """
     for number in (signal.SIGHUP, signal.SIGUSR1):  # until the daemon can follow them
         signal.signal(number, signal.SIG_IGN)
-    read = loaded(config, overrides)
-    configure_logging(read.settings.log)
-    with asyncio.Runner(loop_factory=TimedLoop) as runner:
+    with asyncio.Runner(loop_factory=TimedLoop) as runner, ended_in_time():
+        read = loaded(config, overrides)
+        configure_logging(read.settings.log)
         runner.run(run_daemon(read))
 
 

@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ from consumer.process.children import keep_sockets_from_children, reset_signals_
 
 MARGIN_SECONDS = 10.0
 WRITE_SECONDS = 1.0
+END_SECONDS = 5.0
+"""How long the process may take to end after its work."""
 
 
 class Signals:
@@ -74,6 +77,26 @@ class Signals:
 
     def _give_up(self) -> None:
         _leave(StuckCallError.exit_code, f"the stop took longer than {self._limit:g} s: exiting at once")
+
+
+@contextmanager
+def ended_in_time() -> Iterator[None]:
+    """End the process ``END_SECONDS`` after the block, with the block's exit code, if it has not ended by then.
+
+    The interpreter waits for threads, and the last lines wait for a reader of stderr, possibly for ever.
+    """
+    code = 1
+    try:
+        yield
+        code = 0
+    except BaseException as error:
+        code = getattr(error, "exit_code", code)
+        raise
+    finally:
+        why = f"the process did not end within {END_SECONDS:g} s of its work: exiting at once"
+        deadline = threading.Timer(END_SECONDS, _leave, (code, why))
+        deadline.daemon = True
+        deadline.start()
 
 
 def _leave(code: int, why: str) -> None:

@@ -340,3 +340,33 @@ def test_a_thread_whose_lines_are_written_aside_waits_for_no_reader(configured: 
     assert [line["event"] for line in own if line["event"] != "line"] == ["first", "log_lines_dropped", "after"]
     assert [line["number"] for line in own if line["event"] == "line"] == list(range(aside.LINES))
     assert next(line for line in own if line["event"] == "log_lines_dropped")["lines"] == 3
+
+
+def test_the_last_lines_of_a_thread_are_written(configured: Configure) -> None:
+    """When its block is left, all lines of the thread are written, and what was dropped is counted."""
+    lines = configured(format="json")
+    aside = WrittenAside()
+    with aside:
+        for number in range(aside.LINES):
+            structlog.get_logger("test").info("line", number=number)
+    found = [json.loads(line) for line in lines.take()]
+    dropped = sum(line["lines"] for line in found if line["event"] == "log_lines_dropped")
+    assert sum(line["event"] == "line" for line in found) == aside.LINES - dropped
+    assert found[0]["number"] == 0
+
+
+def test_leaving_waits_for_no_reader(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nobody reads, the block is left, and the lines are written if somebody reads later."""
+    configured(format="json")
+    monkeypatch.setattr(WrittenAside, "EXIT_SECONDS", 0.01)
+    unread = Unread()
+    configure_logging(Log(format="json"), unread)
+    aside = WrittenAside()
+    with aside:
+        structlog.get_logger("test").info("line")
+    assert unread.getvalue() == ""
+    unread.reader.set()
+    for each in threading.enumerate():
+        if each.name == "session-consumer-log":
+            each.join(10)
+    assert [json.loads(line)["event"] for line in unread.take()] == ["line"]

@@ -15,19 +15,27 @@ import aiohttp
 
 from tests.cluster import a_route, eventually
 from tests.fakes.broker import FakeBroker
-from tests.unit.process.consumers import a_free_port, defaults
+from tests.unit.process.consumers import HANDLERS, a_free_port, defaults
 
 SMALLEST_PIPE = 4096
 
 
 @asynccontextmanager
-async def blocked(broker: FakeBroker, folder: Path, *overrides: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start a daemon that logs every event to a pipe that nobody reads; kill it at the end."""
+async def blocked(
+    broker: FakeBroker,
+    folder: Path,
+    *overrides: str,
+    routes: str = a_route("consumer.handlers.log:Log"),
+    full: bool = False,
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start a daemon with a pipe that nobody reads as its stderr, and that may be full; kill the daemon at the end."""
     settings = folder / "settings.toml"
-    settings.write_text(a_route("consumer.handlers.log:Log"))
+    settings.write_text(routes)
     arguments = [each for override in (*defaults(broker), *overrides) for each in ("--set", override)]
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, SMALLEST_PIPE)
+    if full:
+        os.write(writing, b"x" * SMALLEST_PIPE)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "consumer", "run", "-c", str(settings), *arguments, stderr=writing
     )
@@ -39,6 +47,46 @@ async def blocked(broker: FakeBroker, folder: Path, *overrides: str) -> AsyncIte
             process.kill()
         await process.wait()
         os.close(reading)
+
+
+async def test_a_finished_process_ends(tmp_path: Path) -> None:
+    """A daemon that has drained ends with 0, though lines of its watchdog wait for a reader of stderr."""
+    begun, port = tmp_path / "begun", a_free_port()
+    routes = f'path = ["{HANDLERS}"]\n' + a_route("recording:Blocking", path=begun, seconds=2.0)
+    quiet = ("log.level=error", "watchdog.stalled_seconds=0.5", f"http.port={port}")
+
+    async def recovered() -> bool:
+        return await health(port) == 200
+
+    async with FakeBroker(records=1) as broker, blocked(broker, tmp_path, *quiet, routes=routes, full=True) as process:
+        await eventually(begun.exists)
+        await eventually(lambda: sum(broker.committed.values()) == 2)
+        await eventually(recovered)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+
+
+async def test_a_failed_process_ends(tmp_path: Path) -> None:
+    """A daemon whose error cannot be printed ends with the exit code of that error."""
+    wrong = ("delivery.concurrency=0",)
+    async with FakeBroker() as broker, blocked(broker, tmp_path, *wrong, full=True) as process:
+        async with asyncio.timeout(20):
+            assert await process.wait() == 2
+
+
+async def test_a_thread_keeps_no_finished_process(tmp_path: Path) -> None:
+    """A thread that a handler started and that does not end keeps the process for some seconds only."""
+    (tmp_path / "threaded.py").write_text(
+        "import threading\n\n\ndef handle(event): ...\n\n\nthreading.Thread(target=threading.Event().wait).start()\n"
+    )
+    tmp_path.chmod(0o700)
+    routes = f'path = ["{tmp_path}"]\n' + a_route("threaded:handle")
+    async with FakeBroker(records=1) as broker, blocked(broker, tmp_path, "log.level=error", routes=routes) as process:
+        await eventually(lambda: sum(broker.committed.values()) == 2)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
 
 
 async def health(port: int) -> int:
