@@ -16,7 +16,7 @@ import structlog
 
 from consumer.errors import SettingsError, SinkError
 from consumer.handlers.full_files import Compressor, free_name, full_files
-from consumer.handlers.line_file import LineFile, open_lines, sync_folder
+from consumer.handlers.line_file import LineFile, open_lines, real_path, sync_folder
 from consumer.record import Record
 
 log = structlog.get_logger("consumer.handlers.jsonl")
@@ -85,7 +85,7 @@ class JsonLines:
         self._folder_unsynced = not self._file.size  # then it may be new
         os.register_at_fork(after_in_child=self._close_all)
         if self._compressor is not None:
-            self._compressor.start(full_files(self._path))
+            self._compressor.start(full_files(real_path(self._path)))
         self._look_later()
         return self
 
@@ -149,7 +149,7 @@ class JsonLines:
             if self._folder_unsynced:  # a new or renamed file is durable only after its folder is synced
                 self._folder_unsynced = False
                 try:
-                    sync_folder(self._path.parent)
+                    sync_folder(real_path(self._path).parent)
                 except OSError as error:
                     self._folder_unsynced = True
                     raise SinkError(f"cannot sync the folder of {self._path}: {error.strerror}") from error
@@ -195,11 +195,12 @@ class JsonLines:
         return bool(seconds) and file.written_at // seconds != time.time() // seconds
 
     def _rotate(self, full: LineFile) -> LineFile:
-        """Rename the full file, and begin a new one."""
-        name = free_name(self._path)
+        """Rename the full file, wherever links lead to it, and begin a new one."""
+        path = real_path(self._path)
+        name = free_name(path)
         try:
             full.mend()
-            self._path.rename(name)
+            path.rename(name)
         except OSError as error:
             raise SinkError(f"cannot rename {self._path}: {error.strerror}") from error
         full.renamed_to = name

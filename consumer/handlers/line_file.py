@@ -139,7 +139,7 @@ def open_lines(path: Path) -> LineFile:
     """
     try:
         _require_regular(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        real_path(path).parent.mkdir(parents=True, exist_ok=True)
         number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,6 +153,11 @@ def open_lines(path: Path) -> LineFile:
     except OSError as error:
         raise SinkError(f"cannot write {path}: {error.strerror}") from error
     return LineFile(number, path, written_at)
+
+
+def real_path(path: Path) -> Path:
+    """Return where a path leads: a link stays in its place, and what it leads to is renamed, made and synced."""
+    return Path(os.path.realpath(path))
 
 
 def sync_folder(folder: Path) -> None:

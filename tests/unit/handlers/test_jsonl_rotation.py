@@ -89,6 +89,49 @@ async def test_a_rotation_that_fails_loses_nothing(path: Path, monkeypatch: pyte
     assert read_all(path) == events
 
 
+@pytest.fixture
+def link(path: Path) -> Path:
+    """Return a link to the path, from another folder."""
+    link = path.parent.parent / "app" / "link.jsonl"
+    for folder in (link.parent, path.parent):
+        folder.mkdir()
+    link.symlink_to(path)
+    return link
+
+
+async def test_a_link_leads_to_the_new_file(path: Path, link: Path, disk: Disk) -> None:
+    """At a rotation the link stays, and all files are in the folder to which it leads, which is synced."""
+    async with JsonLines(link, max_bytes=1) as write:
+        for event in some(3):
+            write(event)
+            await write.flush()
+            assert read(link) == [event]
+    assert link.readlink() == path
+    assert list(link.parent.iterdir()) == [link]
+    assert read_all(path) == some(3)
+    assert path.parent.stat().st_ino in disk.synced
+    assert link.parent.stat().st_ino not in disk.synced
+
+
+async def test_the_folder_of_a_link_is_made(path: Path, link: Path) -> None:
+    """The folder to which a link leads is made if it is missing."""
+    path.parent.rmdir()
+    async with JsonLines(link) as write:
+        write(some(1)[0])
+    assert (link.readlink(), read(path)) == (path, some(1))
+
+
+async def test_full_files_of_a_link_are_compressed(path: Path, link: Path) -> None:
+    """Full files that a kill left where the link leads are compressed at the next start."""
+    full = path.with_name("events-20260821T000000.000000Z.jsonl")
+    full.write_bytes(b"{}\n")
+    async with JsonLines(link, max_bytes=10**9, compress=True):
+        async with asyncio.timeout(10):
+            while full.exists():
+                await asyncio.sleep(0.01)
+    assert {each.name for each in path.parent.iterdir()} == {path.name, f"{full.name}.gz"}
+
+
 class Clock:
     """The time of day as the handler reads it."""
 
