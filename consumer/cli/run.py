@@ -18,7 +18,7 @@ from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.process.parts import make_daemon
-from consumer.process.signals import Signals, ended_in_time
+from consumer.process.signals import Signals, end_nothing, ended_in_time
 from consumer.routes.load import load_routes
 from consumer.routes.route import Route
 from consumer.settings.sections import Settings
@@ -36,8 +36,7 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
     second signal ends it at once. SIGHUP makes handlers reopen their files. Without routes in the settings, every event
     is logged.
     """
-    for number in (signal.SIGHUP, signal.SIGUSR1):  # until the daemon can follow them
-        signal.signal(number, signal.SIG_IGN)
+    end_nothing((signal.SIGHUP, signal.SIGUSR1))  # until the daemon can follow them
     with asyncio.Runner(loop_factory=TimedLoop) as runner, ended_in_time():
         read = loaded(config, overrides)
         configure_logging(read.settings.log)

@@ -84,3 +84,23 @@ class Orphaning:
 
 def open_still(number: int) -> bool:
     return os.path.lexists(f"/proc/self/fd/{number}")
+
+
+class StartingEarly:
+    """Notes, while it is made, what a program and a forked child would do at the signals of a daemon."""
+
+    NUMBERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM)
+    ASK = "import signal; print([signal.getsignal(number).name for number in (1, 10, 15)])"
+
+    def __init__(self, path: Path) -> None:
+        with path.open("wb") as file:
+            subprocess.run([sys.executable, "-c", self.ASK], stdout=file, check=True)
+            if child := os.fork():
+                os.waitpid(child, 0)
+                return
+            os.write(
+                file.fileno(), f"{[signal.Handlers(signal.getsignal(each)).name for each in self.NUMBERS]}\n".encode()
+            )
+            os._exit(0)
+
+    def __call__(self, _event: Any) -> None: ...

@@ -29,6 +29,16 @@ async def test_a_handler_may_start_processes(tmp_path: Path, method: str, *, thr
         assert await daemon.stop() == 0
 
 
+async def test_what_starts_before_the_daemon_ignores_nothing(tmp_path: Path) -> None:
+    """A program and a child that a handler's constructor starts have the default handlers of signals."""
+    path = tmp_path / "found"
+    routes = a_route("forking:StartingEarly", path=path)
+    async with FakeBroker() as broker, a_consumer(broker, tmp_path, routes) as daemon:
+        await daemon.said("daemon_started")
+        assert path.read_text().splitlines() == ["['SIG_DFL', 'SIG_DFL', 'SIG_DFL']"] * 2
+        assert await daemon.stop() == 0
+
+
 async def test_descriptors_of_others_stay() -> None:
     """What a loop has open is known in each state of a connection, and a number that was given on is not its own."""
     loop = asyncio.get_running_loop()
