@@ -72,6 +72,7 @@ WHEN = {
     "heartbeats_answered": "The group answers heartbeats again; the partitions go on.",
     "heartbeats_unanswered": "No heartbeat was answered for a session timeout. All partitions are paused.",
     "kafka_client_lost": "The Kafka client cannot go on (`reason`) and is replaced.",
+    "leaving_failed": "A handler failed at the end, after an earlier failure, which decides the exit code.",
     "listen_failed": "A new client could not be asked whether the brokers answer it. Each kind is logged once.",
     "log_lines_dropped": "Lines of the watchdog and HTTP were dropped because nobody read stderr.",
     "loop_failed": "A background loop of the daemon ended with an error. The daemon drains and exits.",

@@ -78,7 +78,7 @@ class Daemon:
                 parts.vitals.beat_forever,
             ]
             await parts.lifecycle.run(parts.engine, parts.source, parts.letters, parts.reconnect.poll_forever, others)
-        parts.lifecycle.raise_failure()
+            parts.lifecycle.raise_failure()
         log.info("daemon_stopped")
 
     def stop(self) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
 from typing import Any
 
 import msgspec
+import structlog
 
 from consumer.errors import ConsumerError, SettingsError, place_of
 from consumer.routes.handler import Handler
 from consumer.routes.match import Predicate
 from consumer.settings.sections import RetrySettings
+
+log = structlog.get_logger("consumer.routes.route")
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -43,14 +48,28 @@ def is_single(routes: Sequence[Route]) -> bool:
 async def enter_handlers(routes: Sequence[Route], opened: contextlib.AsyncExitStack) -> None:
     """Enter every handler that is a context manager.
 
-    Raises SettingsError that names the route of the first that fails.
+    Raises SettingsError that names the route of the first that fails. A handler that fails when it is left hides no
+    earlier failure.
     """
     for route in routes:
         if route.handler.context is not None:
             try:
-                await opened.enter_async_context(route.handler.context)
+                await route.handler.context.__aenter__()
             except Exception as error:
                 why = (
                     str(error) if isinstance(error, ConsumerError) else f"entering the handler raised {place_of(error)}"
                 )
                 raise SettingsError(f"routes ({route.name}): {why}") from error
+            opened.push_async_exit(partial(_leave, route))
+
+
+async def _leave(
+    route: Route, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """Leave a handler; log its failure if there is an earlier one, which decides the exit code."""
+    try:
+        await route.handler.context.__aexit__(kind, error, trace)
+    except Exception as failed:
+        if error is None or failed is error:
+            raise
+        log.error("leaving_failed", route=route.name, error=place_of(failed))  # noqa: TRY400

@@ -98,9 +98,8 @@ class StartingEarly:
             if child := os.fork():
                 os.waitpid(child, 0)
                 return
-            os.write(
-                file.fileno(), f"{[signal.Handlers(signal.getsignal(each)).name for each in self.NUMBERS]}\n".encode()
-            )
+            found = [getattr(signal.getsignal(each), "name", "caught") for each in self.NUMBERS]
+            os.write(file.fileno(), f"{found}\n".encode())
             os._exit(0)
 
     def __call__(self, _event: Any) -> None: ...

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from consumer import Record
+from consumer.errors import SinkError
 
 
 class Recorder:
@@ -55,6 +56,19 @@ class Buffering:
         with self.path.open("a") as file:
             file.writelines(f"{offset}\n" for offset in self.kept)
         self.kept.clear()
+
+
+class LeftBadly:
+    """Fails at each call, and again when it is left."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        raise SinkError("the disk is full")
+
+    def __call__(self, _event: Any) -> None:
+        raise LookupError
 
 
 class Blocking:
