@@ -23,6 +23,7 @@ UNCACHED = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+PROBES = {"/healthz", "/readyz"}
 
 
 class Scraped(Protocol):
@@ -85,6 +86,9 @@ class HttpServer:
     ) -> web.StreamResponse:
         if self._hosts.answers(request.headers.get("Host")):
             return await handler(request)
+        if request.path in PROBES:  # a probe of Kubernetes names the pod's address; the reason is left out
+            answer = await handler(request)
+            return web.Response(status=answer.status, text="ok\n" if answer.status == 200 else "failed\n")
         return web.Response(status=403, text="this Host is not answered; http.allowed_hosts names those that are\n")
 
     async def _scrape(self, request: web.Request) -> web.Response:

@@ -70,6 +70,7 @@ MEANINGS = {
     "http.port": "Port of the HTTP server. 0 picks a free one, which the log names.",
     "http.allowed_hosts": (
         "Names under which it answers, besides those of this machine. Empty: no others on a loopback `host`, else all."
+        " /healthz and /readyz answer to any name, to others without a reason."
     ),
     "log.level": "Lowest level that is logged: debug, info, warning or error.",
     "log.format": "Format of the log: auto (console on a terminal, else json), console or json.",

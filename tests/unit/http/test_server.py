@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -23,8 +24,9 @@ class Client:
         self.server = server
         self.session = session
 
-    async def ask(self, path: str, method: str = "GET") -> tuple[int, str, aiohttp.ClientResponse]:
-        async with self.session.request(method, f"http://127.0.0.1:{self.server.port}{path}") as answer:
+    async def ask(self, path: str, method: str = "GET", **options: Any) -> tuple[int, str, aiohttp.ClientResponse]:
+        url = f"http://127.0.0.1:{self.server.port}{path}"
+        async with self.session.request(method, url, **options) as answer:
             return answer.status, await answer.text(), answer
 
 
@@ -63,7 +65,10 @@ async def test_the_same_as_data(client: Client) -> None:
     assert len(found["history"]) == 300
 
 
-@pytest.mark.parametrize("path", ["/", "/status.json", "/metrics", "/healthz", "/readyz"])
+PATHS = ["/", "/status.json", "/metrics", "/healthz", "/readyz"]
+
+
+@pytest.mark.parametrize("path", PATHS)
 async def test_head(client: Client, path: str) -> None:
     """HEAD answers like GET, without a body; any other method is refused."""
     asked, headed = await client.ask(path), await client.ask(path, "HEAD")
@@ -72,6 +77,26 @@ async def test_head(client: Client, path: str) -> None:
     assert headed[2].content_type == asked[2].content_type
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         assert (await client.ask(path, method))[0] == 405
+
+
+OTHERS = ["10.1.2.3:8000", "pod.example", "[fd00::7]:8000"]
+
+
+@pytest.mark.parametrize("host", OTHERS)
+@pytest.mark.parametrize("http", [Http(port=0), Http(host="0.0.0.0", port=0, allowed_hosts=["status.example"])])
+async def test_a_probe_under_any_name(http: Http, host: str) -> None:
+    """A probe is answered whatever its Host is; other names get no reason, and no other path."""
+    observed = FakeObserved(unready="halted: t-0")
+    headers = {"Host": host}
+    async with (
+        HttpServer(http, observed, FakeMetrics(), FakeStatus(a_troubled_status)) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        client = Client(server, session)
+        found = {path: (await client.ask(path, headers=headers))[:2] for path in PATHS}
+        assert (await client.ask("/readyz"))[:2] == (503, "halted: t-0\n")
+    assert (found.pop("/healthz"), found.pop("/readyz")) == ((200, "ok\n"), (503, "failed\n"))
+    assert {status for status, _ in found.values()} == {403}
 
 
 @pytest.mark.parametrize("path", ["/favicon.ico", "/status", "/page.css", "/<script>", "/../etc/passwd", "/%00"])
