@@ -64,15 +64,15 @@ class DaemonCollector(Collector):
             "records_consumed_total": _by_text(counters.records_consumed),
             "bytes_consumed_total": _by_text(counters.bytes_consumed),
             "outcomes_total": {(route, outcome.value): n for (route, outcome), n in counters.outcomes.items()},
-            "decode_errors_total": counters.decode_errors,
+            "decode_errors_total": dict(counters.decode_errors),
             "handler_errors_total": counters.handler_errors,
             "retries_total": {(name,): counts.retries for name, counts in counters.routes.items()},
-            "dead_letters_total": counters.dead_letters,
+            "dead_letters_total": dict(counters.dead_letters),
             "abandoned_total": _by_text(counters.abandoned),
             "commits_total": _by_text(counters.commits),
             "rebalances_total": _by_text(counters.rebalances),
             "client_rebuilds_total": _by_text(counters.client_rebuilds),
-            "offset_resets_total": counters.offset_resets,
+            "offset_resets_total": dict(counters.offset_resets),
             "loop_seconds_total": _by_text(self._observed.loop_seconds()),
             "inline_seconds_total": {(name,): counts.inline_seconds for name, counts in counters.routes.items()},
         }
@@ -82,7 +82,7 @@ class DaemonCollector(Collector):
         return {
             "handler_seconds": {(name,): counts.seconds for name, counts in counters.routes.items()},
             "batch_records": {(name,): counts.batches for name, counts in counters.routes.items()},
-            "record_age_seconds": {(topic,): each for topic, each in counters.record_age.items()},
+            "record_age_seconds": {(topic,): each for topic, each in list(counters.record_age.items())},
             "commit_seconds": {(): counters.commit_seconds},
         }
 
@@ -113,7 +113,7 @@ class DaemonCollector(Collector):
 
 
 def _by_text(counts: Mapping[str, float]) -> Samples:
-    return {(label,): count for label, count in counts.items()}
+    return {(label,): count for label, count in list(counts.items())}
 
 
 def _known(values: Mapping[tuple[str, ...], float | None]) -> Samples:

@@ -47,7 +47,8 @@ class Counters:
     """Counters of one daemon, as long-lived; written by the engine and the source, read by any thread.
 
     Each is a number, or a dict from label values to numbers. All label values exist from the start, at 0, so that a
-    rate can be computed from the first event on.
+    rate can be computed from the first event on. A dict by topic may grow (``know``) while another thread reads it: the
+    reader copies it in one call, ``dict(…)`` or ``list(….items())``, before it iterates.
     """
 
     def __init__(self, topics: Iterable[str], routes: Iterable[str]) -> None:
