@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,6 +35,7 @@ STOP_SECONDS = 3.0
 CORRECT = "create it, or correct the name"
 READING, WRITING = "READ and DESCRIBE", "WRITE and DESCRIBE"
 """Permissions that a topic needs."""
+DENIED = TopicAuthorizationFailedError
 NOWHERE = 2**62
 """An offset that no topic has."""
 NO_TOPIC = (UnknownTopicOrPartitionError, InvalidTopicError)
@@ -165,20 +166,32 @@ async def committed_offsets(
     }
 
 
-async def require_reading(admin: AIOKafkaAdminClient, partitions: Mapping[str, int]) -> None:
-    """Raise KafkaError for topics that may be seen and not read; other answers are none that matters here.
+async def require_reading(admin: AIOKafkaAdminClient, topics: Collection[str]) -> None:
+    """Raise KafkaError for topics that may be seen and not read.
 
-    Each is asked for an offset that no topic has, so no record is sent.
+    The leader of each first partition is asked for an offset that no topic has, so no record is sent. What one that
+    is away, or any other error, leaves unknown is passed over: the daemon may begin without it.
     """
-    client: Any = admin._client
-    for topic in partitions:
-        await client._wait_on_metadata(topic)
-        leader = client.cluster.leader_for_partition(aiokafka.TopicPartition(topic, 0))
-        if leader is None or leader < 0:
-            continue
-        answer = await client.send(leader, FetchRequest(0, 0, 1, 0, [(topic, [(0, NOWHERE, 1)])]))
-        if TopicAuthorizationFailedError.errno in (code for _, found in answer.topics for _, code, *_ in found):
-            raise KafkaError(f"kafka.topics: permission denied on topic {topic!r}; grant {READING}")
+    answer = await admin._send_request(MetadataRequest(list(topics), allow_auto_topic_creation=False))
+    led: dict[int, list[str]] = {}
+    for topic in answer.to_object()["topics"]:
+        for each in topic["partitions"]:
+            if each["partition"] == 0 and each["leader"] >= 0:
+                led.setdefault(each["leader"], []).append(topic["topic"])
+    found = await asyncio.gather(*(_denied(admin, leader, asked) for leader, asked in led.items()))
+    if denied := sorted(topic for each in found for topic in each):
+        raise KafkaError(f"kafka.topics: permission denied on topic {_names(denied)}; grant {READING}")
+
+
+async def _denied(admin: AIOKafkaAdminClient, leader: int, topics: Collection[str]) -> list[str]:
+    """Return the topics of one leader that it does not let this client read; none without its answer."""
+    request = FetchRequest(0, 0, 1, 0, [(topic, [(0, NOWHERE, 1)]) for topic in topics])
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            answer: Any = await admin._client.send(leader, request)
+    except (ClientError, OSError, TimeoutError):
+        return []
+    return [topic for topic, rows in answer.topics for _, code, *_ in rows if for_code(code) is DENIED]
 
 
 async def matching_topics(admin: AIOKafkaAdminClient, pattern: re.Pattern[str]) -> list[str]:

@@ -24,6 +24,7 @@ from consumer.settings.security import sends_plain_text
 CONNECT_SECONDS = 10.0
 """Time for one connection: TCP, TLS, the first answer and authentication. Java's clients allow as much."""
 CLOSE_SECONDS = 0.5
+KEPT_SECONDS = 60.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0
 """Wait after a refusal; each further refusal doubles it."""
 
@@ -52,6 +53,7 @@ async def connect(host: str, port: int, *, seconds: float | None = None, **optio
     aiokafka allows the whole request timeout, and no connection to any other broker is begun meanwhile. A broker that
     accepts and never answers would stop a client for more than a minute. Raises ConnectionFailedError.
     """
+    options.setdefault("security_protocol", "PLAINTEXT")
     connector: Connector = options.get("sasl_oauth_token_provider") or connector_of(Security())
     return await connector.connect((host, port), seconds or CONNECT_SECONDS, options)
 
@@ -90,6 +92,9 @@ class Connector(AbstractTokenProvider):
         self._security = security
         self._tokens = tokens_of(security)
         self._refusals: dict[str, _Refusal] = {}
+        self._made: dict[str, Any] = {}
+        self._made_of: State | None = None
+        self._made_until = 0.0
 
     async def token(self) -> str:
         """Return the token for OAUTHBEARER; aiokafka calls it for each connection."""
@@ -103,13 +108,14 @@ class Connector(AbstractTokenProvider):
         """Connect to one broker within some seconds. Raises ConnectionFailedError, at once while a refusal holds."""
         server = address_of(*address)
         files = state_of_files(self._security)
+        probe = options["security_protocol"] != self._security.protocol  # asks what the port speaks, and proves nothing
         refusal = self._refusals.get(server)
-        if refusal is not None and refusal.files == files and time.monotonic() < refusal.until:
+        if not probe and refusal is not None and refusal.files == files and time.monotonic() < refusal.until:
             raise ConnectionFailedError(refusal.failure)
         made: Any = None
         try:
             self._require_secrecy(server, address[0])
-            made = _Connection(*address, **{**options, **_read_now(self._security)})
+            made = _Connection(*address, **{**options, **self._read(files)})
             async with asyncio.timeout(seconds):
                 await resolved(*address)
                 await made.connect()
@@ -120,17 +126,31 @@ class Connector(AbstractTokenProvider):
             if not isinstance(error, Exception):
                 raise
             failure = failure_of(server, error, self._security, seconds, connected=connected)
-            if failure.lasting or isinstance(error, TokenError):
-                self._note(server, failure, refusal, files)
+            if not probe:
+                self._refusals.pop(server, None)
+                if failure.lasting or isinstance(error, TokenError):
+                    self._note(server, failure, refusal, files)
+                if isinstance(error, errors.SaslAuthenticationFailed):
+                    self._tokens.forget()
             raise ConnectionFailedError(failure) from error
-        self._refusals.pop(server, None)
+        if not probe:
+            self._refusals.pop(server, None)
         return made  # type: ignore[no-any-return]
+
+    def _read(self, files: State) -> dict[str, Any]:
+        """Return the options that come from files, with the last TLS context while nothing has changed.
+
+        To read the system's authorities takes 40 ms, and aiokafka tries to connect ten times a second.
+        """
+        now = time.monotonic()
+        if self._made_of != files or now > self._made_until:
+            self._made, self._made_of, self._made_until = _read_now(self._security), files, now + KEPT_SECONDS
+        return self._made
 
     def _note(self, server: str, failure: Failure, before: _Refusal | None, files: State) -> None:
         again = before is not None and before.files == files
         wait = min(2 * before.wait, LONGEST_WAIT_SECONDS) if before is not None and again else FIRST_WAIT_SECONDS
         self._refusals[server] = _Refusal(failure, time.monotonic() + wait, wait, files)
-        self._tokens.forget()
 
     def _require_secrecy(self, server: str, host: str) -> None:
         """Raise for an address that the cluster advertises, where the credentials could be read on the way."""

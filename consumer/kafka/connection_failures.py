@@ -79,6 +79,8 @@ Named = tuple[str, str, bool]
 """What happened, what to do, and whether it lasts."""
 
 
+NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG")
+"""OpenSSL's reasons for an answer that is not TLS at all."""
 NO_TLS: Named = ("does not speak TLS", f"set {PROTOCOL} to {PLAIN}, or use the broker's TLS port", True)
 IN_HANDSHAKE: Named = (
     "closed the connection in the TLS handshake",
@@ -91,7 +93,7 @@ IN_HANDSHAKE: Named = (
 def _named(error: BaseException, security: Security, *, connected: bool) -> Named | None:
     """Name an error; None for one that does not say what happened."""
     match error:
-        case socket.gaierror():
+        case socket.gaierror() | UnicodeError():
             return "cannot be resolved (no such host name)", "correct the name, or this machine's DNS", False
         case ssl.SSLError():
             return _of_tls(error)
@@ -144,7 +146,10 @@ def _of_tls(error: ssl.SSLError) -> Named:
         return what, "use a client certificate that the broker trusts (kafka.security.certificate_file)", True
     if "PROTOCOL_VERSION" in reason or "UNSUPPORTED_PROTOCOL" in reason:
         return "speaks no TLS version from 1.2 on", "enable TLS 1.2 or 1.3 on the broker", True
-    return IN_HANDSHAKE if isinstance(error, ssl.SSLEOFError) or "EOF" in reason else NO_TLS
+    if "ALERT" in reason:
+        theirs = reason.split("ALERT_")[-1].lower().replace("_", " ")
+        return f"refused the TLS handshake ({theirs})", "see the broker's log, or that of a proxy before it", False
+    return NO_TLS if any(each in reason for each in NOT_TLS) else IN_HANDSHAKE
 
 
 def _of_certificate(error: ssl.SSLCertVerificationError) -> Named:

@@ -246,6 +246,12 @@ class _Fetch:
         with contextlib.suppress(Exception):
             self.batches.extend(iter(memory.next_batch, None))
         self._count = len(self.batches)
+        # A smaller fetch has no batch whose headers could be too large.
+        self._large = {
+            index: raw
+            for index, raw in enumerate(_slices_of(self._raw) if self.size > MAX_HEADER_BYTES else ())
+            if len(raw) > MAX_HEADER_BYTES and index < self._count
+        }
         self.end = self.batches[-1].next_offset if self.batches else self.position
 
     def __len__(self) -> int:
@@ -306,10 +312,9 @@ class _Fetch:
 
     def refuse_large_headers(self) -> None:
         """Raise LargeHeadersError for the batch handed out last; one that is compressed is refused by its decoder."""
-        if self.size > MAX_HEADER_BYTES:
-            raw = self._bytes_of(self.handed_out())
-            if raw[16] >= 2 and not raw[22] & CODEC:
-                refuse_large_headers(raw[HEADER.size :])
+        raw = self._large.get(self.handed_out())
+        if raw is not None and raw[16] >= 2 and not raw[22] & CODEC:
+            refuse_large_headers(raw[HEADER.size :])
 
     def handed_out(self) -> int:
         """Return the index of the batch handed out last."""
@@ -355,8 +360,10 @@ class _Fetch:
 def _slices_of(raw: bytes) -> Iterator[memoryview]:
     """Yield the bytes of each batch, which begins with eight bytes of offset and four of the remaining length."""
     view, at = memoryview(raw), 0
-    while at < len(raw):
+    while at + 12 <= len(raw):
         end = at + 12 + struct.unpack_from(">i", raw, at + 8)[0]
+        if end < at + 12:  # a wrong length: there is nothing behind it
+            return
         yield view[at:end]
         at = end
 

@@ -125,8 +125,11 @@ class KafkaSource:
                 return await self._connect()
             except (ClientError, KafkaUnreachableError) as error:
                 # The server that has just answered may be gone; another one is enough.
-                if not isinstance(error, UNREACHED) or time.monotonic() > deadline:
-                    raise KafkaError(f"joining the group failed: {explained(error, self._kafka)}") from error
+                why = f"joining the group failed: {explained(error, self._kafka)}"
+                if not isinstance(error, UNREACHED):
+                    raise KafkaError(why) from error
+                if time.monotonic() > deadline:
+                    raise KafkaUnreachableError(why) from error
             await self.stop()
             await asyncio.sleep(AGAIN_SECONDS)
 
@@ -445,8 +448,10 @@ class KafkaSource:
         self._member_at = time.monotonic()
         self._counters.know(key.topic for key in keys)
         if self._found_notes and self.notes is not None and self.notes.read is not None:
-            found, self._found_notes = self._found_notes, {}
-            self.notes.read([found[key] for key in map(TopicPartition._make, keys) if key in found])
+            mine = [self._found_notes[key] for key in map(TopicPartition._make, keys) if key in self._found_notes]
+            if mine:
+                self._found_notes = {}
+                self.notes.read(mine)
         if self._positions is not None:
             self._positions.start()
         self._listener.doubt(doubtful=False)

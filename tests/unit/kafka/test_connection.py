@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import trustme
 
-from consumer.errors import KafkaError, SettingsError
+from consumer.errors import KafkaError, KafkaUnreachableError, SettingsError
 from consumer.kafka.client import open_admin
 from consumer.kafka.connection import connect, connection_options, connector_of
 from consumer.kafka.connection_failures import ConnectionFailedError
@@ -234,3 +234,54 @@ def test_a_secret_is_not_in_the_error_about_its_file(tmp_path: Path, content: by
         secret(Security(password_file=str(file)), "password")
     assert "kafka.security.password_file" in str(failed.value)
     assert "s3cret" not in str(failed.value)
+
+
+async def test_a_look_at_what_a_port_speaks_is_no_refusal() -> None:
+    """A TLS listener that hangs up while it starts, and answers plain bytes with an alert, may be asked again."""
+
+    async def starting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (await reader.read(5))[:1] != b"\x16":
+            writer.write(b"\x15\x03\x03\x00\x02\x02\x50")
+        writer.close()
+
+    server = await asyncio.start_server(starting, "127.0.0.1", 0)
+    async with server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        kafka = Kafka(bootstrap_servers=[address], security=Security(protocol="SSL"))
+        for _ in range(2):
+            with pytest.raises(KafkaUnreachableError, match="closed the connection in the TLS handshake"):
+                await dial(kafka)
+        assert connector_of(kafka.security).refused() == []
+
+
+async def test_only_a_refused_token_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker with a wrong certificate says nothing about the token that the others take."""
+    server = Server(tmp_path)
+    forgotten = []
+    server.trust(trustme.CA())
+    async with server.running() as kafka:
+        connector = connector_of(kafka.security)
+        monkeypatch.setattr(connector._tokens, "forget", lambda: forgotten.append(True))
+        with pytest.raises(KafkaError, match="not trusted"):
+            await dial(kafka)
+    assert forgotten == []
+
+
+async def test_a_context_is_made_once_for_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read the system's authorities takes 40 ms: no attempt reads them again while the files are the same."""
+    server = Server(tmp_path)
+    made = []
+    server.trust(server.authority)
+    async with server.running() as kafka:
+
+        def counted(security: Security) -> ssl.SSLContext:
+            made.append(True)
+            return tls_context(security)
+
+        monkeypatch.setattr("consumer.kafka.connection.tls_context", counted)
+        before = len(made)
+        for _ in range(5):
+            with pytest.raises(KafkaUnreachableError):
+                await dial(kafka)
+        # One for the options of each client, and one for all its connections.
+        assert len(made) - before == 6

@@ -295,6 +295,8 @@ def tls_error(reason: str) -> ssl.SSLError:
         (tls_error("SSLV3_ALERT_CERTIFICATE_EXPIRED"), "refused the TLS handshake (certificate expired); use a client"),
         (tls_error("TLSV1_ALERT_PROTOCOL_VERSION"), "speaks no TLS version from 1.2 on; enable TLS 1.2"),
         (tls_error("WRONG_VERSION_NUMBER"), "does not speak TLS; set kafka.security.protocol to PLAINTEXT"),
+        (tls_error("TLSV1_ALERT_INTERNAL_ERROR"), "refused the TLS handshake (internal error); see the broker's log"),
+        (tls_error("TLSV1_UNRECOGNIZED_NAME"), "closed the connection in the TLS handshake; see whether that broker"),
         (errors.SaslAuthenticationFailed("x"), "refused the PLAIN credentials; correct kafka.security.username"),
         (errors.UnsupportedSaslMechanismError(), "does not offer the SASL mechanism PLAIN; set kafka.security.mech"),
         (errors.IllegalSaslStateError(), "expects no SASL; set kafka.security.protocol to SSL"),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import DecodeError
-from consumer.kafka import plain_batch
+from consumer.kafka import fetch_raw, plain_batch
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.fetch_plain import PlainFetch, encoded_size
 from consumer.kafka.fetch_raw import RawFetch
@@ -156,3 +156,20 @@ def test_the_plain_path_refuses_the_record_alone() -> None:
         found = list(records)
         assert read(iter(found)) == {0: b"value", 1: "too_large", 2: VALUE}
         assert refused(found[1]).record.headers == list(FEW)  # type: ignore[union-attr]
+
+
+def test_many_small_batches_are_not_looked_at(client: Client, fetch: RawFetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large fetch of small batches is gone through once, not once for each batch."""
+    passed = []
+    slices = fetch_raw._slices_of
+
+    def counted(raw: bytes) -> Any:
+        passed.append(len(raw))
+        return slices(raw)
+
+    monkeypatch.setattr(fetch_raw, "_slices_of", counted)
+    count = 500
+    value = b"v" * (2 * MAX_HEADER_BYTES // count)
+    client.fetched(*(a_batch([Raw(0, value=value)], base=number) for number in range(count)))
+    assert [pulled(taken(fetch)) for _ in range(count)] == [([number], None) for number in range(count)]
+    assert len(passed) == 1

@@ -6,6 +6,7 @@ The ids (S1, L3 …) number the known ways in which aiokafka 0.14 stalls or lose
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from consumer.kafka.dial import dial
 from consumer.kafka.source import CommitNotes, KafkaSource
 from consumer.outcome import HaltReason
 from consumer.settings.sections import Kafka
-from tests.fakes.broker import JOIN, LIST_OFFSETS, OFFSET_FETCH, Commit, FakeBroker
+from tests.fakes.broker import JOIN, LIST_OFFSETS, METADATA, OFFSET_FETCH, Commit, FakeBroker
 from tests.fakes.daemon import Run, a_run_on, kill_fetcher, running
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -159,3 +160,25 @@ async def test_notes_of_the_assigned_partitions_are_read_once(monkeypatch: pytes
             await run.until(lambda: run.daemon.counters.rebalances["assigned"] == 2)
             assert [sorted(each) for each in read] == [["of 0", "of 1"]]
             await run.end()
+
+
+async def test_a_leader_that_is_away_keeps_no_daemon_from_starting() -> None:
+    """Whether a topic may be read is asked of the leaders that answer; no other is waited for."""
+    async with FakeBroker() as broker:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            away = closed.getsockname()[1]
+
+        def metadata(version: int, response: Any, request: Any) -> Any:
+            usual: Any = broker.usual(METADATA, version, response, request)
+            usual.brokers[:] = [*usual.brokers, (7, "127.0.0.1", away, None)]
+            usual.topics[:] = [
+                (*topic[:3], [(0, 0, 7, [7], [7], []), *(row for row in topic[3] if row[1])]) for topic in usual.topics
+            ]
+            return usual
+
+        broker.answers[METADATA] = metadata
+        async with running(Run(broker)) as run:
+            await run.until(lambda: run.source.joined)
+            await run.until(lambda: run.next.get(1, 0) > 0)
+            run.daemon.stop()
