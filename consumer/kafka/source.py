@@ -106,6 +106,8 @@ class KafkaSource:
         self._fetch: Fetch | None = None
         """None while no client is connected."""
         self._positions: Positions | None = None
+        self._asking: asyncio.Future[Any] | None = None
+        """The last question for end offsets."""
         self._path: type[Fetch] | None = None
         """The fetch path that was chosen at start."""
 
@@ -271,6 +273,8 @@ class KafkaSource:
         consumer, self._consumer, self._fetch = self._consumer, None, None
         if consumer is None:
             return
+        if self._asking is not None:
+            self._asking.cancel()
         self._rebalances.source = None
         await self._stop_positions()
         await stop_consumer(consumer)
@@ -387,7 +391,14 @@ class KafkaSource:
             partition = aiokafka.TopicPartition(*key)
             by_leader.setdefault(self._consumer._client.cluster.leader_for_partition(partition), []).append(partition)
         asked = [self._ends_of(partitions) for partitions in by_leader.values()]
-        answers = await asyncio.gather(*(asked or [self._metadata_of()]), return_exceptions=True)
+        self._asking = asyncio.gather(*(asked or [self._metadata_of()]), return_exceptions=True)
+        try:
+            answers = await self._asking
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return {}  # the client was stopped, and would not have been answered any more
         ends: dict[TopicPartition, int] = {}
         problem: str | None = None
         for answer in answers:

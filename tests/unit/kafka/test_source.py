@@ -16,7 +16,7 @@ from consumer.kafka.dial import dial
 from consumer.kafka.source import CommitNotes, KafkaSource
 from consumer.outcome import HaltReason
 from consumer.settings.sections import Kafka
-from tests.fakes.broker import JOIN, LIST_OFFSETS, METADATA, OFFSET_FETCH, Commit, FakeBroker
+from tests.fakes.broker import JOIN, LIST_OFFSETS, METADATA, OFFSET_FETCH, SILENCE, Commit, FakeBroker
 from tests.fakes.daemon import Run, a_run_on, kill_fetcher, running
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -182,3 +182,17 @@ async def test_a_leader_that_is_away_keeps_no_daemon_from_starting() -> None:
             await run.until(lambda: run.source.joined)
             await run.until(lambda: run.next.get(1, 0) > 0)
             run.daemon.stop()
+
+
+async def test_a_question_ends_with_its_client() -> None:
+    """Nobody waits for the answer to a client that is replaced: the next one is asked at once."""
+    async with FakeBroker() as broker, running(Run(broker)) as run:
+        await run.consumes()
+        broker.answers[LIST_OFFSETS] = lambda *_: SILENCE
+        asking = asyncio.ensure_future(run.source.end_offsets(list(run.engine.partitions)))
+        await asyncio.sleep(0)
+        await run.source.stop()
+        del broker.answers[LIST_OFFSETS]
+        async with asyncio.timeout(2):
+            assert await asking == {}
+        run.daemon.stop()
