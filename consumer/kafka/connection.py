@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import threading
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import aiokafka.client
@@ -17,6 +15,7 @@ from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator
 
 from consumer.kafka.connection_failures import ConnectionFailedError, Failure, failure_of
 from consumer.kafka.credentials import State, secret, state_of_files, tls_context
+from consumer.kafka.own_thread import in_own_thread
 from consumer.kafka.tokens import TokenError, tokens_of
 from consumer.settings.sections import Kafka, Security
 from consumer.settings.security import sends_plain_text
@@ -129,7 +128,8 @@ class Connector(AbstractTokenProvider):
             if not probe:
                 self._refusals.pop(server, None)
                 if failure.lasting or isinstance(error, TokenError):
-                    self._note(server, failure, refusal, files)
+                    # without a token the wait does not grow: the token is waited for, not the broker
+                    self._note(server, failure, None if isinstance(error, TokenError) else refusal, files)
                 if isinstance(error, errors.SaslAuthenticationFailed):
                     self._tokens.forget()
             raise ConnectionFailedError(failure) from error
@@ -181,24 +181,8 @@ async def resolved(host: str, port: int) -> None:
 
     The event loop would take one of the threads that handlers share, and a name server may be silent for half a minute.
     """
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[None] = loop.create_future()
-
-    def tell(error: Exception | None) -> None:
-        if not found.done():
-            found.set_exception(error) if error is not None else found.set_result(None)
-
-    def look() -> None:
-        error: Exception | None = None
-        try:
-            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as failed:
-            error = failed
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, error)
-
-    threading.Thread(target=look, name=f"session-consumer-resolve-{host}", daemon=True).start()
-    await found
+    look = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    await in_own_thread(f"resolve-{host}", look)
 
 
 async def closed(made: Any) -> None:

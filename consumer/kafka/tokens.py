@@ -6,6 +6,7 @@ import abc
 import asyncio
 import base64
 import importlib
+import math
 import ssl
 import time
 from typing import Any, NamedTuple
@@ -16,12 +17,15 @@ import msgspec
 
 from consumer.errors import SettingsError
 from consumer.kafka.credentials import UnusableFileError, read_file, secret
+from consumer.kafka.own_thread import in_own_thread
 from consumer.settings.sections import Security
 
 RENEW_AT = 0.8
 """Share of a token's life after which it is renewed."""
 ENDPOINT_SECONDS = 8.0
-"""Time for one request; less than a connection has."""
+"""Time for one request or signature; less than a connection has."""
+RETRY_SECONDS = 2.0
+"""Wait after a failed attempt, whichever broker's connection made it."""
 LIFE_SECONDS = 60.0
 """Life of a token whose endpoint names none."""
 ANSWER_BYTES = 65_536
@@ -36,6 +40,29 @@ OAUTH_ERRORS = frozenset(
     }
 )
 """Codes that RFC 6749 defines; no other text of an answer is shown."""
+PASSING = (408, 425, 429)
+"""Statuses of the client's errors that pass by themselves: too slow, too early, too often."""
+LASTING_OF_AWS = frozenset(
+    {
+        "AttributeError",  # the signer's own when AWS's chain has found no credentials
+        "ConfigNotFound",
+        "ConfigParseError",
+        "ImportError",
+        "InvalidConfigError",
+        "ModuleNotFoundError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "PermissionError",
+        "ProfileNotFound",
+        # codes of AWS's answers
+        "AccessDenied",
+        "AccessDeniedException",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+"""Errors of AWS's libraries that last: credentials are missing, or permit nothing."""
 
 
 class TokenError(Exception):
@@ -62,14 +89,26 @@ class Tokens(abc.ABC):
         self._security = security
         self._text = ""
         self._renewed_from = self._expires = float("-inf")
-        self._fetching = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
+        self._failure: TokenError | UnusableFileError | None = None
+        self._tried_from = float("-inf")
 
     async def token(self) -> str:
-        """Return a token that has not expired. Raises TokenError and UnusableFileError."""
-        async with self._fetching:
-            if time.monotonic() >= self._renewed_from:
-                await self._renew()
+        """Return a token that has not expired. Raises TokenError and UnusableFileError.
+
+        All callers share one renewal. While the old token holds, they do not wait for it.
+        """
+        now = time.monotonic()
+        under_way = self._renewal is not None and not self._renewal.done()
+        if not under_way and now >= max(self._renewed_from, self._tried_from):
+            self._renewal = asyncio.create_task(self._renew())
+        if now < self._expires:
             return self._text
+        if self._renewal is not None:
+            await asyncio.shield(self._renewal)
+        if self._failure is not None:
+            raise self._failure
+        return self._text
 
     def forget(self) -> None:
         """Fetch another token next time: a broker has refused this one."""
@@ -82,11 +121,13 @@ class Tokens(abc.ABC):
         asked = time.monotonic()
         try:
             self._text, seconds = await self._fetch()
-        except TokenError:
-            if asked >= self._expires:
-                raise
-            return  # the old one still holds
-        self._renewed_from, self._expires = asked + RENEW_AT * seconds, asked + seconds
+        except (TokenError, UnusableFileError) as error:
+            self._failure, now = error, time.monotonic()
+            if isinstance(error, TokenError) or now < self._expires:  # else only a file is read again
+                self._tried_from = now + RETRY_SECONDS
+        else:
+            self._failure = None
+            self._renewed_from, self._expires = asked + RENEW_AT * seconds, asked + seconds
 
 
 def tokens_of(security: Security) -> Tokens:
@@ -120,7 +161,7 @@ class EndpointTokens(Tokens):
                     security.token_endpoint, data=form, headers=headers, ssl=context, allow_redirects=False
                 ) as answer,
             ):
-                return _read(answer.status, await answer.content.read(ANSWER_BYTES))
+                return _read(answer.status, await _body(answer))
         except (aiohttp.ClientError, TimeoutError) as error:
             what = f"cannot be asked: kafka.security.token_endpoint does not answer ({_reason(error)})"
             raise TokenError(what, "check that URL and its server", lasts=False) from error
@@ -138,26 +179,36 @@ def _endpoint_context(security: Security) -> ssl.SSLContext:
     return context
 
 
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    """Return the whole body, or as much as a token may need of it."""
+    body = b""
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) >= ANSWER_BYTES:
+            break
+    return body
+
+
 class _Answer(msgspec.Struct):
     access_token: str = ""
-    expires_in: float | str = LIFE_SECONDS
-    error: str = ""
+    expires_in: float | str | None = None
+    error: str | None = None
 
 
 def _read(status: int, body: bytes) -> Token:
     try:
         answer = msgspec.json.decode(body, type=_Answer)
-        seconds = float(answer.expires_in)
+        seconds = LIFE_SECONDS if answer.expires_in is None else float(answer.expires_in)
     except (msgspec.MsgspecError, ValueError):
         answer, seconds = _Answer(), 0.0
-    if status == 200 and answer.access_token:
+    if status == 200 and answer.access_token and math.isfinite(seconds) and seconds > 0:
         return Token(answer.access_token, seconds)
     code = f", {answer.error}" if answer.error in OAUTH_ERRORS else ""
     what = f"cannot be asked: kafka.security.token_endpoint gave no token (status {status}{code})"
-    if 400 <= status < 500 and status != 429:
+    if 400 <= status < 500 and status not in PASSING:
         remedy = "correct kafka.security.oauth_client_id, oauth_client_secret, scope or token_endpoint"
         raise TokenError(what, remedy, lasts=True)
-    raise TokenError(what, "check that URL and its server", lasts=status < 500 and status != 429)
+    raise TokenError(what, "check that URL and its server", lasts=300 <= status < 400)
 
 
 def _reason(error: BaseException) -> str:
@@ -183,12 +234,30 @@ class AwsTokens(Tokens):
     def __init__(self, security: Security, signer: Any) -> None:
         super().__init__(security)
         self._signer = signer
+        self._signing: asyncio.Task[Any] | None = None
 
     async def _fetch(self) -> Token:
+        """Sign in one thread at most: AWS's libraries ask the machine or a service, which may be silent."""
+        if self._signing is None or self._signing.done():
+            region = self._security.aws_region
+            work = in_own_thread("signer", lambda: self._signer.generate_auth_token(region))
+            self._signing = asyncio.create_task(work)
+            self._signing.add_done_callback(lambda task: task.cancelled() or task.exception())  # it may come too late
         try:
-            text, expires_ms = await asyncio.to_thread(self._signer.generate_auth_token, self._security.aws_region)
+            async with asyncio.timeout(ENDPOINT_SECONDS):
+                text, expires_ms = await asyncio.shield(self._signing)
+        except TimeoutError as error:
+            what = "cannot be asked: AWS gave no credentials to sign a token with in time"
+            raise TokenError(what, "check that AWS's services can be reached", lasts=False) from error
         except Exception as error:
-            what = f"cannot be asked: AWS gave no credentials to sign a token with ({type(error).__name__})"
+            name, code = type(error).__name__, _code_of_aws(error)
+            what = f"cannot be asked: AWS gave no credentials to sign a token with ({name})"
             remedy = "give this process AWS credentials, as variables, a profile or a role"
-            raise TokenError(what, remedy, lasts=True) from error
+            raise TokenError(what, remedy, lasts=not LASTING_OF_AWS.isdisjoint((name, code))) from error
         return Token(text, expires_ms / 1000 - time.time())
+
+
+def _code_of_aws(error: Exception) -> str:
+    """Return the code in AWS's answer; empty when it gave none."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

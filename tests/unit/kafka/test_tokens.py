@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from consumer.errors import SettingsError
 from consumer.kafka import tokens
 from consumer.kafka.credentials import UnusableFileError
-from consumer.kafka.tokens import TokenError, tokens_of
+from consumer.kafka.tokens import AwsTokens, TokenError, Tokens, tokens_of
 from consumer.settings.sections import Security
 
 SECRET = "s3cret/&="
@@ -102,8 +106,121 @@ async def test_a_token_is_renewed_before_it_expires(clock: list[float], life: fl
         clock[0] += 79
         assert await kept.token() == "token-1"
         clock[0] += 2
+        assert [await kept.token() for _ in range(3)] == ["token-1"] * 3
+        await renewed(kept)
         assert await kept.token() == "token-2"
     assert asked == [1, 2]
+
+
+async def renewed(kept: Tokens) -> None:
+    """Wait for the end of the renewal that is under way."""
+    assert kept._renewal is not None
+    await kept._renewal
+
+
+async def test_callers_share_a_renewal_and_do_not_wait_for_it(clock: list[float]) -> None:
+    """While an endpoint is silent the old token serves all at once, and one request is under way."""
+    asked: list[str] = []
+    silent, released = False, asyncio.Event()
+    server = web.Application()
+
+    async def answered(_request: web.Request) -> web.Response:
+        asked.append("asked")
+        if silent:
+            await released.wait()
+        return web.json_response({"access_token": f"token-{len(asked)}", "expires_in": 100})
+
+    server.router.add_post("/", answered)
+    runner = web.AppRunner(server)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    try:
+        kept = tokens_of(Security(token_endpoint=url, oauth_client_id="a", oauth_client_secret=SECRET))
+        await kept.token()
+        silent = True
+        clock[0] += 81
+        assert [await kept.token() for _ in range(4)] == ["token-1"] * 4
+        released.set()
+        await renewed(kept)
+        assert await kept.token() == "token-2"
+        assert len(asked) == 2
+    finally:
+        released.set()
+        await runner.cleanup()
+
+
+async def test_the_old_token_serves_while_the_secret_is_away(clock: list[float], tmp_path: Path) -> None:
+    """A file that is missing at the renewal does no harm, and is read again after a wait."""
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    asked, answer = numbered(100)
+    async with an_endpoint(answer) as security:
+        settings = msgspec.structs.replace(security, oauth_client_secret="", oauth_client_secret_file=str(file))
+        kept = tokens_of(settings)
+        await kept.token()
+        file.unlink()
+        clock[0] += 81
+        assert await kept.token() == "token-1"
+        await renewed(kept)
+        file.write_text(SECRET)
+        assert await kept.token() == "token-1"
+        await renewed(kept)
+        assert asked == [1]
+        clock[0] += tokens.RETRY_SECONDS
+        await kept.token()
+        await renewed(kept)
+        assert await kept.token() == "token-2"
+
+
+async def test_a_failure_serves_all_for_a_short_wait(clock: list[float]) -> None:
+    """An endpoint that is down is asked once in a wait that does not grow, for all brokers together."""
+    asked: list[str] = []
+
+    def answer(_request: web.Request) -> Any:
+        asked.append("asked")
+        return web.Response(status=503)
+
+    async with an_endpoint(answer) as security:
+        kept = tokens_of(security)
+        for attempt in range(1, 8):
+            for _broker in range(3):
+                with pytest.raises(TokenError):
+                    await kept.token()
+                kept.forget()
+            assert len(asked) == attempt
+            clock[0] += tokens.RETRY_SECONDS
+
+
+async def test_an_answer_in_pieces() -> None:
+    """An answer is read to its end, however it arrives."""
+    body = json.dumps({"access_token": "x" * 3000, "expires_in": 300}).encode()
+
+    async def answered(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(len(body))})
+        await response.prepare(request)
+        for start in range(0, len(body), 500):
+            await response.write(body[start : start + 500])
+            await asyncio.sleep(0.01)  # so that they are sent one by one
+        return response
+
+    server = web.Application()
+    server.router.add_post("/", answered)
+    runner = web.AppRunner(server)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    try:
+        kept = tokens_of(Security(token_endpoint=url, oauth_client_id="a", oauth_client_secret=SECRET))
+        assert await kept.token() == "x" * 3000
+    finally:
+        await runner.cleanup()
+
+
+async def test_null_is_no_value() -> None:
+    """Some servers write null for what they leave out."""
+    async with an_endpoint(lambda _: {"access_token": "abc", "expires_in": None, "error": None}) as security:
+        assert await tokens_of(security).token() == "abc"
 
 
 async def test_the_old_token_serves_while_the_endpoint_is_down(clock: list[float]) -> None:
@@ -149,10 +266,17 @@ async def test_a_refused_token_is_replaced() -> None:
             "gave no token (status 302)",
             True,
         ),
-        (web.Response(status=200, text="<html>"), "gave no token (status 200)", True),
-        (web.json_response({"access_token": "x", "expires_in": "soon"}), "gave no token (status 200)", True),
+        (web.Response(status=200, text="<html>"), "gave no token (status 200)", False),
+        (web.json_response({"access_token": "x", "expires_in": "soon"}), "gave no token (status 200)", False),
+        *(
+            (web.json_response({"access_token": "x", "expires_in": life}), "gave no token (status 200)", False)
+            for life in ("nan", "inf", "-1", 0)
+        ),
         (web.Response(status=503), "gave no token (status 503); check that URL and its server", False),
-        (web.Response(status=429), "gave no token (status 429); check that URL and its server", False),
+        *(
+            (web.Response(status=status), f"gave no token (status {status}); check that URL and its server", False)
+            for status in (408, 425, 429)
+        ),
     ],
 )
 async def test_no_token(answer: web.Response, says: str, lasts: bool) -> None:
@@ -214,6 +338,80 @@ async def test_no_credentials_of_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(TokenError, match="AWS gave no credentials") as failed:
         await kept.token()
     assert failed.value.lasts
+
+
+class ASigner:
+    """A stand-in for AWS's module."""
+
+    def __init__(self, sign: Callable[[], Any]) -> None:
+        self._sign = sign
+
+    def generate_auth_token(self, _region: str) -> Any:
+        """Return or raise what the test says."""
+        return self._sign()
+
+
+class NoCredentialsError(Exception):
+    """As botocore's."""
+
+
+class ConnectTimeoutError(Exception):
+    """As botocore's."""
+
+
+class ClientError(Exception):
+    """As botocore's: AWS's answer has a code."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.response = {"Error": {"Code": code}}
+
+
+@pytest.mark.parametrize(
+    ("error", "lasts"),
+    [
+        (NoCredentialsError(), True),
+        (ImportError(), True),
+        (PermissionError(), True),
+        (ClientError("AccessDenied"), True),
+        (ClientError("Throttling"), False),
+        (ConnectTimeoutError(), False),
+        (OSError(), False),
+    ],
+)
+async def test_errors_of_aws(error: Exception, lasts: bool) -> None:
+    """Only missing credentials and permissions last; a service that is away comes back."""
+
+    def sign() -> None:
+        raise error
+
+    with pytest.raises(TokenError, match=type(error).__name__) as failed:
+        await AwsTokens(Security(aws_region="x"), ASigner(sign)).token()
+    assert failed.value.lasts is lasts
+
+
+async def test_a_silent_signer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signer that is silent takes one thread for all attempts, none of the event loop's, and does not last."""
+    monkeypatch.setattr(tokens, "ENDPOINT_SECONDS", 0.01)
+    monkeypatch.setattr(tokens, "RETRY_SECONDS", 0.0)
+    released, threads = threading.Event(), []
+
+    def sign() -> Any:
+        threads.append(threading.current_thread())
+        released.wait(30)
+        return "late", 0
+
+    kept = AwsTokens(Security(aws_region="x"), ASigner(sign))
+    try:
+        for _attempt in range(3):
+            with pytest.raises(TokenError, match="in time") as failed:
+                await kept.token()
+            assert not failed.value.lasts
+        (thread,) = threads
+        assert thread.daemon
+        assert thread.name == "session-consumer-signer"
+    finally:
+        released.set()
 
 
 def test_the_extra_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
