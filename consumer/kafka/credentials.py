@@ -51,9 +51,10 @@ def tls_context(security: Security) -> ssl.SSLContext:
             # With a password, even an empty one, OpenSSL does not ask for that of an encrypted key on the terminal.
             context.load_cert_chain(security.certificate_file, security.key_file, password="")
     except (OSError, ValueError) as error:
-        files = ", ".join(filter(None, (security.ca_file, security.certificate_file, security.key_file)))
+        used = " or ".join(name for name in ("ca_file", "certificate_file", "key_file") if getattr(security, name))
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise UnusableFileError(f"kafka.security: cannot use {files}: {why}") from error
+        # no path and no cause: by mistake a setting may hold the key itself
+        raise UnusableFileError(f"kafka.security: cannot use the file of {used}: {why}") from None
     return context
 
 

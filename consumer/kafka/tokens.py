@@ -175,7 +175,7 @@ def _endpoint_context(security: Security) -> ssl.SSLContext:
             context.load_verify_locations(security.ca_file)
         except OSError as error:
             why = error.strerror or str(error)
-            raise UnusableFileError(f"kafka.security.ca_file: cannot use {security.ca_file}: {why}") from error
+            raise UnusableFileError(f"kafka.security.ca_file: cannot use the file that it names: {why}") from None
     return context
 
 

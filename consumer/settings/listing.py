@@ -13,7 +13,10 @@ from consumer.settings.sections import LOG_EVERYTHING, SECRETS, RouteSettings, S
 HIDDEN_SETTINGS = (
     SECRETS
     | {f"{name}_file" for name in SECRETS}  # by mistake they may hold the secrets themselves
-    | {f"kafka.security.{name}" for name in ("username", "oauth_client_id", "token_file")}
+    | {
+        f"kafka.security.{name}"
+        for name in ("username", "oauth_client_id", "token_file", "key_file", "certificate_file")
+    }
 )
 HIDDEN = "hidden"
 

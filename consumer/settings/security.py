@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from consumer.errors import SettingsError
 from consumer.settings.sections import Kafka, Security
@@ -96,9 +96,13 @@ def _check_tokens(security: Security) -> None:
         for name in ("oauth_client_id", "oauth_client_secret", "oauth_client_secret_file", "scope"):
             _require(not getattr(security, name), f"{name} is set, but a token_file needs none; remove it")
         return
-    url = urlsplit(endpoint)
+    url = _url(endpoint)
     known = url.scheme in ("https", "http") and bool(url.hostname) and "@" not in url.netloc
     _require(known, "token_endpoint is not a URL; write https://host/path, without a user name")
+    _require(
+        "?" not in endpoint and "#" not in endpoint,
+        "token_endpoint has a query or a fragment, which may hold a secret; write https://host/path",
+    )
     _require(
         url.scheme == "https" or security.allow_plain_text_credentials or is_loopback(url.hostname or ""),
         "token_endpoint would get the client's secret in plain text; write https://, or set"
@@ -106,6 +110,16 @@ def _check_tokens(security: Security) -> None:
     )
     _require(bool(security.oauth_client_id), "oauth_client_id is empty; a token_endpoint needs one")
     _require_one(security, "oauth_client_secret", "a token_endpoint needs one")
+
+
+def _url(text: str) -> SplitResult:
+    """Return the parts of a URL; no parts for a text that is none."""
+    try:
+        url = urlsplit(text)
+        url.port  # noqa: B018 - it is checked when it is read
+    except ValueError:
+        return urlsplit("")
+    return url
 
 
 def _require_one(security: Security, name: str, why: str) -> None:

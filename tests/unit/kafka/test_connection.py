@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from consumer.kafka.connection import connect, connection_options, connector_of
 from consumer.kafka.connection_failures import ConnectionFailedError
 from consumer.kafka.credentials import UnusableFileError, secret, tls_context
 from consumer.kafka.dial import dial
+from consumer.kafka.tokens import TokenError
 from consumer.settings.sections import Kafka, Security
 from tests.fakes.broker import FakeBroker
 
@@ -97,6 +99,25 @@ async def test_a_refusal_is_followed_by_a_wait(tmp_path: Path, clock: list[float
             clock[0] += wait - 0.01
             assert [await attempts(kafka, server) for _ in range(3)] == [0, 0, 0]
             clock[0] += 0.02
+
+
+async def test_the_wait_for_a_token_does_not_grow(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    """No broker has refused anything: once the token is there, it is sent soon."""
+    tries: list[float] = []
+
+    async def none_yet(_connection: Any) -> None:
+        tries.append(clock[0])
+        raise TokenError("cannot be asked", "wait", lasts=False)
+
+    monkeypatch.setattr("consumer.kafka.connection._Connection.connect", none_yet)
+    options = connection_options(Kafka())
+    del options["bootstrap_servers"]
+    for attempt in range(1, 8):
+        for _ in range(2):
+            with pytest.raises(ConnectionFailedError, match="cannot be asked"):
+                await connect("127.0.0.1", 1, **options)
+        assert len(tries) == attempt
+        clock[0] += 1.01
 
 
 async def test_a_new_file_ends_the_wait(tmp_path: Path, clock: list[float]) -> None:
@@ -199,6 +220,18 @@ def test_a_file_that_cannot_be_used(name: str, tmp_path: Path) -> None:
     assert failed.value.exit_code == 2
 
 
+@pytest.mark.parametrize("end", ["", "\0"])
+def test_a_key_in_the_place_of_its_file_is_not_shown(tmp_path: Path, end: str) -> None:
+    """By mistake ``key_file`` may hold the key itself; the error names the settings only."""
+    issued = trustme.CA().issue_cert("client.example")
+    file = tmp_path / "client.pem"
+    issued.cert_chain_pems[0].write_to_path(str(file))
+    key = issued.private_key_pem.bytes().decode()
+    with pytest.raises(UnusableFileError, match="cannot use the file of certificate_file or key_file") as failed:
+        tls_context(Security(protocol="SSL", certificate_file=str(file), key_file=key + end))
+    assert not any(line in "".join(traceback.format_exception(failed.value)) for line in key.splitlines())
+
+
 def test_an_encrypted_key_asks_nobody(tmp_path: Path) -> None:
     """OpenSSL would ask for the password of a key on the terminal."""
     from cryptography.hazmat.primitives import serialization as s  # noqa: PLC0415 - only here
@@ -208,7 +241,7 @@ def test_an_encrypted_key_asks_nobody(tmp_path: Path) -> None:
     file = tmp_path / "client.pem"
     encrypted = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.BestAvailableEncryption(b"pw"))
     file.write_bytes(encrypted + issued.cert_chain_pems[0].bytes())
-    with pytest.raises(UnusableFileError, match=r"client\.pem"):
+    with pytest.raises(UnusableFileError, match=r"certificate_file or key_file"):
         tls_context(Security(protocol="SSL", certificate_file=str(file), key_file=str(file)))
 
 

@@ -39,6 +39,14 @@ def test_every_setting_is_listed_with_its_origin(tmp_path: Path) -> None:
         assert line in found
 
 
+def test_a_key_in_the_place_of_its_file_is_not_listed() -> None:
+    """By mistake a setting for a file may hold the key itself."""
+    settings = ("protocol=SSL", f"certificate_file={SECRET}", f"key_file={SECRET}")
+    found = lines(*(f"kafka.security.{each}" for each in settings))
+    assert SECRET not in "\n".join(found)
+    assert "kafka.security.key_file = hidden  # --set" in found
+
+
 def test_secrets_and_values_of_options_are_not_listed(tmp_path: Path) -> None:
     """A secret is listed as hidden; a route's options and match are listed by name."""
     file = a_file(tmp_path, ROUTES)

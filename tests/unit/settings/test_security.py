@@ -30,6 +30,12 @@ BROKEN = [
     ((*ENDPOINT, "oauth_client_secret_file=f"), CLIENT_SECRET, "oauth_client_secret and oauth_client_secret_file are"),
     ((*ENDPOINT, "token_endpoint=login.example"), CLIENT_SECRET, "token_endpoint is not a URL; write https://"),
     ((*ENDPOINT, f"token_endpoint=https://u:{SECRET}@h/"), CLIENT_SECRET, "token_endpoint is not a URL"),
+    *(
+        ((*ENDPOINT, f"token_endpoint={url}"), CLIENT_SECRET, "token_endpoint is not a URL")
+        for url in ("https://[bad/token", "https://h:99999/", "https://h:abc/")
+    ),
+    ((*ENDPOINT, f"token_endpoint=https://h/?key={SECRET}"), CLIENT_SECRET, "token_endpoint has a query"),
+    ((*ENDPOINT, f"token_endpoint=https://h/#{SECRET}"), CLIENT_SECRET, "token_endpoint has a query"),
     (
         (*ENDPOINT, "token_endpoint=http://login.example/"),
         CLIENT_SECRET,
