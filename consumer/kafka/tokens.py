@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import asyncio
 import base64
-import importlib
 import math
 import ssl
 import time
@@ -15,7 +14,7 @@ from urllib.parse import quote_plus
 import aiohttp
 import msgspec
 
-from consumer.errors import SettingsError
+from consumer.kafka.aws import aws_signer, lasts
 from consumer.kafka.credentials import UnusableFileError, read_file, secret
 from consumer.kafka.own_thread import in_own_thread
 from consumer.settings.sections import Security
@@ -42,27 +41,6 @@ OAUTH_ERRORS = frozenset(
 """Codes that RFC 6749 defines; no other text of an answer is shown."""
 PASSING = (408, 425, 429)
 """Statuses of the client's errors that pass by themselves: too slow, too early, too often."""
-LASTING_OF_AWS = frozenset(
-    {
-        "AttributeError",  # the signer's own when AWS's chain has found no credentials
-        "ConfigNotFound",
-        "ConfigParseError",
-        "ImportError",
-        "InvalidConfigError",
-        "ModuleNotFoundError",
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "PermissionError",
-        "ProfileNotFound",
-        # codes of AWS's answers
-        "AccessDenied",
-        "AccessDeniedException",
-        "InvalidClientTokenId",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
-)
-"""Errors of AWS's libraries that last: credentials are missing, or permit nothing."""
 
 
 class TokenError(Exception):
@@ -133,7 +111,7 @@ class Tokens(abc.ABC):
 def tokens_of(security: Security) -> Tokens:
     """Return the tokens that the settings name; one that needs none is never asked. Raises SettingsError."""
     if security.mechanism == "AWS_MSK_IAM":
-        return AwsTokens(security, _aws_signer())
+        return AwsTokens(security, aws_signer())
     return FileTokens(security) if security.token_file else EndpointTokens(security)
 
 
@@ -217,17 +195,6 @@ def _reason(error: BaseException) -> str:
     return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
 
 
-def _aws_signer() -> Any:
-    """Return AWS's module, whose ``generate_auth_token(region)`` returns a token and its end in milliseconds."""
-    try:
-        return importlib.import_module("aws_msk_iam_sasl_signer.MSKAuthTokenProvider")
-    except ImportError as error:
-        raise SettingsError(
-            "kafka.security.mechanism: AWS_MSK_IAM needs the signer of AWS; install session-consumer with the extra"
-            " `aws`"
-        ) from error
-
-
 class AwsTokens(Tokens):
     """Tokens signed here, with the credentials that AWS's own chain finds: variables, profile, role of the machine."""
 
@@ -250,14 +217,7 @@ class AwsTokens(Tokens):
             what = "cannot be asked: AWS gave no credentials to sign a token with in time"
             raise TokenError(what, "check that AWS's services can be reached", lasts=False) from error
         except Exception as error:
-            name, code = type(error).__name__, _code_of_aws(error)
-            what = f"cannot be asked: AWS gave no credentials to sign a token with ({name})"
+            what = f"cannot be asked: AWS gave no credentials to sign a token with ({type(error).__name__})"
             remedy = "give this process AWS credentials, as variables, a profile or a role"
-            raise TokenError(what, remedy, lasts=not LASTING_OF_AWS.isdisjoint((name, code))) from error
+            raise TokenError(what, remedy, lasts=lasts(error)) from error
         return Token(text, expires_ms / 1000 - time.time())
-
-
-def _code_of_aws(error: Exception) -> str:
-    """Return the code in AWS's answer; empty when it gave none."""
-    response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

@@ -91,7 +91,7 @@ CELLS = {
     "unknown client certificate": Cell(
         "MTLS", TLS | {"certificate_file": "{unknown}", "key_file": "{unknown}"}, 1, "client certificate"
     ),
-    "no such CA file": Cell("TLS", TLS | {"ca_file": "/no/such.pem"}, 2, "cannot use the file of ca_file: No such file"),
+    "no such CA file": Cell("TLS", TLS | {"ca_file": "/no/such.pem"}, 2, "the file of ca_file: No such file"),
     "PLAIN, wrong password": Cell(
         "SASL", SASL | PLAIN | WRONG_FILE, 1, "refused the PLAIN credentials; correct kafka.security.username and"
     ),
