@@ -20,6 +20,7 @@ from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka, Settings, matches_topic
 
 Answer = TypeVar("Answer")
+AGAIN_SECONDS = 0.2
 
 
 @asynccontextmanager
@@ -81,10 +82,24 @@ async def answered(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> A
                     if not error.retriable:
                         raise
                     last = error
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(AGAIN_SECONDS)
     except (ClientError, TimeoutError) as error:
         why = explained(last if last is not None and isinstance(error, TimeoutError) else error, kafka)
         raise KafkaError(f"group {kafka.group_id!r}, topics {kafka.topics}: {why}") from error
+
+
+async def retried(question: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Repeat a request while its error is retriable; whoever asks bounds the time.
+
+    aiokafka asks any broker that the cluster names, also one that is away.
+    """
+    while True:
+        try:
+            return await question()
+        except ClientError as error:
+            if not error.retriable:
+                raise
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
 async def groups_offsets(kafka: Kafka, prefix: str) -> dict[str, dict[TopicPartition, tuple[int, str]]]:

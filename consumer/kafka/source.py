@@ -42,7 +42,7 @@ from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
 from consumer.kafka.plain_batch import refuse_large_headers
 from consumer.kafka.positions import ANSWER_SECONDS, Listener, Positions
-from consumer.kafka.probe import answered
+from consumer.kafka.probe import answered, retried
 from consumer.observe.counters import Counters
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
@@ -257,8 +257,8 @@ class KafkaSource:
     async def _check_topics(self) -> None:
         async with open_admin(self._kafka) as admin:
             topics = self._kafka.topics if self._pattern is None else await matching_topics(admin, self._pattern)
-            counts = await require_topics(admin, topics)
-            await require_reading(admin, counts)
+            counts = await retried(lambda: require_topics(admin, topics))
+            await retried(lambda: require_reading(admin, counts))
             self._topics = list(counts)
             if self.notes is not None and self.notes.read is not None:
                 keys = [
