@@ -125,8 +125,34 @@ async def require_topics(
 ) -> dict[str, int]:
     """Return the number of partitions of each topic. Raises KafkaError that names those missing or not permitted.
 
-    The request creates no topic; aiokafka's own may, also for a typing error. Raises the client's errors too.
+    Raises the client's errors too.
     """
+    found = await _described(admin, topics, remedy, setting)
+    return {topic: len(each["partitions"]) for topic, each in found.items()}
+
+
+async def require_readable_topics(admin: AIOKafkaAdminClient, topics: Collection[str]) -> dict[str, int]:
+    """Return the number of partitions of each topic as ``require_topics``; each may also be read.
+
+    The leader of each first partition is asked for an offset that no topic has, so no record is sent. What one that
+    is away, or any other error, leaves unknown is passed over: the daemon may begin without it.
+    """
+    found = await _described(admin, topics, CORRECT, "kafka.topics")
+    led: dict[int, list[str]] = {}
+    for topic, description in found.items():
+        for each in description["partitions"]:
+            if each["partition"] == 0 and each["leader"] >= 0:
+                led.setdefault(each["leader"], []).append(topic)
+    answers = await asyncio.gather(*(_denied(admin, leader, asked) for leader, asked in led.items()))
+    if denied := sorted(topic for each in answers for topic in each):
+        raise KafkaError(f"kafka.topics: permission denied on topic {_names(denied)}; grant {READING}")
+    return {topic: len(each["partitions"]) for topic, each in found.items()}
+
+
+async def _described(
+    admin: AIOKafkaAdminClient, topics: Collection[str], remedy: str, setting: str
+) -> dict[str, dict[str, Any]]:
+    """Return the metadata of each topic, which all exist; the request creates none, as aiokafka's own may."""
     request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
     answer = await admin._send_request(request)
     found = {each["topic"]: each for each in answer.to_object()["topics"]}
@@ -134,12 +160,12 @@ async def require_topics(
     if missing := [topic for topic, code in codes.items() if code in NO_TOPIC]:
         raise KafkaError(f"{setting}: no topic {_names(missing)}; {remedy}")
     needed = READING if setting == "kafka.topics" else WRITING
-    if denied := [topic for topic, code in codes.items() if code is TopicAuthorizationFailedError]:
+    if denied := [topic for topic, code in codes.items() if code is DENIED]:
         raise KafkaError(f"{setting}: permission denied on topic {_names(denied)}; grant {needed}")
     for code in codes.values():
         if code is not NoError:
             raise code
-    return {topic: len(found[topic]["partitions"]) for topic in topics}
+    return {topic: found[topic] for topic in topics}
 
 
 async def committed_offsets(
@@ -166,23 +192,6 @@ async def committed_offsets(
     }
 
 
-async def require_reading(admin: AIOKafkaAdminClient, topics: Collection[str]) -> None:
-    """Raise KafkaError for topics that may be seen and not read.
-
-    The leader of each first partition is asked for an offset that no topic has, so no record is sent. What one that
-    is away, or any other error, leaves unknown is passed over: the daemon may begin without it.
-    """
-    answer = await admin._send_request(MetadataRequest(list(topics), allow_auto_topic_creation=False))
-    led: dict[int, list[str]] = {}
-    for topic in answer.to_object()["topics"]:
-        for each in topic["partitions"]:
-            if each["partition"] == 0 and each["leader"] >= 0:
-                led.setdefault(each["leader"], []).append(topic["topic"])
-    found = await asyncio.gather(*(_denied(admin, leader, asked) for leader, asked in led.items()))
-    if denied := sorted(topic for each in found for topic in each):
-        raise KafkaError(f"kafka.topics: permission denied on topic {_names(denied)}; grant {READING}")
-
-
 async def _denied(admin: AIOKafkaAdminClient, leader: int, topics: Collection[str]) -> list[str]:
     """Return the topics of one leader that it does not let this client read; none without its answer."""
     request = FetchRequest(0, 0, 1, 0, [(topic, [(0, NOWHERE, 1)]) for topic in topics])
@@ -192,6 +201,12 @@ async def _denied(admin: AIOKafkaAdminClient, leader: int, topics: Collection[st
     except (ClientError, OSError, TimeoutError):
         return []
     return [topic for topic, rows in answer.topics for _, code, *_ in rows if for_code(code) is DENIED]
+
+
+async def usable_topics(admin: AIOKafkaAdminClient) -> set[str]:
+    """Return the topics that exist and that this client may use, also those that have no leader for a moment."""
+    unusable = (*NO_TOPIC, DENIED)
+    return {each["topic"] for each in await admin.describe_topics() if for_code(each["error_code"]) not in unusable}
 
 
 async def matching_topics(admin: AIOKafkaAdminClient, pattern: re.Pattern[str]) -> list[str]:

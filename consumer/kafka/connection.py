@@ -17,7 +17,7 @@ from consumer.kafka.connection_failures import ConnectionFailedError, Failure, f
 from consumer.kafka.credentials import State, secret, state_of_files, tls_context
 from consumer.kafka.own_thread import in_own_thread
 from consumer.kafka.tokens import TokenError, tokens_of
-from consumer.settings.sections import Kafka, Security
+from consumer.settings.sections import Kafka, Security, address_of
 from consumer.settings.security import sends_plain_text
 
 CONNECT_SECONDS = 10.0
@@ -34,15 +34,16 @@ def connection_options(kafka: Kafka) -> dict[str, Any]:
     Raises SettingsError for files that cannot be used now; they are read again for each connection.
     """
     security = kafka.security
+    connector = connector_of(security)
     return {
         "bootstrap_servers": list(kafka.bootstrap_servers),
         "client_id": kafka.client_id,
         "security_protocol": security.protocol,
         "sasl_mechanism": "OAUTHBEARER" if security.mechanism == "AWS_MSK_IAM" else security.mechanism,
         "sasl_plain_username": security.username or None,
-        "sasl_oauth_token_provider": connector_of(security),  # aiokafka passes it on to `connect`
+        "sasl_oauth_token_provider": connector,  # aiokafka passes it on to `connect`
         "request_timeout_ms": int(kafka.request_timeout_seconds * 1000),
-        **_read_now(security),
+        **connector.read(state_of_files(security)),
     }
 
 
@@ -114,7 +115,7 @@ class Connector(AbstractTokenProvider):
         made: Any = None
         try:
             self._require_secrecy(server, address[0])
-            made = _Connection(*address, **{**options, **self._read(files)})
+            made = _Connection(*address, **{**options, **self.read(files)})
             async with asyncio.timeout(seconds):
                 await resolved(*address)
                 await made.connect()
@@ -137,8 +138,10 @@ class Connector(AbstractTokenProvider):
             self._refusals.pop(server, None)
         return made  # type: ignore[no-any-return]
 
-    def _read(self, files: State) -> dict[str, Any]:
+    def read(self, files: State) -> dict[str, Any]:
         """Return the options that come from files, with the last TLS context while nothing has changed.
+
+        ``files`` is the state of the files now. Raises UnusableFileError.
 
         To read the system's authorities takes 40 ms, and aiokafka tries to connect ten times a second.
         """
@@ -188,11 +191,6 @@ async def resolved(host: str, port: int) -> None:
 async def closed(made: Any) -> None:
     """Close a connection and wait a moment for its end."""
     await asyncio.wait([made.close()], timeout=CLOSE_SECONDS)
-
-
-def address_of(host: str, port: int) -> str:
-    """Return an address as it is written in settings."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _read_now(security: Security) -> dict[str, Any]:

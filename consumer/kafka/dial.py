@@ -20,7 +20,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from consumer.errors import ConsumerError, KafkaError, KafkaUnreachableError
 from consumer.kafka import connection
-from consumer.kafka.connection import address_of, closed
+from consumer.kafka.connection import closed
 from consumer.kafka.connection_failures import (
     IN_HANDSHAKE,
     NO_TLS,
@@ -30,7 +30,7 @@ from consumer.kafka.connection_failures import (
     failure_of,
 )
 from consumer.kafka.failures import ClientError
-from consumer.settings.sections import Kafka
+from consumer.settings.sections import Kafka, address_of
 
 ANY_MECHANISM = "PLAIN"
 SHARE_OF_START = 0.4

@@ -49,6 +49,12 @@ def explained(error: BaseException, kafka: Kafka) -> str:
     return described(error)
 
 
+def unreachable(kafka: Kafka, error: BaseException) -> KafkaUnreachableError:
+    """Make the error for a client that did not connect, although a server had answered."""
+    servers = ", ".join(kafka.bootstrap_servers)
+    return KafkaUnreachableError(f"kafka.bootstrap_servers: {servers}: {explained(error, kafka)}")
+
+
 def described(error: BaseException) -> str:
     """Describe a client error in one line: its class and its text, which names only brokers and topics."""
     name = type(error).__name__

@@ -20,7 +20,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from consumer.errors import ConsumerError, KafkaError, counted
-from consumer.kafka.client import Assignor, committed_offsets, open_reader, require_reading, require_topics
+from consumer.kafka.client import Assignor, committed_offsets, open_reader, require_readable_topics, require_topics
 from consumer.kafka.dial import refusal, unreached_brokers
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, explained
 from consumer.kafka.probe import answered, connected_admin
@@ -66,8 +66,7 @@ class Inspection:
 
     async def topics(self) -> str:
         """Check that the topics exist, that their records can be read, and that the clocks agree."""
-        self._partitions = await self._answered(lambda: require_topics(self._admin, self._kafka.topics))
-        await self._answered(lambda: require_reading(self._admin, self._partitions))
+        self._partitions = await self._answered(lambda: require_readable_topics(self._admin, self._kafka.topics))
         newest = 0.0
         async with open_reader(self._kafka) as reader:
             for topic, count in self._partitions.items():

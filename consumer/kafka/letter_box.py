@@ -17,6 +17,7 @@ from consumer.dead_letters.cause import Cause
 from consumer.dead_letters.letter import Letter, Writer
 from consumer.errors import KafkaError, KafkaUnreachableError, LetterDelayedError, LetterRefusedError
 from consumer.kafka.broker_errors import InvalidRecordError, refusal_of
+from consumer.kafka.client import usable_topics
 from consumer.kafka.connection import connection_options
 from consumer.kafka.dial import dial
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, described
@@ -31,8 +32,6 @@ STOP_SECONDS = 3.0
 WRITES = 250
 """Writes of one partition at once. aiokafka wakes every write that waits for a batch at each batch: with many, a letter
 costs milliseconds."""
-NO_TOPIC = (3, 17, 29)
-"""Codes in metadata of a topic that does not exist, or may not be used; others pass, such as that of no leader."""
 LINGER_MS = 5
 """Wait for other letters; a request costs as much as ten of them."""
 BATCH_BYTES = 65_536
@@ -124,10 +123,9 @@ class LetterBox:
         """Return those of some topics that do not exist; none when the brokers do not say within CONNECT_SECONDS."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS), connected_admin(self._kafka) as admin:
-                found = {each["topic"] for each in await admin.describe_topics() if each["error_code"] not in NO_TOPIC}
+                return sorted(set(topics) - await usable_topics(admin))
         except REQUEST_ERRORS:
             return []
-        return sorted(set(topics) - found)
 
     async def close(self) -> None:
         """Close the client; writes under way are given up."""
@@ -140,8 +138,8 @@ class LetterBox:
             if topic in self._known:
                 return
             async with connected_admin(self._kafka) as admin:
-                found = {each["topic"] for each in await admin.describe_topics() if each["error_code"] not in NO_TOPIC}
-            if topic not in found:
+                usable = await usable_topics(admin)
+            if topic not in usable:
                 raise LetterRefusedError(f"there is no topic {topic!r} for it that this client may use")
             self._known.add(topic)
 

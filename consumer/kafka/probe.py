@@ -12,10 +12,10 @@ import aiokafka
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
 
-from consumer.errors import KafkaError, KafkaUnreachableError
+from consumer.errors import KafkaError
 from consumer.kafka import connection
 from consumer.kafka.client import CORRECT, committed_offsets, matching_topics, open_admin, open_reader, require_topics
-from consumer.kafka.failures import ClientError, explained
+from consumer.kafka.failures import ClientError, explained, unreachable
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka, Settings, matches_topic
 
@@ -31,8 +31,7 @@ async def connected_admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
             async with asyncio.timeout(3 * connection.CONNECT_SECONDS):  # a server, a broker, and the client
                 admin = await opened.enter_async_context(open_admin(kafka))
         except (ClientError, OSError, TimeoutError) as error:
-            servers = ", ".join(kafka.bootstrap_servers)
-            raise KafkaUnreachableError(f"kafka.bootstrap_servers: {servers}: {explained(error, kafka)}") from error
+            raise unreachable(kafka, error) from error
         yield admin
 
 
@@ -71,27 +70,21 @@ async def group_offsets(kafka: Kafka) -> dict[TopicPartition, tuple[int | None, 
 
 
 async def answered(kafka: Kafka, question: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Repeat a request while its error is retriable: the first use of a group finds no coordinator for a moment."""
-    last: Exception | None = None
+    """Repeat a request while its error is retriable, for ``start_timeout_seconds``. Raises KafkaError."""
+    failures: list[ClientError] = []
     try:
         async with asyncio.timeout(kafka.start_timeout_seconds):
-            while True:
-                try:
-                    return await question()
-                except ClientError as error:
-                    if not error.retriable:
-                        raise
-                    last = error
-                await asyncio.sleep(AGAIN_SECONDS)
+            return await retried(question, failures)
     except (ClientError, TimeoutError) as error:
-        why = explained(last if last is not None and isinstance(error, TimeoutError) else error, kafka)
+        why = explained(failures[-1] if failures and isinstance(error, TimeoutError) else error, kafka)
         raise KafkaError(f"group {kafka.group_id!r}, topics {kafka.topics}: {why}") from error
 
 
-async def retried(question: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Repeat a request while its error is retriable; whoever asks bounds the time.
+async def retried(question: Callable[[], Awaitable[Answer]], failures: list[ClientError] | None = None) -> Answer:
+    """Repeat a request while its error is retriable; the caller limits the time. ``failures`` gets the last error.
 
-    aiokafka asks any broker that the cluster names, also one that is away.
+    The first use of a group finds no coordinator for a moment, and aiokafka asks any broker that the cluster names,
+    also one that is away.
     """
     while True:
         try:
@@ -99,6 +92,8 @@ async def retried(question: Callable[[], Awaitable[Answer]]) -> Answer:
         except ClientError as error:
             if not error.retriable:
                 raise
+            if failures is not None:
+                failures[:] = [error]
         await asyncio.sleep(AGAIN_SECONDS)
 
 

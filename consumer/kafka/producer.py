@@ -13,10 +13,10 @@ import aiokafka
 from aiokafka.admin import NewTopic
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
-from consumer.errors import KafkaError, KafkaUnreachableError, counted
+from consumer.errors import KafkaError, counted
 from consumer.kafka.connection import connection_options
 from consumer.kafka.dial import dial
-from consumer.kafka.failures import ClientError, described, explained
+from consumer.kafka.failures import ClientError, described, unreachable
 from consumer.kafka.probe import connected_admin
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
@@ -114,8 +114,7 @@ async def open_producer(
             async with asyncio.timeout(kafka.start_timeout_seconds):
                 await client.start()
         except (ClientError, OSError, TimeoutError) as error:
-            servers = ", ".join(kafka.bootstrap_servers)
-            raise KafkaUnreachableError(f"kafka.bootstrap_servers: {servers}: {explained(error, kafka)}") from error
+            raise unreachable(kafka, error) from error
         yield Producer(client, topic, {} if acknowledged is None else acknowledged)
     finally:
         await client.stop()

@@ -30,8 +30,7 @@ from consumer.kafka.client import (
     matching_topics,
     open_admin,
     open_reader,
-    require_reading,
-    require_topics,
+    require_readable_topics,
 )
 from consumer.kafka.client_internals import ended_task, fence_commits, note_heartbeats, stop_consumer, watch_instance
 from consumer.kafka.codecs import limit_decompression
@@ -257,8 +256,7 @@ class KafkaSource:
     async def _check_topics(self) -> None:
         async with open_admin(self._kafka) as admin:
             topics = self._kafka.topics if self._pattern is None else await matching_topics(admin, self._pattern)
-            counts = await retried(lambda: require_topics(admin, topics))
-            await retried(lambda: require_reading(admin, counts))
+            counts = await retried(lambda: require_readable_topics(admin, topics))
             self._topics = list(counts)
             if self.notes is not None and self.notes.read is not None:
                 keys = [

@@ -12,6 +12,11 @@ from typing import Any, Literal
 import msgspec
 
 
+def address_of(host: str, port: int) -> str:
+    """Return ``host:port``, as it stands in settings and in a URL: an IPv6 address has brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Security(msgspec.Struct, frozen=True):
     """Encryption and authentication of the connections to the brokers."""
 
@@ -127,8 +132,7 @@ class Http(msgspec.Struct, frozen=True):
 
     def address(self, port: int | None = None) -> str:
         """Return ``host:port`` as it stands in a URL, with this port or with ``port``."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port if port is None else port}"
+        return address_of(self.host, self.port if port is None else port)
 
 
 class Log(msgspec.Struct, frozen=True):

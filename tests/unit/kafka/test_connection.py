@@ -316,5 +316,4 @@ async def test_a_context_is_made_once_for_the_same_files(tmp_path: Path, monkeyp
         for _ in range(5):
             with pytest.raises(KafkaUnreachableError):
                 await dial(kafka)
-        # One for the options of each client, and one for all its connections.
-        assert len(made) - before == 6
+        assert len(made) - before == 1
