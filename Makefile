@@ -71,7 +71,7 @@ lock: .venv/test ## update requirements/*.txt from pyproject.toml
 	@for each in "test --extra local --extra test --extra lint --extra otel --extra aws" "demo --extra local" "run"; do \
 	  set -- $$each; name=$$1; shift; again=; [ $$name = test ] || again="--constraint requirements/test.txt"; \
 	  $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	    --no-emit-index-url --upgrade --extra build "$$@" $$again --output-file requirements/$$name.txt || exit 1; \
+	    --upgrade --extra build "$$@" $$again --output-file requirements/$$name.txt || exit 1; \
 	done
 
 pin-images: .venv/test ## write each image's digest behind its tag in Dockerfile and docker-compose.yml, with docker

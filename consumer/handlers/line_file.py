@@ -104,7 +104,7 @@ class LineFile:
         return (found.st_dev, found.st_ino) == self._identity
 
     def measure(self) -> None:
-        """Take the size that the file has now, whoever changed it."""
+        """Note the present size of the file; other programs may have changed it."""
         self.size = os.fstat(self._number).st_size
 
     @property

@@ -1,4 +1,4 @@
-"""The ``Host`` headers that are answered: a page of another site must not read ours through a name of its own."""
+"""The ``Host`` headers that are answered. Without a check a page of another site could read ours (DNS rebinding)."""
 
 from __future__ import annotations
 

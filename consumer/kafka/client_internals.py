@@ -72,7 +72,7 @@ def watch_instance(consumer: Any, is_member: Callable[[], bool], taken_over: Cal
         coordinator.reset_generation = coordinator.request_rejoin = lambda: None
         taken_over()
         if isinstance(request, OffsetCommitRequest):
-            return answer  # which fails the commit; whoever waits for it must go on
+            return answer  # it fails the commit, for which the committer waits
         return await asyncio.Event().wait()  # until the client is stopped, which cancels it
 
     coordinator._send_req = watched

@@ -50,7 +50,7 @@ def connection_options(kafka: Kafka) -> dict[str, Any]:
 async def connect(host: str, port: int, *, seconds: float | None = None, **options: Any) -> AIOKafkaConnection:
     """Connect to one broker as aiokafka does, but within CONNECT_SECONDS, and with credentials as they are now.
 
-    aiokafka allows the whole request timeout, and no connection to any other broker is begun meanwhile. A broker that
+    aiokafka allows the whole request timeout and begins no other connection during that time. A broker that
     accepts and never answers would stop a client for more than a minute. Raises ConnectionFailedError.
     """
     options.setdefault("security_protocol", "PLAINTEXT")
@@ -180,7 +180,7 @@ class _OAuth(OAuthAuthenticator):
 
 
 async def resolved(host: str, port: int) -> None:
-    """Wait until a name is resolved, in a thread of its own. Raises socket.gaierror.
+    """Wait until a name is resolved, in a new thread. Raises socket.gaierror.
 
     The event loop would take one of the threads that handlers share, and a name server may be silent for half a minute.
     """

@@ -37,7 +37,7 @@ class Failure(NamedTuple):
 
 
 class ConnectionFailedError(errors.KafkaConnectionError):
-    """One broker cannot be used; ``failure`` says why. aiokafka takes it for one of its own, and tries again."""
+    """One broker cannot be used; ``failure`` says why. aiokafka handles it like its own errors, and tries again."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure))

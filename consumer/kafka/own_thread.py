@@ -1,4 +1,4 @@
-"""Work that may be silent for long, each in a thread of its own: the event loop's threads belong to the handlers."""
+"""Blocking work that may take long, each in a new thread: handlers use the event loop's pool of threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def in_own_thread(name: str, work: Callable[[], Any]) -> Any:
             result = work()
         except Exception as failed:
             error = failed
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(tell, result, error)
 
     threading.Thread(target=run, name=f"session-consumer-{name}", daemon=True).start()
