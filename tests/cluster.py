@@ -93,19 +93,23 @@ class Cluster:
         offsets = await group_offsets(self.kafka)
         return {partition: committed for (_topic, partition), (committed, _end) in sorted(offsets.items())}
 
-    def run(self, *overrides: str, routes: str = "", name: str = "a") -> RunningConsumer:
-        """Prepare a ``session-consumer run`` process on this test's topic and group; enter it to start it."""
-        settings = self.folder / f"{name}.toml"
-        settings.write_text(f'path = ["{Path(__file__).parent / "handlers"}"]\n{routes}')
-        defaults = (
-            f"kafka.bootstrap_servers={self.bootstrap_servers}",
+    @property
+    def overrides(self) -> list[str]:
+        """What points a daemon at this test's topic and group, without the brokers."""
+        return [
             f"kafka.topics={self.topic}",
             f"kafka.group_id={self.kafka.group_id}",
             "delivery.commit_interval_seconds=0.1",
             "http.port=0",
             "log.format=json",
-        )
-        return RunningConsumer(settings, [*defaults, *overrides])
+        ]
+
+    def run(self, *overrides: str, routes: str = "", name: str = "a") -> RunningConsumer:
+        """Prepare a ``session-consumer run`` process on this test's topic and group; enter it to start it."""
+        settings = self.folder / f"{name}.toml"
+        settings.write_text(f'path = ["{Path(__file__).parent / "handlers"}"]\n{routes}')
+        servers = f"kafka.bootstrap_servers={self.bootstrap_servers}"
+        return RunningConsumer(settings, [servers, *self.overrides, *overrides])
 
 
 def a_route(handler: str, name: str = "all", **options: object) -> str:

@@ -18,6 +18,13 @@ import aiohttp
 EXIT_SECONDS = 40.0
 
 
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process if it still runs, and wait for its end."""
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
 class Running:
     """A process whose output is read while it runs; it is killed, if it still runs, at the end of the block."""
 
@@ -27,9 +34,7 @@ class Running:
     async def __aexit__(self, *_: object) -> None:
         assert self._process is not None
         assert self._reader is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+        await end(self._process)
         await self._reader
 
 
@@ -148,9 +153,7 @@ async def started(
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await end(process)
 
 
 async def command(*arguments: str, stdin: bytes = b"", **environment: str) -> tuple[int, str, str]:

@@ -194,13 +194,15 @@ async def running(run: Run) -> AsyncIterator[Run]:
 
 
 def a_few(count: int, answer: Any) -> Answer:
-    """Give this answer to a few requests, then the usual one."""
+    """Give this answer, or what it returns if it is an ``Answer``, to a few requests, then the usual one."""
     left = count
 
-    def give(_version: int, _response: Any, _request: Any) -> Any:
+    def give(*request: Any) -> Any:
         nonlocal left
         left -= 1
-        return answer if left >= 0 else None
+        if left < 0:
+            return None
+        return answer(*request) if callable(answer) else answer
 
     return give
 

@@ -282,7 +282,7 @@ async def look(secure: Secure, cell: Cell, folder: Path) -> tuple[Look, Look]:
 
 async def _checked(cluster: Cluster, cell: Cell, sets: list[str], proxy: CountingProxy) -> Look:
     begun = time.monotonic()
-    given = [part for each in [*_common(cluster), *sets] for part in ("--set", each)]
+    given = [part for each in [*cluster.overrides, *sets] for part in ("--set", each)]
     code, out, err = await command("check", *given, **{"COLUMNS": "1000", **cell.environment})  # type: ignore[arg-type]
     return Look(code, _without_names(cluster, out + err), time.monotonic() - begun, proxy.connections)
 
@@ -291,7 +291,7 @@ async def _ran(cluster: Cluster, cell: Cell, sets: list[str], proxy: CountingPro
     begun = time.monotonic()
     settings = cluster.folder / "settings.toml"
     settings.write_text('[[routes]]\nname = "log"\nhandler = "consumer.handlers.log:Log"\n')
-    running = RunningConsumer(settings, [*_common(cluster), *sets, "log.level=debug"], cell.environment)
+    running = RunningConsumer(settings, [*cluster.overrides, *sets, "log.level=debug"], cell.environment)
     pages = []
     async with running:
         if (cell.code if cell.run_code is None else cell.run_code) == 0:
@@ -310,16 +310,6 @@ async def _ran(cluster: Cluster, cell: Cell, sets: list[str], proxy: CountingPro
 
 def _without_names(cluster: Cluster, text: str) -> str:
     return text.replace(cluster.kafka.group_id, "{group}").replace(cluster.topic, "{topic}")
-
-
-def _common(cluster: Cluster) -> list[str]:
-    return [
-        f"kafka.topics={cluster.topic}",
-        f"kafka.group_id={cluster.kafka.group_id}",
-        "delivery.commit_interval_seconds=0.1",
-        "http.port=0",
-        "log.format=json",
-    ]
 
 
 def leaked(text: str) -> list[str]:

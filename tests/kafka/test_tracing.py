@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.cluster import Cluster, a_route, a_session, eventually
+from tests.endpoint import an_endpoint
 from tests.kafka.recorded import RECORDER
 from tests.process import RunningConsumer, command
 
@@ -31,15 +32,8 @@ async def a_collector() -> AsyncIterator[tuple[str, list[Span]]]:
             got.extend(span for scope in resource.scope_spans for span in scope.spans)
         return web.Response()
 
-    app = web.Application()
-    app.router.add_post("/v1/traces", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", got
-    finally:
-        await runner.cleanup()
+    async with an_endpoint("/v1/traces", take) as address:
+        yield address, got
 
 
 async def test_a_producers_trace_goes_on(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

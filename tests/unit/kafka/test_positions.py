@@ -22,7 +22,7 @@ from tests.fakes.broker import (
     Answer,
     FakeBroker,
 )
-from tests.fakes.daemon import PATHS, Run, running
+from tests.fakes.daemon import PATHS, Run, a_few, running
 
 EARLIEST = 900
 INVALID_COMMIT_SIZE = 28
@@ -148,13 +148,7 @@ async def test_an_answer_without_the_partition_resets_nothing(
     """An answer to OffsetFetch that lacks a partition is no reason to begin elsewhere: the group's offset is used."""
     async with FakeBroker(partitions=1, records=1000) as broker:
         broker.committed[0] = 30
-        few_left = [times]
-
-        def answer(version: int, response: Any, request: Any) -> Any:
-            few_left[0] -= 1
-            return wrong(version, response, request) if few_left[0] >= 0 else None
-
-        broker.answers[OFFSET_FETCH] = answer
+        broker.answers[OFFSET_FETCH] = a_few(times, wrong)
         run = Run(broker, kafka={"offset_reset": rule})
         run.next[0] = 30
         async with running(run):
@@ -179,13 +173,7 @@ async def test_a_position_found_meanwhile_stays(rule: str, quick: None, monkeypa
     monkeypatch.setattr(Positions, "_ask_again", slow)
     async with FakeBroker(partitions=1, records=1000) as broker:
         broker.committed[0] = 30
-        few_left = [1]
-
-        def answer(version: int, response: Any, request: Any) -> Any:
-            few_left[0] -= 1
-            return without_partitions(version, response, request) if few_left[0] >= 0 else None
-
-        broker.answers[OFFSET_FETCH] = answer
+        broker.answers[OFFSET_FETCH] = a_few(1, without_partitions)
         run = Run(broker, kafka={"offset_reset": rule})
         run.next[0] = 30
         async with running(run):

@@ -18,6 +18,7 @@ from consumer.kafka import tokens
 from consumer.kafka.credentials import UnusableFileError
 from consumer.kafka.tokens import TokenError, Tokens, tokens_of
 from consumer.settings.sections import Security
+from tests.endpoint import an_endpoint
 
 SECRET = "s3cret/&="
 Answer = Callable[[web.Request], Any]
@@ -32,29 +33,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @asynccontextmanager
-async def an_endpoint(answer: Answer) -> AsyncIterator[Security]:
+async def a_token_endpoint(answer: Answer) -> AsyncIterator[Security]:
     """Serve an endpoint, and yield settings for it."""
 
     async def answered(request: web.Request) -> web.Response:
         found = answer(request)
         return found if isinstance(found, web.Response) else web.json_response(found)
 
-    application = web.Application()
-    application.router.add_post("/token", answered)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
+    async with an_endpoint("/token", answered) as address:
         yield Security(
             protocol="SASL_SSL",
             mechanism="OAUTHBEARER",
-            token_endpoint=f"http://127.0.0.1:{runner.addresses[0][1]}/token",
+            token_endpoint=f"{address}/token",
             oauth_client_id="the client",
             oauth_client_secret=SECRET,
             scope="kafka read",
         )
-    finally:
-        await runner.cleanup()
 
 
 async def test_the_request() -> None:
@@ -96,7 +90,7 @@ def numbered(life: float | str) -> tuple[list[int], Answer]:
 async def test_a_token_is_renewed_before_it_expires(clock: list[float], life: float | str) -> None:
     """A token serves all connections for 80 % of its life; the next one gets another."""
     asked, answer = numbered(life)
-    async with an_endpoint(answer) as security:
+    async with a_token_endpoint(answer) as security:
         kept = tokens_of(security)
         assert [await kept.token() for _ in range(3)] == ["token-1"] * 3
         clock[0] += 79
@@ -118,7 +112,6 @@ async def test_callers_share_a_renewal_and_do_not_wait_for_it(clock: list[float]
     """While an endpoint is silent the old token serves all at once, and one request is under way."""
     asked: list[str] = []
     silent, released = False, asyncio.Event()
-    server = web.Application()
 
     async def answered(_request: web.Request) -> web.Response:
         asked.append("asked")
@@ -126,24 +119,18 @@ async def test_callers_share_a_renewal_and_do_not_wait_for_it(clock: list[float]
             await released.wait()
         return web.json_response({"access_token": f"token-{len(asked)}", "expires_in": 100})
 
-    server.router.add_post("/", answered)
-    runner = web.AppRunner(server)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    try:
+    async with an_endpoint("/", answered) as url:
         kept = tokens_of(Security(token_endpoint=url, oauth_client_id="a", oauth_client_secret=SECRET))
         await kept.token()
         silent = True
         clock[0] += 81
-        assert [await kept.token() for _ in range(4)] == ["token-1"] * 4
-        released.set()
+        try:
+            assert [await kept.token() for _ in range(4)] == ["token-1"] * 4
+        finally:
+            released.set()
         await renewed(kept)
         assert await kept.token() == "token-2"
         assert len(asked) == 2
-    finally:
-        released.set()
-        await runner.cleanup()
 
 
 async def test_the_old_token_serves_while_the_secret_is_away(clock: list[float], tmp_path: Path) -> None:
@@ -151,7 +138,7 @@ async def test_the_old_token_serves_while_the_secret_is_away(clock: list[float],
     file = tmp_path / "secret"
     file.write_text(SECRET)
     asked, answer = numbered(100)
-    async with an_endpoint(answer) as security:
+    async with a_token_endpoint(answer) as security:
         settings = msgspec.structs.replace(security, oauth_client_secret="", oauth_client_secret_file=str(file))
         kept = tokens_of(settings)
         await kept.token()
@@ -177,7 +164,7 @@ async def test_a_failure_serves_all_for_a_short_wait(clock: list[float]) -> None
         asked.append("asked")
         return web.Response(status=503)
 
-    async with an_endpoint(answer) as security:
+    async with a_token_endpoint(answer) as security:
         kept = tokens_of(security)
         for attempt in range(1, 8):
             for _broker in range(3):
@@ -200,22 +187,14 @@ async def test_an_answer_in_pieces() -> None:
             await asyncio.sleep(0.01)  # so that they are sent one by one
         return response
 
-    server = web.Application()
-    server.router.add_post("/", answered)
-    runner = web.AppRunner(server)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    try:
+    async with an_endpoint("/", answered) as url:
         kept = tokens_of(Security(token_endpoint=url, oauth_client_id="a", oauth_client_secret=SECRET))
         assert await kept.token() == "x" * 3000
-    finally:
-        await runner.cleanup()
 
 
 async def test_null_is_no_value() -> None:
     """Some servers write null for what they leave out."""
-    async with an_endpoint(lambda _: {"access_token": "abc", "expires_in": None, "error": None}) as security:
+    async with a_token_endpoint(lambda _: {"access_token": "abc", "expires_in": None, "error": None}) as security:
         assert await tokens_of(security).token() == "abc"
 
 
@@ -226,7 +205,7 @@ async def test_the_old_token_serves_while_the_endpoint_is_down(clock: list[float
     def answer(_request: web.Request) -> Any:
         return {"access_token": "old", "expires_in": 100} if works else web.Response(status=503)
 
-    async with an_endpoint(answer) as security:
+    async with a_token_endpoint(answer) as security:
         kept = tokens_of(security)
         await kept.token()
         works = False
@@ -239,7 +218,7 @@ async def test_the_old_token_serves_while_the_endpoint_is_down(clock: list[float
 
 async def test_a_refused_token_is_replaced() -> None:
     asked, answer = numbered(1000)
-    async with an_endpoint(answer) as security:
+    async with a_token_endpoint(answer) as security:
         kept = tokens_of(security)
         await kept.token()
         kept.forget()
@@ -277,7 +256,7 @@ async def test_a_refused_token_is_replaced() -> None:
 )
 async def test_no_token(answer: web.Response, says: str, lasts: bool) -> None:
     """An answer without a token is named by its status and OAuth's own code; none of its text is shown."""
-    async with an_endpoint(lambda _: answer) as security:
+    async with a_token_endpoint(lambda _: answer) as security:
         with pytest.raises(TokenError) as failed:
             await tokens_of(security).token()
     assert says in str(failed.value)

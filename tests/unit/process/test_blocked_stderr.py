@@ -15,6 +15,7 @@ import aiohttp
 
 from tests.cluster import a_route, eventually
 from tests.fakes.broker import FakeBroker
+from tests.process import end
 from tests.unit.process.consumers import HANDLERS, a_free_port, defaults
 
 SMALLEST_PIPE = 4096
@@ -43,9 +44,7 @@ async def blocked(
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await end(process)
         os.close(reading)
 
 
