@@ -9,13 +9,22 @@ import msgspec
 
 from consumer.http.history import SAMPLES, Sample
 from consumer.http.status import (
+    BrokersStatus,
+    DeadLetteringStatus,
+    GroupStatus,
+    HaltedPartition,
     HaltStatus,
     HoldStatus,
+    MemberStatus,
     PartitionStatus,
+    ProcessStatus,
     RouteStatus,
+    StallStatus,
     Status,
+    TopicStatus,
     WaitStatus,
 )
+from consumer.http.verdict import judge
 from consumer.observe.recent_failures import Failure
 from consumer.observe.remedy import HOLD_ENDS, remedy, split_remedy
 from consumer.outcome import HaltReason
@@ -43,15 +52,65 @@ def a_partition(number: int, topic: str = "session-events", **values: Any) -> Pa
     return PartitionStatus(topic, number, **(usual | values))
 
 
-def a_halt(number: int, reason: HaltReason = HaltReason.CORRUPT_BATCH, topic: str = "session-events") -> HaltStatus:
-    offset = 88_120 + number
-    said = remedy(Kafka(), TopicPartition(topic, number), reason, offset + 1)
-    return HaltStatus(topic, number, offset, reason.value, "a batch has a wrong checksum", *split_remedy(said))
+def a_halt(*numbers: int, reason: HaltReason = HaltReason.CORRUPT_BATCH, topic: str = "session-events") -> HaltStatus:
+    offset = 88_120 + numbers[0]
+    mend, command = split_remedy(remedy(Kafka(), TopicPartition(topic, numbers[0]), reason, offset + 1))
+    partitions = [
+        HaltedPartition(number, 88_120 + number, f"the checksum of the batch at offset {88_120 + number} is wrong", AT - 300)
+        for number in numbers
+    ]
+    return HaltStatus(topic, reason.value, mend, command, AT - 300.0, partitions)
 
 
 def a_hold(number: int, kind: str = "pause", route: str = "crm", **values: Any) -> HoldStatus:
-    usual: dict[str, Any] = {"records": 1, "offset": 500 + number, "since": AT - 95.0}
-    return HoldStatus("session-events", number, route, kind, **(usual | values), ends=HOLD_ENDS[kind])
+    usual: dict[str, Any] = {
+        "records": 1,
+        "offset": 500 + number,
+        "since": AT - 95.0,
+        "error": "ConnectionRefusedError (/srv/handlers/crm.py:33)",
+        "attempts": 7,
+        "next_at": AT + 12.0,
+        "ends": HOLD_ENDS.get(kind, ""),
+    }
+    return HoldStatus("session-events", number, route, kind, **(usual | values))
+
+
+def a_stall(**values: Any) -> StallStatus:
+    usual: dict[str, Any] = {
+        "kind": "call",
+        "why": "a handler's call does not end (session-events-3)",
+        "since": AT - 75.0,
+        "exits_at": AT + 585.0,
+        "partitions": ["session-events-3"],
+        "route": "crm",
+        "offset": 1_207_242,
+        "places": ["sleep (/srv/handlers/crm.py:52)", "upsert (/srv/handlers/crm.py:41)"],
+    }
+    return StallStatus(**(usual | values))
+
+
+def dead_lettering(**values: Any) -> DeadLetteringStatus:
+    usual: dict[str, Any] = {
+        "topic": "session-events",
+        "reason": "undecodable",
+        "route": "none",
+        "dead_lettered": 267,
+        "records": 400,
+        "since": AT - 130.0,
+    }
+    return DeadLetteringStatus(**(usual | values))
+
+
+def a_topic(topic: str = "session-events", **values: Any) -> TopicStatus:
+    usual: dict[str, Any] = {
+        "partitions": 4,
+        "lag_records": 0,
+        "lag_seconds": 0.0,
+        "records_per_second": 18_204.0,
+        "catch_up_seconds": 0.0,
+        "growing_since": None,
+    }
+    return TopicStatus(topic, **(usual | values))
 
 
 def a_route(name: str, handler: str = "calls:talk_time", **values: Any) -> RouteStatus:
@@ -64,7 +123,14 @@ def a_route(name: str, handler: str = "calls:talk_time", **values: Any) -> Route
         "retries": 0,
         "abandoned": 0,
         "waiting": 0,
+        "allowed": 256 if name != "none" else 0,
         "errors": dict.fromkeys(KINDS, 0) if name != "none" else {},
+        "records_per_second": 0.0,
+        "call_seconds_p50": None,
+        "call_seconds_p99": None,
+        "calls": 0,
+        "calls_failed": 0,
+        "failing_since": None,
     }
     return RouteStatus(name, handler, **(usual | values))
 
@@ -99,14 +165,24 @@ def some_history(count: int = SAMPLES, at: float = AT) -> list[Sample]:
 def a_status(**values: Any) -> Status:
     usual: dict[str, Any] = {
         "at": AT,
-        "started_at": AT - 11_522.0,
-        "client_id": "session-consumer",
-        "group_id": "session-consumer",
-        "topics": ["session-events"],
+        "process": ProcessStatus(
+            "worker-7", 4211, "0.1.0", AT - 11_522.0, "session-consumer", "", "session-consumer-9d1f-4e0b"
+        ),
+        "group": GroupStatus(
+            "session-consumer",
+            "Stable",
+            [
+                MemberStatus("session-consumer-9d1f-4e0b", "session-consumer", "/10.0.3.7", 4, me=True),
+                MemberStatus("session-consumer-1c0a-77fe", "session-consumer", "/10.0.3.8", 4, me=False),
+            ],
+            AT - 12.0,
+        ),
+        "brokers": BrokersStatus(["localhost:9092"], AT - 0.3, silent=False),
+        "subscribed": ["session-events"],
         "state": "running",
         "since": AT - 11_520.0,
-        "stalled": None,
         "unready": None,
+        "stall": None,
         "records_per_second": 18_204.0,
         "bytes_per_second": 5_914_224.0,
         "records_consumed": 207_431_002,
@@ -115,6 +191,8 @@ def a_status(**values: Any) -> Status:
         "partitions": [a_partition(number) for number in range(4)],
         "halts": [],
         "holds": [],
+        "dead_lettering": [],
+        "topics": [a_topic()],
         "routes": [
             a_route("voice", "consumer.handlers.jsonl:JsonLines", handled=101_002_118, options=["path", "max_bytes"]),
             a_route("crm", handled=62_114_904, match_fields=["channel_manager_type"]),
@@ -128,7 +206,8 @@ def a_status(**values: Any) -> Status:
         "versions": {"session-consumer": "0.1.0", "aiokafka": "0.14.0", "python": "3.11.7"},
         "history": some_history(),
     }
-    return msgspec.structs.replace(Status(**usual), **values)
+    status = Status(**(usual | values), verdicts=[])
+    return msgspec.structs.replace(status, verdicts=judge(status))
 
 
 def a_troubled_status() -> Status:

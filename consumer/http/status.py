@@ -1,6 +1,7 @@
-"""The daemon's status as one plain value, which the status page shows and ``/status.json`` returns.
+"""The daemon's status as one plain value, which the status page and ``top`` show and ``/status.json`` returns.
 
-Privacy: it holds no key, no value and no option's value, only names, counts, offsets and places in code.
+Times are seconds since 1970. Privacy: it holds no key, no value and no option's value, only names, counts, offsets and
+places in code.
 """
 
 from __future__ import annotations
@@ -13,8 +14,26 @@ from consumer.http.history import Sample
 from consumer.observe.recent_failures import Failure
 
 
+class Verdict(msgspec.Struct, frozen=True):
+    """One judgement of the daemon: what is wrong and what to do."""
+
+    word: str
+    """One or two words: ``Running``, ``Halted``, ``Holding`` and so on."""
+    tone: str
+    """``good``, ``busy``, ``warn`` or ``bad``."""
+    sentence: str
+    """What is the case."""
+    todo: str
+    """One sentence of what to do; empty if there is nothing to do."""
+    command: str
+    """A command that shows or ends it; empty without one."""
+    runbook: str
+    """Name of the alert whose heading in the runbook says more; empty without one."""
+    since: float
+
+
 class WaitStatus(msgspec.Struct, frozen=True):
-    """One thing that a partition waits for; times are seconds since 1970."""
+    """One thing that a partition waits for."""
 
     kind: str
     """``halt``, ``drain``, ``earlier_epoch``, ``position``, ``call``, ``batch``, ``retry``, ``pause``, ``letter``,
@@ -34,6 +53,7 @@ class PartitionStatus(msgspec.Struct, frozen=True):
     lag_records: int | None
     """End offset minus committed offset."""
     lag_seconds: float | None
+    """Age of the oldest record that is not committed; 0 when caught up."""
     in_flight_records: int
     in_flight_bytes: int
     committed_offset: int | None
@@ -45,18 +65,44 @@ class PartitionStatus(msgspec.Struct, frozen=True):
     """What it waits for, what keeps its records first; empty while it works."""
 
 
-class HaltStatus(msgspec.Struct, frozen=True):
-    """A halted partition, which waits for a person."""
+class TopicStatus(msgspec.Struct, frozen=True):
+    """The owned partitions of one topic."""
 
     topic: str
+    partitions: int
+    lag_records: int | None
+    lag_seconds: float | None
+    """Age of the oldest record that is not committed."""
+    records_per_second: float
+    """Records consumed, mean of the last ten seconds."""
+    catch_up_seconds: float | None
+    """Time until the lag is 0 at the rate of the last minute; 0 when caught up, None if the lag does not shrink."""
+    growing_since: float | None
+    """Time since which the lag has grown without a break; None if it does not grow."""
+
+
+class HaltedPartition(msgspec.Struct, frozen=True):
+    """One partition of a halt."""
+
     partition: int
-    offset: int
-    reason: str
+    offset: int | None
+    """Offset of the cause; None if the partition has no offset."""
     explanation: str
+    since: float
+
+
+class HaltStatus(msgspec.Struct, frozen=True):
+    """Halted partitions of one topic with the same reason; they wait for a person."""
+
+    topic: str
+    reason: str
     mend: str
     """What to do before a restart."""
     command: str
-    """Command that moves the group past the cause instead; empty if that would not help."""
+    """Command that moves the group past all the causes instead; empty if that would not help, or is not known yet."""
+    since: float
+    """Time of the first halt."""
+    partitions: list[HaltedPartition]
 
 
 class HoldStatus(msgspec.Struct, frozen=True):
@@ -66,18 +112,44 @@ class HoldStatus(msgspec.Struct, frozen=True):
     partition: int
     route: str
     kind: str
-    """``retry``, ``pause``, ``dead_letter`` or ``group``."""
+    """``retry``, ``pause``, ``dead_letter`` or ``group``; ``error`` or ``timeout`` for a retry by policy."""
     records: int
     offset: int
     """Lowest offset of the records."""
     since: float
-    """Start of the longest wait, in seconds since 1970."""
+    """Start of the longest wait."""
+    error: str
+    """Class and place of the last exception of the record at ``offset``; empty without one."""
+    attempts: int
+    """Failed attempts for the record at ``offset``: calls, or writes of its dead letter."""
+    next_at: float | None
+    """Time of the next attempt; None while one is under way, and while the hold waits for another record."""
     ends: str
     """What ends the hold."""
 
 
+class StallStatus(msgspec.Struct, frozen=True):
+    """A stall: work waits and nothing moves."""
+
+    kind: str
+    """``loop``, or the kind of the wait that is late."""
+    why: str
+    since: float
+    """Time of the last progress."""
+    exits_at: float
+    """Time at which the process ends with exit code 70 if the stall lasts."""
+    partitions: list[str]
+    """Partitions concerned; empty if the stall concerns the daemon."""
+    route: str
+    """Route of the call that does not end; empty if it is not a call."""
+    offset: int | None
+    """Offset of the record of that call; None if it is not known."""
+    places: list[str]
+    """Places in the code where the call, or the event loop, stands, innermost first."""
+
+
 class RouteStatus(msgspec.Struct, frozen=True):
-    """One route, with its counts since the start."""
+    """One route: its counts since the start, and its calls of the last minutes."""
 
     name: str
     handler: str
@@ -93,36 +165,117 @@ class RouteStatus(msgspec.Struct, frozen=True):
     abandoned: int
     waiting: int
     """Awaited calls that are under way."""
+    allowed: int
+    """Calls that may be under way at once, in all owned partitions."""
     errors: dict[str, int]
     """Number of calls that raised, by kind."""
+    records_per_second: float
+    """Records handled, mean of the last ten seconds."""
+    call_seconds_p50: float | None
+    """Median duration of the calls of the last minutes; None without calls. Calls that did not wait count with their
+    mean. A value is interpolated between the bounds of ``handler_seconds``."""
+    call_seconds_p99: float | None
+    calls: int
+    """Calls of the last minutes."""
+    calls_failed: int
+    """Those of them that raised or passed their time limit."""
+    failing_since: float | None
+    """Time since which at least 5 % of the calls of the last minutes have failed; None if fewer did."""
+
+
+class DeadLetteringStatus(msgspec.Struct, frozen=True):
+    """Dead letters among the last records of one topic: at least 1 % of the last minutes, or of the last 100 records."""
+
+    topic: str
+    reason: str
+    """The most frequent reason."""
+    route: str
+    """The route with most dead letters; ``none`` if the records reached no route."""
+    dead_lettered: int
+    records: int
+    """Records among which they were counted."""
+    since: float
+
+
+class ProcessStatus(msgspec.Struct, frozen=True):
+    """The process, so that replicas can be told apart."""
+
+    host: str
+    pid: int
+    version: str
+    started_at: float
+    client_id: str
+    instance_id: str
+    """``kafka.group_instance_id``; empty without one."""
+    member_id: str
+    """Name of this member that the coordinator chose; empty until it has joined."""
+
+
+class MemberStatus(msgspec.Struct, frozen=True):
+    """One member of the group as the coordinator describes it."""
+
+    member_id: str
+    client_id: str
+    host: str
+    partitions: int
+    me: bool
+
+
+class GroupStatus(msgspec.Struct, frozen=True):
+    """The group as its coordinator described it last; it is asked every 30 seconds."""
+
+    group_id: str
+    state: str
+    """As the coordinator names it: ``Stable``, ``PreparingRebalance`` and so on; empty until it has answered."""
+    members: list[MemberStatus]
+    asked_at: float | None
+    """Time of that answer; None until there is one."""
+
+
+class BrokersStatus(msgspec.Struct, frozen=True):
+    """Whether brokers answer."""
+
+    bootstrap_servers: list[str]
+    heard_at: float | None
+    """Time of a broker's last answer; None before the first."""
+    silent: bool
+    """Whether an answer has been missing for long enough that all numbers from brokers are old."""
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Status of the whole daemon at one time; times are seconds since 1970."""
+    """Status of the whole daemon at one time."""
 
     at: float
-    started_at: float
-    client_id: str
-    group_id: str
-    topics: list[str]
+    verdicts: list[Verdict]
+    """At least one, the worst first."""
+    process: ProcessStatus
+    group: GroupStatus
+    brokers: BrokersStatus
+    subscribed: list[str]
+    """The topics of the settings, or the pattern."""
     state: str
     """``stalled``, or the state of the daemon: ``starting``, ``running``, ``rebuilding`` or ``draining``."""
     since: float
-    stalled: str | None
-    """Reason, if the daemon is stalled."""
     unready: str | None
     """Reason, if ``/readyz`` returns 503."""
+    stall: StallStatus | None
+    halts: list[HaltStatus]
+    holds: list[HoldStatus]
+    """Retries by policy included."""
+    dead_lettering: list[DeadLetteringStatus]
     records_per_second: float
-    """Mean of the last ten seconds, as is the rate of bytes."""
+    """Mean of the last ten seconds."""
     bytes_per_second: float
+    """Bytes of the batches that held those records, as they were fetched: compressed if the producer compressed."""
     records_consumed: int
     last_commit_at: float | None
     max_in_flight_records: int
     """Limit per partition."""
+    topics: list[TopicStatus]
     partitions: list[PartitionStatus]
-    halts: list[HaltStatus]
-    holds: list[HoldStatus]
+    """By topic and number."""
     routes: list[RouteStatus]
+    """In file order; ``none`` is the last."""
     failures: list[Failure]
     """The last groups of failures, the latest first."""
     commits: dict[str, int]
