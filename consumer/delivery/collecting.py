@@ -97,7 +97,7 @@ class Collecting:
     @property
     def room(self) -> tuple[int, int]:
         """Events and bytes that the batch may have, as the partition's room is now."""
-        records, size = self._partition.in_flight
+        records, size = self._partition.occupied
         left, left_bytes = self._limits.max_in_flight_records - records, self._limits.max_in_flight_bytes - size
         return min(self.max_records, len(self.events) + left), min(self.max_bytes, self.size + left_bytes)
 

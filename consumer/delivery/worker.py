@@ -103,6 +103,9 @@ class Workers:
         self._parking = Parking(work.gate)
         self._underway = 0
         """Records that keep a serial lane: in a call, or parked."""
+        self._pulling = 0
+        """Workers in the flat loop."""
+        self.partition.pulled = self
         self.gate.watch(self.wake)
 
     def begin(self, earlier: Collection[asyncio.Task[None]]) -> None:
@@ -142,6 +145,12 @@ class Workers:
         """Monotonic time of its begin, and ``max_seconds``, of each batch that waits for more records only."""
         batches = self._batches if not self.partition.pauses else []
         return [collected for batch in batches if (collected := batch.waiting) is not None]
+
+    @property
+    def in_flight(self) -> tuple[int, int]:
+        """One record and the bytes of the last that was noted, while a flat loop works on a record that is not held."""
+        last = self._dispatch.last
+        return (1, size_of(last) if last is not None else 0) if self._pulling else (0, 0)
 
     @property
     def next_due(self) -> float | None:
@@ -269,6 +278,9 @@ class Workers:
         for batch in self._batches:
             batch.collecting.begin_chunk(chunk)
         self.partition.begin_chunk(chunk)
+        lag, now = self.partition.lag, time.monotonic()
+        if chunk.next_offset > chunk.first_offset and now >= lag.ages.next_at:
+            lag.delivered(chunk.first_offset, chunk.timestamp, now, time.time())
 
     def has_room(self) -> bool:
         """Whether another record may be taken. It calls nothing: the flat loop asks while it fills batches."""
@@ -277,7 +289,7 @@ class Workers:
         if self._batches:
             if any(batch.collecting.is_full for batch in self._batches):
                 return False
-            records, size = partition.in_flight
+            records, size = partition.occupied
             records += self._most_counts - 1 if records else 0
         return records < limits.max_in_flight_records and size < limits.max_in_flight_bytes
 
@@ -295,12 +307,14 @@ class Workers:
             await self.turns.next()
             if self._next_chunk() is not chunk:
                 return  # another worker has pulled, or something was paused in between
+        self._pulling += 1
         try:
             if await self._dispatch.pull(chunk, self):
                 self._end_chunk(chunk)
         except UnreadableError as unreadable:
             self._salvage(unreadable.__cause__)
         finally:
+            self._pulling -= 1
             self._note()
 
     async def see_to(self, ongoing: Ongoing | None) -> None:

@@ -115,7 +115,8 @@ class PlainFetch:
         start = self._positions.get(key, records[0].offset if records else position)
         self._positions[key] = position
         fetched = _Fetched(records)
-        self._chunks[key] = Chunk(start, iter(fetched.records), position, fetched.reread, fetched)
+        timestamp = records[0].timestamp if records else None
+        self._chunks[key] = Chunk(start, iter(fetched.records), position, fetched.reread, fetched, timestamp)
         self._bytes_consumed[key.topic] += sum(len(r.key or b"") + len(r.value or b"") for r in records)
 
     def ready(self, key: TopicPartition) -> bool:

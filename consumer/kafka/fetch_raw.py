@@ -161,8 +161,9 @@ class RawFetch:
             fetch = self._begin(key)
             if fetch is None:
                 return None
-        start = fetch.position
+        start, begun = fetch.position, len(fetch.batches)
         batch = fetch.next_batch()
+        self._bytes_consumed[key.topic] += fetch.share_of(begun - len(fetch.batches))
         if batch is None:
             del self._begun[key]
             return Chunk(start, iter(()), fetch.position)
@@ -176,7 +177,8 @@ class RawFetch:
         records: Iterator[RawRecord] = chain(batch, () if fetch.batches else self._let_go(key, fetch))
         if _base_of(batch) < start:  # a commit, or a seek, into the middle of a batch
             records = dropwhile(lambda record: record.offset < start, records)
-        return Chunk(start, records, fetch.position, partial(fetch.reread, fetch.handed_out()), fetch)
+        reread = partial(fetch.reread, fetch.handed_out())
+        return Chunk(start, records, fetch.position, reread, fetch, _timestamp_of(batch))
 
     def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
         """Return the readable records of the batch taken last, after pulling from it raised ``error``.
@@ -219,7 +221,6 @@ class RawFetch:
         fetch.require_batch()
         fetch.end_within(state.highwater)
         self._begun[key] = fetch
-        self._bytes_consumed[key.topic] += fetch.size
         # From here on the client fetches what follows this fetch.
         state.consumed_to(fetch.end)
         self._drop(key)
@@ -316,6 +317,11 @@ class _Fetch:
         if raw is not None and raw[16] >= 2 and not raw[22] & CODEC:
             refuse_large_headers(raw[HEADER.size :])
 
+    def share_of(self, batches: int) -> int:
+        """Return the bytes of the last ``batches`` that were handed out, as if all batches of the fetch were of one size."""
+        before = self._count - len(self.batches) - batches
+        return self.size * (before + batches) // self._count - self.size * before // self._count
+
     def handed_out(self) -> int:
         """Return the index of the batch handed out last."""
         return self._count - len(self.batches) - 1
@@ -366,6 +372,11 @@ def _slices_of(raw: bytes) -> Iterator[memoryview]:
             return
         yield view[at:end]
         at = end
+
+
+def _timestamp_of(batch: Any) -> int | None:
+    """Return the timestamp of a batch's first record; the oldest formats do not state it."""
+    return getattr(batch, "max_timestamp" if getattr(batch, "timestamp_type", 0) else "first_timestamp", None)
 
 
 def _base_of(batch: Any) -> int:

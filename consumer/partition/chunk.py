@@ -27,6 +27,8 @@ class Chunk(msgspec.Struct, gc=False):
     """Reads the same records again, for a failed batch whose raw records were not kept."""
     fetch: Sized | None = None
     """What ``reread`` keeps in memory, that many bytes. Several chunks may share it; identity tells it from others."""
+    timestamp: int | None = None
+    """Timestamp of its first record, in milliseconds since 1970, if that is known before the record is pulled."""
 
 
 def size_of(raw: RawRecord) -> int:

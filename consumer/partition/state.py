@@ -24,7 +24,7 @@ class Phase(Enum):
 
 
 class InFlight(Protocol):
-    """An owner of records in flight: a batch."""
+    """An owner of records in flight: a batch, or the workers."""
 
     @property
     def in_flight(self) -> tuple[int, int]:
@@ -60,6 +60,8 @@ class Partition:
         self._in_work = 0
         """Identity of the fetch that the current chunk, or the last one, is of."""
         self.batches: Sequence[InFlight] = ()
+        self.pulled: InFlight | None = None
+        """The record that is worked on and that nothing holds, as with ordering ``partition``."""
         self.halt: Halt | None = None
         self.phase = Phase.OPEN
         self.pauses: set[Hold] = set()
@@ -118,13 +120,19 @@ class Partition:
         return self.phase is not Phase.OPEN
 
     @property
-    def in_flight(self) -> tuple[int, int]:
-        """Number and bytes of records that are delivered and not done, once for each batch, and what these keep."""
+    def occupied(self) -> tuple[int, int]:
+        """Room in use: records that are held or in batches, once for each batch, and bytes of what these keep."""
         records, size = self.held_records, self.held_bytes + self.kept_bytes
         for batch in self.batches:
             more_records, more_bytes = batch.in_flight
             records, size = records + more_records, size + more_bytes
         return records, size
+
+    @property
+    def in_flight(self) -> tuple[int, int]:
+        """Number and bytes of records that are delivered and not done; one in work counts although nothing holds it."""
+        records, size = self.occupied
+        return self.pulled.in_flight if not records and self.pulled is not None else (records, size)
 
     @property
     def held(self) -> list[Hold]:

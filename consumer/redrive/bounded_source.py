@@ -19,7 +19,7 @@ class BoundedSource:
         self._ends = ends
         self._ended: set[TopicPartition] = set()
         self.commit = source.commit
-        self.end_offsets = source.end_offsets
+        self.end_offsets, self.fetched_ends = source.end_offsets, source.fetched_ends
 
     async def start(self, engine: Engine) -> None:
         """Join the group and forward its assignments to the engine."""
@@ -55,7 +55,7 @@ class BoundedSource:
             return chunk
         self._ended.add(key)
         records, next_offset = _below(end, chunk.records), max(chunk.first_offset, end)
-        return Chunk(chunk.first_offset, records, next_offset, chunk.reread, chunk.fetch)
+        return Chunk(chunk.first_offset, records, next_offset, chunk.reread, chunk.fetch, chunk.timestamp)
 
 
 def _below(end: int, records: Iterable[RawRecord]) -> Iterator[RawRecord]:
