@@ -36,6 +36,11 @@ CANCEL_GRACE_SECONDS = 1.0
 COMMIT_BUDGET_SECONDS = 4.0
 """Maximum wait for the answer to the last commit of an epoch, and minimum for its flushes."""
 MEASURE_SECONDS = 3.0
+"""Maximum age of an end offset before it is asked for."""
+FLOWING_SECONDS = 0.2
+"""The same while records of the partition are worked on."""
+NOTE_SECONDS = 0.1
+"""Minimum seconds between two looks at the ends that answers to fetches carried."""
 WARN_UNMATCHED_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
@@ -48,6 +53,9 @@ class Source(Intake, Commits, Protocol):
 
     def ready(self, key: TopicPartition) -> bool:
         """Whether ``take`` would return a chunk."""
+
+    def fetched_ends(self) -> Mapping[TopicPartition, tuple[int, float]]:
+        """Return end offsets that answers to fetches carried, and the monotonic times of the answers."""
 
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Ask the brokers for the partitions' end offsets at this reader's isolation level; empty without an answer."""
@@ -314,12 +322,16 @@ class Engine:
         Records that a slow partition does not take stay in the client's buffer, and the client fetches no more of that
         partition.
         """
+        note_at = 0.0
         while not self._stopping:
             self._counters.last_poll_timestamp = time.time()
             await self._source.wait([key for key, workers in self._workers.items() if workers.wants], POLL_SECONDS)
             for key, workers in self._workers.items():
                 if workers.wants and self._source.ready(key):
                     workers.wake()
+            if time.monotonic() >= note_at:
+                note_at = time.monotonic() + NOTE_SECONDS
+                self._note_ends(self._source.fetched_ends())
 
     async def commit_forever(self) -> None:
         """Commit what is done, once per interval and before a position is reset."""
@@ -333,14 +345,36 @@ class Engine:
                 await self.committer.commit(self.partitions.values(), until, self.commit_seconds, all_owned=True)
 
     async def measure_forever(self) -> None:
-        """Ask for the partitions' end offsets every ``MEASURE_SECONDS``: for lag, and to notice a broker outage."""
+        """Ask for the end offsets that no answer to a fetch has carried lately: for lag, and to notice an outage.
+
+        A partition whose buffer is full is not fetched: while its records flow, it is asked for more often.
+        """
         while True:
-            for key, end_offset in (await self._source.end_offsets(list(self._workers))).items():
-                if key in self._workers:
-                    partition = self._workers[key].partition
-                    committed, position = partition.known_committed, partition.position
-                    partition.lag.ends_at(end_offset, committed, time.monotonic(), time.time(), position)
+            now, workers = time.monotonic(), self._workers
+            stale = [
+                key for key, each in workers.items() if each.partition.lag.is_stale(now, _measured_every(each, now))
+            ]
+            if stale or not workers:
+                for key in stale:
+                    workers[key].partition.lag.asked_at = now
+                ends = await self._source.end_offsets(stale)
+                self._note_ends({key: (end, time.monotonic()) for key, end in ends.items()})
             self._assigned.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(MEASURE_SECONDS):
+                async with asyncio.timeout(FLOWING_SECONDS if self._workers else MEASURE_SECONDS):
                     await self._assigned.wait()
+
+    def _note_ends(self, ends: Mapping[TopicPartition, tuple[int, float]]) -> None:
+        """Note end offsets, each with the monotonic time of the answer; a later answer may be known already."""
+        wall_less_monotonic = time.time() - time.monotonic()
+        for key, (end, at) in ends.items():
+            partition = self._workers[key].partition if key in self._workers else None
+            if partition is not None and at > partition.lag.measured_at:
+                committed, position = partition.known_committed, partition.position
+                partition.lag.ends_at(end, committed, at, at + wall_less_monotonic, position)
+
+
+def _measured_every(workers: Workers, now: float) -> float:
+    """Return after how many seconds the end offset of a partition is measured again."""
+    answers = now - workers.partition.lag.measured_at < MEASURE_SECONDS
+    return FLOWING_SECONDS if answers and not workers.idle else MEASURE_SECONDS

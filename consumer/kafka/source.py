@@ -34,8 +34,8 @@ from consumer.kafka.client import (
 )
 from consumer.kafka.client_internals import ended_task, fence_commits, note_heartbeats, stop_consumer, watch_instance
 from consumer.kafka.codecs import limit_decompression
-from consumer.kafka.connection import refusals
 from consumer.kafka.dial import dial
+from consumer.kafka.end_offsets import EndOffsets
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, described, explained
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch, supported
@@ -83,9 +83,7 @@ class KafkaSource:
         self.joined = False
         self.rebuilds = 0
         """How often the client was replaced."""
-        self.heard_at = float("-inf")
-        """Monotonic time of a broker's last answer."""
-        self._unreachable = False
+        self._ends = EndOffsets(kafka)
         self._revoked_at = self._member_at = time.monotonic()
         self._kafka = kafka
         self._counters = counters
@@ -105,8 +103,6 @@ class KafkaSource:
         self._fetch: Fetch | None = None
         """None while no client is connected."""
         self._positions: Positions | None = None
-        self._asking: asyncio.Future[Any] | None = None
-        """The last question for end offsets."""
         self._path: type[Fetch] | None = None
         """The fetch path that was chosen at start."""
 
@@ -158,7 +154,7 @@ class KafkaSource:
         aiokafka waits for an assignment without limit. A group that works assigns within a rebalance timeout, counted
         from the end of the session of a member that died.
         """
-        self.heard_at = time.monotonic()
+        self._ends.heard(time.monotonic())
         fetch = self._path = self._path or self._choose_fetch()
         limit_decompression(self._kafka.max_batch_bytes, refuse_large_headers if fetch is RawFetch else None)
         self._consumer = consumer = make_consumer(await dial(self._kafka), fetch.fetches_per_partition)
@@ -179,6 +175,11 @@ class KafkaSource:
         self._positions = Positions(self._kafka, consumer, fetched, self._listener, self._counters)
         self._fetch = fetched
         self.joined = True
+
+    @property
+    def heard_at(self) -> float:
+        """Monotonic time of a broker's last answer; -inf before the first."""
+        return self._ends.heard_at
 
     @property
     def group_id(self) -> str:
@@ -271,8 +272,7 @@ class KafkaSource:
         consumer, self._consumer, self._fetch = self._consumer, None, None
         if consumer is None:
             return
-        if self._asking is not None:
-            self._asking.cancel()
+        self._ends.give_up()
         self._rebalances.source = None
         await self._stop_positions()
         await stop_consumer(consumer)
@@ -372,61 +372,17 @@ class KafkaSource:
                 raise  # any other comes from a task of the client
             log.warning("commit_failed", why=described(error))
             return "failed"
-        self.heard_at = time.monotonic()
+        self._ends.heard(time.monotonic())
         self._still_member(sent)
         return "ok"
 
+    def fetched_ends(self) -> Mapping[TopicPartition, tuple[int, float]]:
+        """Return end offsets that answers to fetches carried, and the monotonic times of the answers."""
+        return self._ends.fetched(self._consumer) if self._fetch is not None else {}
+
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return the end offsets for this reader (the last stable offset under read_committed).
-
-        Each broker gets its own request, and partitions of brokers that do not answer are missing in the result.
-        Without partitions it requests metadata, to learn whether a broker answers.
-        """
-        if self._fetch is None:
-            return {}
-        by_leader: dict[int | None, list[aiokafka.TopicPartition]] = {}
-        for key in keys:
-            partition = aiokafka.TopicPartition(*key)
-            by_leader.setdefault(self._consumer._client.cluster.leader_for_partition(partition), []).append(partition)
-        asked = [self._ends_of(partitions) for partitions in by_leader.values()]
-        self._asking = asyncio.gather(*(asked or [self._metadata_of()]), return_exceptions=True)
-        try:
-            answers = await self._asking
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return {}  # the client was stopped, and would not have been answered any more
-        ends: dict[TopicPartition, int] = {}
-        problem: str | None = None
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                problem = described(answer)
-            else:
-                ends |= answer
-        self._heard(problem if not ends and problem else None)
-        return ends
-
-    async def _ends_of(self, partitions: Collection[aiokafka.TopicPartition]) -> dict[TopicPartition, int]:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            ends = await self._consumer.end_offsets(partitions)
-        return {TopicPartition(*key): end for key, end in ends.items()}
-
-    async def _metadata_of(self) -> dict[TopicPartition, int]:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            if not await self._consumer._client.force_metadata_update():
-                raise KafkaError("no metadata")
-        return {}
-
-    def _heard(self, problem: str | None) -> None:
-        """Note whether a broker answered, and log each change."""
-        if problem is None:
-            self.heard_at = time.monotonic()
-            if self._unreachable:
-                log.info("brokers_reachable")
-        elif not self._unreachable:
-            log.warning("brokers_unreachable", why=refusals(self._kafka) or problem)
-        self._unreachable = problem is not None
+        """Ask the brokers for the end offsets for this reader; those of brokers that do not answer are missing."""
+        return await self._ends.ask(self._consumer, keys) if self._fetch is not None else {}
 
     async def revoked(self, keys: Collection[Any]) -> None:
         """Pass a revocation to the engine; returns when it has drained and committed."""

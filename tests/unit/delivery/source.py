@@ -71,5 +71,8 @@ class MemorySource:
         finally:
             self.commits_under_way -= 1
 
+    def fetched_ends(self) -> Mapping[TopicPartition, tuple[int, float]]:
+        return {}
+
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         return {}
