@@ -18,6 +18,7 @@ from consumer.delivery.tasks import Tasks
 from consumer.delivery.turns import Turns
 from consumer.errors import DecodeError, HandlerFailedError
 from consumer.instructions import Reject
+from consumer.observe.waiting import CallUnderWay
 from consumer.partition.chunk import size_of
 from consumer.partition.state import Phase
 from consumer.record import RawRecord, Record
@@ -53,7 +54,7 @@ class BatchCalls:
         """The batch of the call under way."""
         self._left = (0, 0)
         """Records of that batch without an outcome or a letter, and their bytes."""
-        self._route = route
+        self.route = route
         self._dispatch = dispatch
         self._failure_handler = failure_handler
         self._gate = failure_handler.gate
@@ -67,17 +68,17 @@ class BatchCalls:
         self._gate.watch(self.look)
 
     @property
-    def calling(self) -> tuple[float, str] | None:
-        """Monotonic time at which the call under way began, and the route; None without one."""
-        since = self.calling_since
-        return (since, self._route.name) if since < math.inf else None
+    def calling(self) -> CallUnderWay | None:
+        """The call under way; None without one."""
+        since, called = self.calling_since, self._called
+        return CallUnderWay(since, self.route.name, called.first) if since < math.inf and called is not None else None
 
     @property
     def waiting(self) -> tuple[float, float] | None:
         """Monotonic time since which more events are waited for, and for how long; None if they are not."""
         if self._called is not None or not self.collecting.events:
             return None
-        return self._collecting_since, self._route.handler.max_seconds
+        return self._collecting_since, self.route.handler.max_seconds
 
     @property
     def in_flight(self) -> tuple[int, int]:
@@ -90,7 +91,7 @@ class BatchCalls:
         if self.collecting.events and (self.collecting.is_full or self._due):
             self.call_now()
         elif self.collecting.events and self._timer is None and self._partition.phase is Phase.OPEN:
-            seconds = self._route.handler.max_seconds
+            seconds = self.route.handler.max_seconds
             self._collecting_since = time.monotonic()
             self._timer = asyncio.get_running_loop().call_later(seconds, self.call_now)
         if self._partition.phase is Phase.OVER:
@@ -107,7 +108,7 @@ class BatchCalls:
         self._cancel_timer()
         called = self._called = self.collecting.complete()
         self._left = called.length, called.size
-        coroutine, failed = self._begin_call(called.events, called.raws)
+        coroutine, failed = self.begin_call(called.events, called.raws)
         if coroutine is None and failed is None:
             self._end(called)
         else:
@@ -123,11 +124,11 @@ class BatchCalls:
             self._timer.cancel()
             self._timer = None
 
-    def _begin_call(
+    def begin_call(
         self, events: list[Any], raws: list[RawRecord]
     ) -> tuple[Coroutine[Any, Any, Any] | None, HandlerFailedError | None]:
         """Call the handler; return what is left to be awaited, or how it failed."""
-        handler, (topic, number) = self._route.handler, self._partition.key
+        handler, (topic, number) = self.route.handler, self._partition.key
         count = len(events)  # taken before the call: the handler may change the list
         self._counts.batches.observe(count)
         self.calling_since = time.monotonic()
@@ -137,16 +138,16 @@ class BatchCalls:
                 result = handler.call(events, records)
             else:
                 result = handler.call(events)
-            if result is not None and (coroutine := coroutine_of(result, self._route.name)) is not None:
+            if result is not None and (coroutine := coroutine_of(result, self.route.name)) is not None:
                 return coroutine, None
         except BaseException as error:
             self._took()
-            return None, HandlerFailedError.of(self._route.name, error)
+            return None, HandlerFailedError.of(self.route.name, error)
         self._counts.handled += count
         self._took()
         return None, None
 
-    async def _end_call(self, coroutine: Coroutine[Any, Any, Any] | None, count: int) -> HandlerFailedError | None:
+    async def end_call(self, coroutine: Coroutine[Any, Any, Any] | None, count: int) -> HandlerFailedError | None:
         """Await the end of a call; return how it failed, if it did."""
         if coroutine is None:
             return None
@@ -156,7 +157,7 @@ class BatchCalls:
         except BaseException as error:
             if self._gate.has_cancelled(error):
                 raise
-            return HandlerFailedError.of(self._route.name, error)
+            return HandlerFailedError.of(self.route.name, error)
         finally:
             self._counts.waiting -= 1
             self._took()
@@ -175,8 +176,8 @@ class BatchCalls:
             coroutine.close()
             self.calling_since = math.inf
             await self._gate.until_open(Kind.BATCH)
-            coroutine, failed = self._begin_call(called.events, called.raws)
-        failed = failed or await self._end_call(coroutine, called.length)
+            coroutine, failed = self.begin_call(called.events, called.raws)
+        failed = failed or await self.end_call(coroutine, called.length)
         if failed is None or await self._settle(called, failed):
             self._end(called)
 
@@ -191,7 +192,7 @@ class BatchCalls:
         """Give every record of a failed batch an outcome; return False if the partition halted first."""
         failed: HandlerFailedError | None = first
         left = self._reread(called)
-        failed_call = FailedCall(self._failure_handler, self._route.name, called.first)
+        failed_call = FailedCall(self._failure_handler, self.route.name, called.first)
         try:
             while failed is not None:
                 if self._partition.phase is Phase.OVER:  # the drain's cancellation, perhaps as another error
@@ -232,7 +233,7 @@ class BatchCalls:
         Only records that fail while others succeed are given up. A round of many in which none succeeds is an outage:
         it counts as an attempt only of those that failed before while later ones succeeded.
         """
-        attempts = {raw.offset: self._failure_handler.attempts(self._route.name) for raw in raws}
+        attempts = {raw.offset: self._failure_handler.attempts(self.route.name) for raw in raws}
         guilty: set[int] = set()
         left = raws
         while left:
@@ -286,8 +287,8 @@ class BatchCalls:
         The events of the call before are not used again: the handler may have changed them.
         """
         events = [self._dispatch.steps_of(raw)[0] for raw in raws]
-        coroutine, failed = self._begin_call(events, raws)
-        return failed or await self._end_call(coroutine, len(raws))
+        coroutine, failed = self.begin_call(events, raws)
+        return failed or await self.end_call(coroutine, len(raws))
 
     def _reread(self, called: Collected) -> list[RawRecord]:
         """Return the raw records of a batch, which count from now on instead of its events and what they kept."""
@@ -307,7 +308,7 @@ class BatchCalls:
 
     def _belongs(self, raw: RawRecord) -> bool:
         try:
-            return any(step.name == self._route.name for step in self._dispatch.steps_of(raw)[1])
+            return any(step.name == self.route.name for step in self._dispatch.steps_of(raw)[1])
         except DecodeError:
             return False
 

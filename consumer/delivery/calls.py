@@ -53,7 +53,7 @@ DONE = object()
 
 
 @types.coroutine
-def _drive() -> Generator[Any, Any, None]:
+def drive() -> Generator[Any, Any, None]:
     coroutine = yield DONE
     while True:
         yield from coroutine
@@ -75,7 +75,7 @@ class Driver:
     def __init__(self, free: list[Driver]) -> None:
         """``free`` takes it back when a coroutine that waited has returned."""
         self._free = free
-        self._generator: Any = _drive()
+        self._generator: Any = drive()
         self._generator.send(None)
         self.begin: Callable[[Coroutine[Any, Any, Any]], Any] = self._generator.send
 

@@ -21,6 +21,7 @@ from consumer.delivery.pipeline import Pipeline
 from consumer.delivery.turns import Turns
 from consumer.errors import DecodeError, HandlerFailedError, place_of
 from consumer.observe.counters import Counters, RouteCounters
+from consumer.observe.waiting import CallUnderWay
 from consumer.partition.chunk import Chunk, size_of_headers
 from consumer.partition.hold import Hold
 from consumer.partition.state import Partition, Phase
@@ -175,9 +176,11 @@ class Dispatch:
         return driver.resume(yielded)
 
     @property
-    def calls(self) -> list[tuple[float, str]]:
-        """Monotonic time of its begin, and route, of each call that a flat loop awaits; read from any thread."""
-        return [(began, self._only.name) for began in list(self.under_way.values())] if self._only is not None else []
+    def calls(self) -> list[CallUnderWay]:
+        """The calls that flat loops await; read from any thread."""
+        if self._only is None:
+            return []
+        return [CallUnderWay(began, self._only.name, offset) for offset, began in list(self.under_way.items())]
 
     def abandon(self) -> None:
         """Count the calls that flat loops await as left without an outcome."""

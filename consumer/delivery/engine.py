@@ -270,37 +270,37 @@ class Engine:
         """Halt one partition; depending on ``on_halt`` the others go on, or the process ends."""
         if partition.halt is not None:
             return
-        partition.halt = Halt(reason, offset, explanation, DRAINS)
+        partition.halt = Halt(reason, offset, explanation, DRAINS, time.time(), next_offset)
         workers = self._workers.get(partition.key)
         if workers is None or workers.partition is not partition:
-            self._say_halted(partition, partition.halt, next_offset)
+            self._say_halted(partition, partition.halt)
             return
         workers.halted()
-        workers.work.tasks.spawn(self._end_halt(workers, partition.halt, next_offset))
+        workers.work.tasks.spawn(self._end_halt(workers, partition.halt))
 
-    async def _end_halt(self, workers: Workers, halt: Halt, next_offset: int) -> None:
+    async def _end_halt(self, workers: Workers, halt: Halt) -> None:
         """Wait for what a halt still finishes; the command that it prints may pass nothing else."""
         try:
             await workers.drained(self._delivery.drain_seconds)
         finally:
-            self._say_halted(workers.partition, halt, next_offset)
+            self._say_halted(workers.partition, halt)
 
-    def _say_halted(self, partition: Partition, halt: Halt, next_offset: int) -> None:
-        (topic, number), (reason, offset, why, _) = partition.key, halt
+    def _say_halted(self, partition: Partition, halt: Halt) -> None:
+        (topic, number), (reason, offset, why, *_) = partition.key, halt
         undone = partition.watermark.undone_below(offset, MOST_NAMED + 1) if partition.started else []
-        remedy = name_passed(self._policy.remedy(partition.key, reason, next_offset), undone)
-        partition.halt = halt._replace(remedy=remedy)
+        remedy = name_passed(self._policy.remedy(partition.key, reason, halt.next_offset), undone)
+        partition.halt = halt._replace(remedy=remedy, undone=tuple(undone))
         log.error(
             "partition_halted",
             topic=topic,
             partition=number,
-            offset=offset,
+            offset=offset if offset >= 0 else None,
             reason=reason.value,
             why=why,
             remedy=remedy,
         )
         if self._delivery.on_halt == "exit":
-            at = f"topic {topic}, partition {number}, offset {offset}"
+            at = f"topic {topic}, partition {number}" + (f", offset {offset}" if offset >= 0 else "")
             self._owner.fail(PartitionHaltedError(f"{at}: {why}; {remedy}"))
 
     def halt_all(self, reason: HaltReason, explanation: str) -> None:

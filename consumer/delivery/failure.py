@@ -167,7 +167,8 @@ class FailureHandler:
                 try:
                     await self._write_once(letters, raw, cause)
                 except LetterDelayedError as delayed:
-                    log.warning("dead_letter_write_failed", **self._where(raw.offset), why=str(delayed))
+                    why, wait = str(delayed), attempts.after(ConnectionError()).wait or 0.0
+                    log.warning("dead_letter_write_failed", **self._where(raw.offset), why=why)
                 else:
                     self.counters.letter_taken_at = time.monotonic()
                     return
@@ -175,7 +176,9 @@ class FailureHandler:
                 self.partition.holds.add(writing.hold)
                 # A write calls no handler, so it does not wait for a pause. If it did, it and the record that pauses
                 # the partition could wait for each other.
-                await self.gate.sleep(attempts.after(ConnectionError()).wait or 0.0)
+                writing.hold.failed(why, attempts.failed, time.time() + wait)
+                await self.gate.sleep(wait)
+                writing.hold.next_at = None
         finally:
             self._writing.pop(task, None)
             self.partition.holds.discard(writing.hold)
@@ -261,6 +264,7 @@ class FailedCall:
         else:
             handler.gate.resume(self.hold)
         place = place_of(error)
+        self.hold.failed(place, counted.failed, None if decision.wait is None else time.time() + decision.wait)
         # An exception object that is raised again and again collects a longer traceback each time, and everything that
         # its frames reference; and the failure of a batch is kept until its records have an outcome.
         BaseException.with_traceback(error, None)
@@ -292,6 +296,7 @@ class FailedCall:
 
     def call_again(self) -> None:
         """Count that the handler is called again."""
+        self.hold.next_at = None
         self._failure_handler.counters.of(self.route).retries += 1
 
     def count_reject(self) -> None:

@@ -48,6 +48,8 @@ class Attempts:
         """``pause_on`` holds exceptions that mean the same as ``Pause()``, besides ConnectionError."""
         self.calls = 1
         """Calls that count as attempts, the first included."""
+        self.failed = 0
+        """Calls that failed, those that count no attempt included."""
         self._waits = 0
         """Retry and Pause so far; they count no attempt."""
         self._policy = policy
@@ -56,6 +58,7 @@ class Attempts:
 
     def after(self, error: BaseException, *, excused: bool = False) -> Decision:
         """Return what follows a call that raised ``error``; an ``excused`` error counts no attempt."""
+        self.failed += 1
         match error:
             case Reject():
                 return Decision("reject", None)

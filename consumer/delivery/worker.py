@@ -27,6 +27,7 @@ from consumer.delivery.parking import Parked, Parking
 from consumer.delivery.tasks import Tasks, until_ended
 from consumer.delivery.turns import Turns
 from consumer.errors import BatchTooLargeError, CorruptBatchError, DecodeError, HandlerFailedError
+from consumer.observe.waiting import CallUnderWay
 from consumer.outcome import HaltReason
 from consumer.partition.chunk import Chunk, size_of
 from consumer.partition.state import Phase
@@ -133,10 +134,12 @@ class Workers:
             batch.call_now()
 
     @property
-    def calls(self) -> list[tuple[float, str]]:
-        """Monotonic time of its begin, and route, of each call under way; read from any thread."""
+    def calls(self) -> list[CallUnderWay]:
+        """The calls under way; read from any thread."""
         awaited = [
-            (each.began, each.steps[at].name) for each in list(self._awaiting) if (at := each.at) < len(each.steps)
+            CallUnderWay(each.began, each.steps[at].name, each.raw.offset)
+            for each in list(self._awaiting)
+            if (at := each.at) < len(each.steps)
         ]
         return awaited + self._dispatch.calls + [call for batch in self._batches if (call := batch.calling) is not None]
 
@@ -402,7 +405,7 @@ class Workers:
         while current is not None:
             if current.rest is not None:
                 self.another()
-                await self._await_call(current, current.rest)
+                await self.await_call(current, current.rest)
             if current.failure is not None and not self._settle(current, current.failure):
                 return
             if current.at < len(current.steps):
@@ -413,7 +416,7 @@ class Workers:
             if current is not None and time.monotonic() >= self.turns.end:
                 await self.turns.next()
 
-    async def _await_call(self, ongoing: Ongoing, rest: Awaitable[Any]) -> None:
+    async def await_call(self, ongoing: Ongoing, rest: Awaitable[Any]) -> None:
         """Await the rest of a call and count it; note how it failed."""
         step = ongoing.steps[ongoing.at]
         counts = step.counts

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
+from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
+
+from consumer.observe.counters import Counters
 
 SAMPLES = 300
 """Five minutes, at one sample a second."""
@@ -24,27 +27,51 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class History:
-    """Ring of samples; written and read by the supervisor's thread, as long-lived as the daemon."""
+    """Samples for charts and totals for rates; used by the supervisor's thread, as long-lived as the daemon."""
 
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque(maxlen=SAMPLES)
-        self._before: tuple[float, int, int] | None = None
+        self._totals: deque[_Totals] = deque(maxlen=RATE_SAMPLES + 1)
 
-    def note(self, wall: float, now: float, records: int, size: int, lag: int | None) -> None:
+    def note(self, wall: float, now: float, counters: Counters, lag: int | None) -> None:
         """Note the totals at ``now`` (monotonic) and ``wall``; the first call only stores them for comparison."""
-        if self._before is not None:
-            then, old_records, old_size = self._before
-            seconds = max(now - then, 0.001)
-            self._samples.append(Sample(wall, (records - old_records) / seconds, (size - old_size) / seconds, lag))
-        self._before = (now, records, size)
+        records, size = dict(counters.records_consumed), sum(dict(counters.bytes_consumed).values())
+        handled = {name: counts.handled for name, counts in counters.routes.items()}
+        totals = _Totals(now, records, size, handled)
+        if self._totals:
+            before = self._totals[-1]
+            seconds = max(now - before.at, 0.001)
+            consumed = sum(records.values()) - sum(before.records.values())
+            self._samples.append(Sample(wall, consumed / seconds, (size - before.size) / seconds, lag))
+        self._totals.append(totals)
 
     @property
     def samples(self) -> list[Sample]:
         """All samples, oldest first."""
         return list(self._samples)
 
-    def rate(self) -> tuple[float, float]:
-        """Return records and bytes a second, as the mean of the last RATE_SAMPLES samples."""
-        last = list(islice(reversed(self._samples), RATE_SAMPLES))
-        count = max(len(last), 1)
-        return sum(s.records_per_second for s in last) / count, sum(s.bytes_per_second for s in last) / count
+    def records_per_second(self, topic: str | None = None) -> float:
+        """Return the records consumed a second, of one topic or of all, over the last RATE_SAMPLES samples."""
+        return self._rate(lambda each: sum(each.records.values()) if topic is None else each.records.get(topic, 0))
+
+    def bytes_per_second(self) -> float:
+        """Return the bytes fetched a second over the last RATE_SAMPLES samples."""
+        return self._rate(lambda each: each.size)
+
+    def handled_per_second(self, route: str) -> float:
+        """Return the records that a route handled a second over the last RATE_SAMPLES samples."""
+        return self._rate(lambda each: each.handled.get(route, 0))
+
+    def _rate(self, total: Callable[[_Totals], int]) -> float:
+        if len(self._totals) < 2:
+            return 0.0
+        first, last = self._totals[0], self._totals[-1]
+        return (total(last) - total(first)) / max(last.at - first.at, 0.001)
+
+
+class _Totals(NamedTuple):
+    at: float
+    """Monotonic time."""
+    records: dict[str, int]
+    size: int
+    handled: dict[str, int]

@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
+from typing import NamedTuple
 
+import msgspec
+
+from consumer.dead_letters.cause import NO_ROUTE
 from consumer.http.history import History
+from consumer.http.recent import Recent
 from consumer.http.status import (
+    BrokersStatus,
+    DeadLetteringStatus,
+    GroupStatus,
+    HaltedPartition,
     HaltStatus,
     HoldStatus,
+    MemberStatus,
     PartitionStatus,
+    ProcessStatus,
     RouteStatus,
+    StallStatus,
     Status,
+    TopicStatus,
     WaitStatus,
 )
-from consumer.observe.counters import Counters, RouteCounters
+from consumer.http.trend import Trend
+from consumer.http.verdict import judge
+from consumer.observe.counters import Counters
 from consumer.observe.observed import Observed
-from consumer.observe.remedy import HOLD_ENDS, split_remedy
+from consumer.observe.remedy import HOLD_ENDS, joint_remedy
 from consumer.observe.waiting import Waiting
+from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt, Hold
 from consumer.partition.state import Partition, Phase
-from consumer.record import TopicPartition
 from consumer.settings.listing import plain_settings
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
+
+SILENT_SECONDS = 10.0
+"""Time without an answer after which what brokers answered last is old. Answers to fetches come twice a second."""
+NO_ROUTE_STATUS = RouteStatus(NO_ROUTE, "", [], [], 0, 0, 0, 0, 0, 0, 0, {}, 0.0, None, None, 0, 0, None)
+
+
+class Moment(NamedTuple):
+    """One time, by both clocks."""
+
+    wall: float
+    """Seconds since 1970."""
+    monotonic: float
+
+    def wall_of(self, monotonic: float) -> float:
+        """Return a monotonic time in seconds since 1970."""
+        return self.wall - (self.monotonic - monotonic)
 
 
 class StatusReader:
@@ -35,149 +68,256 @@ class StatusReader:
         settings: Settings,
         counters: Counters,
         observed: Observed,
+        calls_allowed: Mapping[str, int],
         clock: Callable[[], tuple[float, float]] = lambda: (time.time(), time.monotonic()),
     ) -> None:
-        """``clock`` returns seconds since 1970 and monotonic seconds."""
+        """``calls_allowed`` has the calls at once in a partition by route; ``clock`` both times of ``Moment``."""
         self._settings = settings
         self._counters = counters
         self._observed = observed
+        self._calls_allowed = calls_allowed
         self._clock = clock
         self._history = History()
-        self._started_at = clock()[0]
-        self._since = ("starting", self._started_at)
+        self._recent = Recent(counters)
+        self._trends: dict[str, Trend] = {}
+        started_at = clock()[0]
+        self._since = ("starting", started_at)
         self._plain_settings = plain_settings(settings)
         names = ("session-consumer", "aiokafka")
         self._versions = {**{name: version(name) for name in names}, "python": platform.python_version()}
+        self._process = ProcessStatus(
+            socket.gethostname(),
+            os.getpid(),
+            self._versions["session-consumer"],
+            started_at,
+            settings.kafka.client_id,
+            settings.kafka.group_instance_id,
+            "",
+        )
 
     def sample(self) -> None:
-        """Note a sample for the charts, and the time of a change of state; called about once a second."""
-        wall, now = self._clock()
-        counters = self._counters
-        lags = [lag for each in self._observed.partitions if (lag := each.lag_records) is not None]
-        records, size = sum(counters.records_consumed.values()), sum(counters.bytes_consumed.values())
-        self._history.note(wall, now, records, size, sum(lags) if lags else None)
-        self._note_state(wall, now)
+        """Note a sample for charts and trends, and the time of a change of state; called about once a second."""
+        now, counters = Moment(*self._clock()), self._counters
+        lags: dict[str, int] = {}
+        for each in self._observed.partitions:
+            if (lag := each.lag_records) is not None:
+                lags[each.key.topic] = lags.get(each.key.topic, 0) + lag
+        self._history.note(now.wall, now.monotonic, counters, sum(lags.values()) if lags else None)
+        self._recent.note(now.wall)
+        for topic, total in lags.items():
+            self._trends.setdefault(topic, Trend()).note(now.wall, total)
+        for topic in self._trends.keys() - lags.keys():  # its partitions were revoked
+            del self._trends[topic]
+        self._note_state(now)
 
     def read(self) -> Status:
         """Return the current status."""
-        wall, now = self._clock()
-        self._note_state(wall, now)
-        settings, counters, stall = self._settings, self._counters, self._observed.stall
-        partitions, waits = sorted(self._observed.partitions, key=lambda p: p.key), self._observed.waits()
-        records_per_second, bytes_per_second = self._history.rate()
-        return Status(
-            at=wall,
-            started_at=self._started_at,
-            client_id=settings.kafka.client_id,
-            group_id=settings.kafka.group_id,
-            topics=[settings.kafka.topic_pattern] if settings.kafka.topic_pattern else settings.kafka.topics,
+        now = Moment(*self._clock())
+        self._note_state(now)
+        settings, counters, history = self._settings, self._counters, self._history
+        owned, waits = sorted(self._observed.partitions, key=lambda p: p.key), self._observed.waits()
+        partitions = [_partition_status(each, waits.get(each.key, ()), now) for each in owned]
+        status = Status(
+            at=now.wall,
+            verdicts=[],
+            process=msgspec.structs.replace(self._process, member_id=self._observed.member_id),
+            group=self._group(),
+            brokers=self._brokers(now),
+            subscribed=[settings.kafka.topic_pattern] if settings.kafka.topic_pattern else settings.kafka.topics,
             state=self._since[0],
             since=self._since[1],
-            stalled=str(stall) if stall is not None else None,
             unready=self._observed.unready,
-            records_per_second=records_per_second,
-            bytes_per_second=bytes_per_second,
-            records_consumed=sum(counters.records_consumed.values()),
+            stall=self._stall(now),
+            halts=_halt_statuses(settings, owned),
+            holds=[hold for each in owned for hold in _hold_statuses(each)],
+            dead_lettering=self._dead_lettering(now),
+            records_per_second=history.records_per_second(),
+            bytes_per_second=history.bytes_per_second(),
+            records_consumed=counters.consumed,
             last_commit_at=counters.last_commit_timestamp or None,
             max_in_flight_records=settings.delivery.max_in_flight_records,
-            partitions=[_partition_status(each, waits.get(each.key, ()), wall, now) for each in partitions],
-            halts=[_halt_status(each.key, each.halt) for each in partitions if each.halt is not None],
-            holds=[hold for each in partitions for hold in _hold_statuses(each)],
-            routes=self._routes(),
+            topics=self._topics(partitions),
+            partitions=partitions,
+            routes=self._routes(len(owned)),
             failures=counters.failures.latest_first,
             commits=dict(counters.commits),
             rebalances=dict(counters.rebalances),
             client_rebuilds=dict(counters.client_rebuilds),
             settings=self._plain_settings,
             versions=self._versions,
-            history=self._history.samples,
+            history=history.samples,
         )
+        return msgspec.structs.replace(status, verdicts=judge(status))
 
-    def _note_state(self, wall: float, now: float) -> None:
+    def _note_state(self, now: Moment) -> None:
         stall = self._observed.stall
         state = "stalled" if stall is not None else self._observed.state
         if state != self._since[0]:
-            self._since = (state, wall - (now - stall.since) if stall is not None else wall)
+            self._since = (state, now.wall_of(stall.since) if stall is not None else now.wall)
 
-    def _routes(self) -> list[RouteStatus]:
-        counters = self._counters
+    def _group(self) -> GroupStatus:
+        found, me = self._observed.group, self._observed.member_id
+        if found is None:
+            return GroupStatus(self._settings.kafka.group_id, "", [], None)
+        members = [MemberStatus(*each, me=each.member_id == me) for each in found.members]
+        return GroupStatus(self._settings.kafka.group_id, found.state, members, found.at)
+
+    def _brokers(self, now: Moment) -> BrokersStatus:
+        """Return whether brokers answer; a blocked event loop hears none, and they may be well."""
+        heard_at, servers = self._observed.heard_at, self._settings.kafka.bootstrap_servers
+        if heard_at == float("-inf"):
+            return BrokersStatus(servers, None, silent=False)
+        return BrokersStatus(servers, now.wall_of(heard_at), self._observed.beat_at - heard_at > SILENT_SECONDS)
+
+    def _stall(self, now: Moment) -> StallStatus | None:
+        stall = self._observed.stall
+        if stall is None:
+            return None
+        standing = self._observed.standing()
+        exits_at = now.wall_of(stall.late_at) + self._settings.watchdog.window_seconds
+        return StallStatus(
+            stall.kind,
+            str(stall),
+            now.wall_of(stall.since),
+            exits_at,
+            list(map(str, stall.partitions)),
+            standing.route,
+            standing.offset,
+            list(standing.places),
+        )
+
+    def _dead_lettering(self, now: Moment) -> list[DeadLetteringStatus]:
+        return [
+            DeadLetteringStatus(*each, self._recent.since("topic", each.topic) or now.wall)
+            for each in self._recent.letters()
+        ]
+
+    def _topics(self, partitions: Sequence[PartitionStatus]) -> list[TopicStatus]:
+        by_topic: dict[str, list[PartitionStatus]] = {}
+        for each in partitions:
+            by_topic.setdefault(each.topic, []).append(each)
+        return [self._topic(topic, found) for topic, found in by_topic.items()]
+
+    def _topic(self, topic: str, partitions: Sequence[PartitionStatus]) -> TopicStatus:
+        lags = [each.lag_records for each in partitions if each.lag_records is not None]
+        ages = [each.lag_seconds for each in partitions if each.lag_seconds is not None]
+        trend = self._trends.get(topic, Trend())
+        return TopicStatus(
+            topic,
+            len(partitions),
+            sum(lags) if lags else None,
+            max(ages, default=None),
+            self._history.records_per_second(topic),
+            trend.catch_up_seconds,
+            trend.growing_since,
+        )
+
+    def _routes(self, partitions: int) -> list[RouteStatus]:
         known = {route.name: route for route in self._settings.routes or [LOG_EVERYTHING]}
-        errors: dict[str, dict[str, int]] = {name: {} for name in counters.routes}
-        for (name, kind), count in counters.handler_errors.items():
-            errors[name][kind] = count
-        found = [_route_status(name, known.get(name), counts, errors[name]) for name, counts in counters.routes.items()]
-        return [*found, _route_status("none", None, counters.no_route, {}, skipped=counters.skipped)]
+        found = [self._route(name, known.get(name), partitions) for name in self._counters.routes]
+        none, skipped = self._counters.no_route, self._counters.skipped
+        replaced = {"skipped": skipped, "dead_lettered": none.dead_lettered, "abandoned": none.abandoned}
+        return [*found, msgspec.structs.replace(NO_ROUTE_STATUS, **replaced)]
+
+    def _route(self, name: str, settings: RouteSettings | None, partitions: int) -> RouteStatus:
+        counts, calls = self._counters.routes[name], self._recent.calls(name)
+        errors = {kind: count for (route, kind), count in self._counters.handler_errors.items() if route == name}
+        return RouteStatus(
+            name=name,
+            handler=settings.handler if settings is not None else "",
+            match_fields=list(settings.match) if settings is not None else [],
+            options=list(settings.options) if settings is not None else [],
+            handled=counts.handled,
+            skipped=0,
+            dead_lettered=counts.dead_lettered,
+            retries=counts.retries,
+            abandoned=counts.abandoned,
+            waiting=counts.waiting,
+            allowed=self._calls_allowed.get(name, 0) * partitions,
+            errors=errors,
+            records_per_second=self._history.handled_per_second(name),
+            call_seconds_p50=calls.p50,
+            call_seconds_p99=calls.p99,
+            calls=calls.calls,
+            calls_failed=calls.failed,
+            failing_since=self._recent.since("route", name),
+        )
 
 
-def _partition_status(partition: Partition, waits: Sequence[Waiting], wall: float, now: float) -> PartitionStatus:
+def _partition_status(partition: Partition, waits: Sequence[Waiting], now: Moment) -> PartitionStatus:
     in_flight_records, in_flight_bytes = partition.in_flight
-    end, position = partition.lag.end_offset, partition.position
+    end, position, lag_records = partition.lag.end_offset, partition.position, partition.lag_records
     return PartitionStatus(
         topic=partition.key.topic,
         partition=partition.key.partition,
-        state=_state_of(partition),
-        lag_records=partition.lag_records,
-        lag_seconds=partition.lag_seconds(wall),
+        state=_state_of(partition, lag_records),
+        lag_records=lag_records,
+        lag_seconds=partition.lag_seconds(now.wall),
         in_flight_records=in_flight_records,
         in_flight_bytes=in_flight_bytes,
         committed_offset=partition.known_committed,
         position=position,
         end_offset=max(end, position or 0) if end is not None else None,
-        end_offset_age_seconds=now - partition.lag.measured_at if end is not None else None,
+        end_offset_age_seconds=now.monotonic - partition.lag.measured_at if end is not None else None,
         waits=[
-            WaitStatus(each.kind, wall - now + each.since, None if each.until is None else wall - now + each.until)
+            WaitStatus(each.kind, now.wall_of(each.since), None if each.until is None else now.wall_of(each.until))
             for each in waits
         ],
     )
 
 
-def _state_of(partition: Partition) -> str:
+def _state_of(partition: Partition, lag_records: int | None) -> str:
+    if partition.halt is not None:
+        return "halted"
+    if partition.phase in (Phase.CLOSING, Phase.OVER):
+        return "draining"
     holds = list(partition.holds)
-    states = (
-        (partition.halt is not None, "halted"),
-        (partition.phase in (Phase.CLOSING, Phase.OVER), "draining"),
-        (any(hold.kind in HOLD_ENDS for hold in holds), "holding"),
-        (bool(holds), "retrying"),
-        (partition.lag_records is None, "starting"),
-        (partition.lag_records != 0, "reading"),
-    )
-    return next((state for applies, state in states if applies), "caught up")
+    if holds:
+        return "holding" if any(hold.kind in HOLD_ENDS for hold in holds) else "retrying"
+    if lag_records is None:
+        return "starting"
+    return "reading" if lag_records else "caught up"
 
 
-def _halt_status(key: TopicPartition, halt: Halt) -> HaltStatus:
-    mend, command = split_remedy(halt.remedy)
-    return HaltStatus(*key, halt.offset, halt.reason.value, halt.explanation, mend, command)
+def _halt_statuses(settings: Settings, partitions: Iterable[Partition]) -> list[HaltStatus]:
+    """Group the halts by topic and reason: each group is ended by one command."""
+    groups: dict[tuple[str, HaltReason], dict[int, Halt]] = {}
+    for each in partitions:
+        if (halt := each.halt) is not None:
+            groups.setdefault((each.key.topic, halt.reason), {})[each.key.partition] = halt
+    return [_halt_status(settings, topic, reason, halts) for (topic, reason), halts in groups.items()]
+
+
+def _halt_status(settings: Settings, topic: str, reason: HaltReason, halts: Mapping[int, Halt]) -> HaltStatus:
+    mend, command = joint_remedy(settings.kafka, topic, halts)
+    partitions = [
+        HaltedPartition(number, halt.offset if halt.offset >= 0 else None, halt.explanation, halt.since)
+        for number, halt in halts.items()
+    ]
+    return HaltStatus(topic, reason.value, mend, command, min(each.since for each in partitions), partitions)
 
 
 def _hold_statuses(partition: Partition) -> list[HoldStatus]:
     """Group the holds of a partition by route and kind: there may be thousands of records."""
+    if not partition.holds:
+        return []
     groups: dict[tuple[str, str], list[Hold]] = {}
     for hold in list(partition.holds):  # copied at once, because the event loop changes the set
-        if hold.kind in HOLD_ENDS:
-            groups.setdefault((hold.route, hold.kind), []).append(hold)
-    return [
-        HoldStatus(*partition.key, route, kind, len(holds), *_first_and_since(holds), HOLD_ENDS[kind])
-        for (route, kind), holds in sorted(groups.items())
-    ]
+        groups.setdefault((hold.route, hold.kind), []).append(hold)
+    return [_hold_status(partition, route, kind, holds) for (route, kind), holds in sorted(groups.items())]
 
 
-def _first_and_since(holds: Sequence[Hold]) -> tuple[int, float]:
-    return min(hold.offset for hold in holds), min(hold.since for hold in holds)
-
-
-def _route_status(
-    name: str, settings: RouteSettings | None, counts: RouteCounters, errors: dict[str, int], skipped: int = 0
-) -> RouteStatus:
-    return RouteStatus(
-        name=name,
-        handler=settings.handler if settings is not None else "",
-        match_fields=list(settings.match) if settings is not None else [],
-        options=list(settings.options) if settings is not None else [],
-        handled=counts.handled,
-        skipped=skipped,
-        dead_lettered=counts.dead_lettered,
-        retries=counts.retries,
-        abandoned=counts.abandoned,
-        waiting=counts.waiting,
-        errors=errors,
+def _hold_status(partition: Partition, route: str, kind: str, holds: Sequence[Hold]) -> HoldStatus:
+    first = min(holds, key=lambda hold: hold.offset)
+    return HoldStatus(
+        *partition.key,
+        route,
+        kind,
+        len(holds),
+        first.offset,
+        min(hold.since for hold in holds),
+        first.error,
+        first.attempts,
+        first.next_at,
+        HOLD_ENDS.get(kind, ""),
     )

@@ -178,13 +178,13 @@ class RouteStatus(msgspec.Struct, frozen=True):
     calls: int
     """Calls of the last minutes."""
     calls_failed: int
-    """Those of them that raised or passed their time limit."""
+    """Those of them that raised or passed their time limit; a Reject is no failure of the call."""
     failing_since: float | None
     """Time since which at least 5 % of the calls of the last minutes have failed; None if fewer did."""
 
 
 class DeadLetteringStatus(msgspec.Struct, frozen=True):
-    """Dead letters among the last records of one topic: at least 1 % of the last minutes, or of the last 100 records."""
+    """Dead letters among the last records of one topic: 1 % or more in the last minutes, or of 100 records."""
 
     topic: str
     reason: str

@@ -318,7 +318,7 @@ class _Fetch:
             refuse_large_headers(raw[HEADER.size :])
 
     def share_of(self, batches: int) -> int:
-        """Return the bytes of the last ``batches`` that were handed out, as if all batches of the fetch were of one size."""
+        """Return the bytes of the last ``batches`` handed out, as if all batches of the fetch were of one size."""
         before = self._count - len(self.batches) - batches
         return self.size * (before + batches) // self._count - self.size * before // self._count
 

@@ -182,6 +182,23 @@ class KafkaSource:
         return self._ends.heard_at
 
     @property
+    def client(self) -> Any:
+        """The client that is connected; None while there is none."""
+        return self._consumer if self._fetch is not None else None
+
+    @property
+    def member_id(self) -> str:
+        """Name of this member that the coordinator chose; empty until it has joined."""
+        coordinator = self._consumer._coordinator if self._consumer is not None else None
+        return str(coordinator.member_id) if coordinator is not None else ""
+
+    @property
+    def generation(self) -> int:
+        """Generation of the group in which this member is; negative while it is in none."""
+        coordinator = self._consumer._coordinator if self._consumer is not None else None
+        return int(coordinator.generation) if coordinator is not None else -1
+
+    @property
     def group_id(self) -> str:
         """The consumer group whose offsets are used."""
         return self._kafka.group_id
@@ -404,8 +421,7 @@ class KafkaSource:
 
         aiokafka has no ``on_partitions_lost``.
         """
-        coordinator = self._consumer._coordinator if self._consumer is not None else None
-        return coordinator is None or bool(coordinator.generation < 0)
+        return self.generation < 0
 
     async def assigned(self, keys: Collection[Any]) -> None:
         """Pass an assignment to the engine. It must be quick: heartbeats wait for it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from consumer.observe.waiting import Waiting
+from consumer.observe.members import GroupDescription
+from consumer.observe.waiting import Standing, Waiting
 from consumer.observe.watchdog import Stall
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
@@ -36,6 +37,25 @@ class Observed(Protocol):
 
     def waits(self) -> Mapping[TopicPartition, Sequence[Waiting]]:
         """Return what each owned partition waits for."""
+
+    @property
+    def heard_at(self) -> float:
+        """Monotonic time of a broker's last answer; -inf before the first."""
+
+    @property
+    def beat_at(self) -> float:
+        """Monotonic time at which the event loop ran last; it hears brokers only while it runs."""
+
+    @property
+    def member_id(self) -> str:
+        """Name of this member that the coordinator chose; empty until it has joined."""
+
+    @property
+    def group(self) -> GroupDescription | None:
+        """The coordinator's last description of the group; None before the first."""
+
+    def standing(self) -> Standing:
+        """Return where the call stands that the stall is about; empty without one."""
 
     def loop_seconds(self) -> Mapping[str, float]:
         """Return the seconds of the event loop by state."""

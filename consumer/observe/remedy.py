@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from consumer.outcome import HaltReason
+from consumer.partition.hold import Halt
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
 
@@ -42,12 +43,55 @@ def remedy(kafka: Kafka, key: TopicPartition, reason: HaltReason, next_offset: i
     """
     if reason is HaltReason.FUSE:  # skipping one record would not help
         return f"{FIXES[reason]}, then restart"
-    where = "--to-earliest" if next_offset < 0 or reason is HaltReason.OUT_OF_RANGE else f"--to-offset {next_offset}"
-    command = (
-        f"kafka-consumer-groups.sh --bootstrap-server {shlex.quote(','.join(kafka.bootstrap_servers))}"
-        f" --group {shlex.quote(kafka.group_id)} --reset-offsets --topic {key.topic}:{key.partition} {where} --execute"
+    return (
+        f"{FIXES[reason]}, then restart{OR_RUN}{reset_command(kafka, key.topic, reason, {key.partition: next_offset})}"
     )
-    return f"{FIXES[reason]}, then restart{OR_RUN}{command}"
+
+
+def reset_command(kafka: Kafka, topic: str, reason: HaltReason, next_offsets: Mapping[int, int]) -> str:
+    """Return the command that moves the group to an offset in each of these partitions of a topic."""
+    offsets, partitions = set(next_offsets.values()), ",".join(map(str, sorted(next_offsets)))
+    before, what = "", f"--topic {topic}:{partitions}"
+    if reason is HaltReason.OUT_OF_RANGE or min(offsets) < 0:
+        what += " --to-earliest"
+    elif len(offsets) == 1:
+        what += f" --to-offset {offsets.pop()}"
+    else:
+        rows = " ".join(f"{topic},{partition},{offset}" for partition, offset in sorted(next_offsets.items()))
+        before, what = f"printf '%s\\n' {rows} > offsets.csv && ", "--from-file offsets.csv"
+    servers, group = shlex.quote(",".join(kafka.bootstrap_servers)), shlex.quote(kafka.group_id)
+    tool = f"kafka-consumer-groups.sh --bootstrap-server {servers} --group {group}"
+    return f"{before}{tool} --reset-offsets {what} --execute"
+
+
+def joint_remedy(kafka: Kafka, topic: str, halts: Mapping[int, Halt]) -> tuple[str, str]:
+    """Return what to do about halts of one topic and reason, by partition, and the command that passes all causes.
+
+    The command is empty when none helps. A partition with too many records without an outcome is left out of it; while
+    a partition still drains, there is none.
+    """
+    reason = next(iter(halts.values())).reason
+    mend = f"{FIXES[reason]}, then restart"
+    if reason is HaltReason.FUSE:
+        return mend, ""
+    if any(halt.remedy == DRAINS for halt in halts.values()):
+        return DRAINS, ""
+    kept = sorted(number for number, halt in halts.items() if len(halt.undone) > MOST_NAMED)
+    passed = {number: halt for number, halt in halts.items() if number not in kept}
+    undone = "; ".join(f"{number}: {_listed(halt.undone)}" for number, halt in sorted(passed.items()) if halt.undone)
+    if undone:
+        mend += f"; the command also passes records without an outcome, by partition and offset: {undone}"
+    if kept:
+        mend += (
+            f"; more than {MOST_NAMED} records have no outcome in partition {_listed(kept)}: none may be passed there"
+        )
+    if not passed:
+        return mend, ""
+    return mend, reset_command(kafka, topic, reason, {number: halt.next_offset for number, halt in passed.items()})
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def name_passed(text: str, undone: Sequence[int]) -> str:
@@ -60,8 +104,8 @@ def name_passed(text: str, undone: Sequence[int]) -> str:
         return text
     if len(undone) > MOST_NAMED:
         return f"{fix}; more than {MOST_NAMED} records, from offset {undone[0]} on, have no outcome: none may be passed"
-    offsets = ", ".join(map(str, undone))
-    return f"{fix}; the command also passes records without an outcome, at offset {offsets}{OR_RUN}{command}"
+    passes = f"the command also passes records without an outcome, at offset {_listed(undone)}"
+    return f"{fix}; {passes}{OR_RUN}{command}"
 
 
 def split_remedy(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Kind = Literal[
@@ -24,6 +25,26 @@ Kind = Literal[
 ]
 
 
+class CallUnderWay(NamedTuple):
+    """A call of a handler that is under way."""
+
+    since: float
+    """Monotonic time of its begin."""
+    route: str
+    offset: int
+    """Offset of its record; for a batch, of its first record."""
+
+
+class Standing(NamedTuple):
+    """Where a call stands that does not end."""
+
+    route: str = ""
+    """Empty if it is not known."""
+    offset: int | None = None
+    places: Sequence[str] = ()
+    """Places in code, innermost first, up to where the call was made."""
+
+
 class Waiting(NamedTuple):
     """One thing that a partition waits for; times are monotonic."""
 
@@ -33,3 +54,5 @@ class Waiting(NamedTuple):
     """When a setting ends it; None if none does."""
     late_at: float = math.inf
     """When it is a stall; never for what waits for something outside this daemon."""
+    call: CallUnderWay | None = None
+    """The call that is waited for, if it is one."""

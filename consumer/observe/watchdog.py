@@ -8,9 +8,10 @@ time, which is an argument.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
-from consumer.observe.waiting import Kind, Waiting
+from consumer.observe.waiting import CallUnderWay, Kind, Waiting
 from consumer.record import TopicPartition
 
 BROKER_AWAY_SECONDS = 30.0
@@ -48,15 +49,22 @@ class Stall(NamedTuple):
     """A stall: work waits and nothing moves."""
 
     kind: StallKind
-    where: str
+    partitions: tuple[TopicPartition, ...]
     """The partitions concerned; empty if the stall concerns the daemon."""
     since: float
     """Monotonic time of the last progress."""
     late_at: float
     """Monotonic time since which it is a stall."""
+    call: CallUnderWay | None = None
+    """The call that should have ended first, if calls do not end."""
 
     def __str__(self) -> str:
-        return f"{MESSAGES[self.kind]}{f' ({self.where})' if self.where else ''}"
+        return f"{MESSAGES[self.kind]}{f' ({self.where})' if self.partitions else ''}"
+
+    @property
+    def where(self) -> str:
+        """The partitions concerned, as text."""
+        return ", ".join(map(str, self.partitions))
 
 
 MESSAGES: dict[StallKind, str] = {
@@ -115,7 +123,7 @@ class Watchdog:
     def _blocked(self, now: float, vitals: Vitals) -> Stall | None:
         since = max(vitals.beat, self._resumed_at)
         late_at = since + self._limits.stalled
-        return Stall("loop", "", since, late_at) if now > late_at else None
+        return Stall("loop", (), since, late_at) if now > late_at else None
 
     def _late(self, now: float, vitals: Vitals) -> Stall | None:
         """Return the stall of the first kind in ``MESSAGES``, with every partition that it concerns."""
@@ -134,8 +142,9 @@ class Watchdog:
                 late.setdefault(wait.kind, []).append((key, wait, late_at))
         for kind in MESSAGES:
             if found := late.get(kind):
-                where = ", ".join(str(key) for key in sorted(key for key, *_ in found if key is not None))
-                return Stall(kind, where, min(wait.since for _, wait, _ in found), min(at for *_, at in found))
+                keys = tuple(sorted(key for key, *_ in found if key is not None))
+                _, first, late_at = min(found, key=itemgetter(2))
+                return Stall(kind, keys, min(wait.since for _, wait, _ in found), late_at, first.call)
         return None
 
     def _without_progress(self, now: float, partitions: Sequence[Vital]) -> list[tuple[TopicPartition, Waiting]]:

@@ -12,6 +12,7 @@ from consumer.delivery.engine import Engine
 from consumer.errors import place_of
 from consumer.http.server import HttpServer
 from consumer.kafka.connection import connection_options
+from consumer.kafka.group import Group
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters
@@ -37,6 +38,7 @@ class Parts(NamedTuple):
     engine: Engine
     reconnect: Reconnect
     vitals: DaemonVitals
+    group: Group
     http: HttpServer
     supervisor: Supervisor
 
@@ -76,6 +78,7 @@ class Daemon:
                 parts.engine.commit_forever,
                 parts.engine.measure_forever,
                 parts.vitals.beat_forever,
+                parts.group.describe_forever,
             ]
             await parts.lifecycle.run(parts.engine, parts.source, parts.letters, parts.reconnect.poll_forever, others)
             parts.lifecycle.raise_failure()

@@ -15,6 +15,7 @@ from consumer.delivery.pipeline import Pipeline
 from consumer.delivery.retry import RoutePolicy
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
+from consumer.kafka.group import Group
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import CommitNotes, KafkaSource
 from consumer.metrics.collector import DaemonCollector
@@ -55,10 +56,11 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
     loop_time.waits_for = engine.waits_for
     reconnect = Reconnect(source, engine, settings.watchdog, lifecycle.stopping)
     watchdog = Watchdog(watchdog_limits(settings))
-    watching = Watching(watchdog, Waits(engine, routes, wait_limits(settings)), loop_time)
+    group = Group(source)
+    watching = Watching(watchdog, Waits(engine, routes, wait_limits(settings)), loop_time, group)
     vitals = DaemonVitals(source, engine, reconnect, lifecycle, watching, settings.kafka.rebalance_timeout_seconds)
     collector = DaemonCollector(counters, vitals, settings.delivery.max_in_flight_records)
-    status = StatusReader(settings, counters, vitals)
+    status = StatusReader(settings, counters, vitals, calls_allowed(settings, routes))
     http = HttpServer(settings.http, vitals, collector, status)
     supervisor = Supervisor(http, watchdog, vitals, reconnect, status, settings.watchdog.window_seconds)
     return Daemon(
@@ -72,6 +74,7 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
             engine=engine,
             reconnect=reconnect,
             vitals=vitals,
+            group=group,
             http=http,
             supervisor=supervisor,
         )
@@ -115,6 +118,12 @@ def wait_limits(settings: Settings) -> WaitLimits:
         drain=delivery.drain_seconds,
         measured=MEASURED_WITHIN_SECONDS,
     )
+
+
+def calls_allowed(settings: Settings, routes: Sequence[Route]) -> dict[str, int]:
+    """Return how many calls of each route may be under way at once in one partition."""
+    several = 1 if settings.delivery.ordering == "partition" else settings.delivery.concurrency
+    return {route.name: 1 if route.handler.takes_batches else several for route in routes}
 
 
 def make_decoder(settings: Settings) -> Decoder:

@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import FrameType
 from typing import Any, Self
 
 import structlog
@@ -25,6 +22,7 @@ from consumer.observe.watchdog import CURABLE, Watchdog
 from consumer.process.children import keep_sockets_from_children
 from consumer.process.memory import give_back_memory
 from consumer.process.reconnect import Reconnect
+from consumer.process.stacks import all_stacks
 from consumer.process.vitals import DaemonVitals
 
 log = structlog.get_logger("consumer.process.supervisor")
@@ -33,7 +31,6 @@ LOOK_SECONDS = 1.0
 JOIN_SECONDS = 3.0
 WRITE_SECONDS = 1.0
 TRIM_SECONDS = 60.0
-FRAMES = 12
 
 
 class Supervisor:
@@ -126,7 +123,7 @@ class Supervisor:
                 "daemon_stalled",
                 why=str(stall),
                 seconds=round(time.monotonic() - stall.since, 1),
-                stacks=_stacks(self._watched),
+                stacks=all_stacks(self._watched),
             )
             if stall.kind in CURABLE:
                 with contextlib.suppress(RuntimeError):  # the daemon's loop is closed
@@ -140,30 +137,4 @@ class Supervisor:
 
 
 def _log_stacks(watched: asyncio.AbstractEventLoop) -> None:
-    log.warning("stacks_requested", stacks=_stacks(watched))
-
-
-def _stacks(watched: asyncio.AbstractEventLoop) -> list[str]:
-    """Return the stack of every thread and of every task of the event loop: places in code, no values."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    stacks = [
-        f"thread {names.get(ident, ident)}: {_places(frame)}"
-        for ident, frame in sys._current_frames().items()  # noqa: SLF001
-    ]
-    for _ in range(3):
-        try:
-            tasks = asyncio.all_tasks(watched)
-        except RuntimeError:  # the set changed while it was read: the loop runs in another thread
-            continue
-        for task in tasks:
-            frames = task.get_stack(limit=FRAMES)
-            places = " < ".join(f"{f.f_code.co_qualname}:{f.f_lineno}" for f in reversed(frames))
-            stacks.append(f"task {task.get_name()}: {places}")
-        break
-    return stacks
-
-
-def _places(frame: FrameType) -> str:
-    """Return the places of a thread's stack, innermost first, without reading source files."""
-    stack = traceback.StackSummary.extract(traceback.walk_stack(frame), limit=FRAMES, lookup_lines=False)
-    return " < ".join(f"{each.name} ({each.filename}:{each.lineno})" for each in stack)
+    log.warning("stacks_requested", stacks=all_stacks(watched))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from consumer.delivery.engine import Engine
+from consumer.kafka.group import Group
 from consumer.kafka.source import KafkaSource
 from consumer.observe.loop_time import EveryRound, LoopTime
-from consumer.observe.waiting import Waiting
+from consumer.observe.members import GroupDescription
+from consumer.observe.waiting import Standing, Waiting
 from consumer.observe.watchdog import Stall, Vitals, Watchdog
 from consumer.partition.state import Partition
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.reconnect import Reconnect
+from consumer.process.stacks import awaited_call, blocking_call
 from consumer.process.waits import Waits
 from consumer.record import TopicPartition
 
@@ -28,6 +32,7 @@ class Watching(NamedTuple):
     watchdog: Watchdog
     waits: Waits
     loop_time: LoopTime | EveryRound
+    group: Group
 
 
 class DaemonVitals:
@@ -46,9 +51,10 @@ class DaemonVitals:
         self._engine = engine
         self._reconnect = reconnect
         self._lifecycle = lifecycle
-        self._watchdog, self._waits, self._loop_time = watching
+        self._watchdog, self._waits, self._loop_time, self._group = watching
         self._rebalance_timeout_seconds = rebalance_timeout_seconds
         self._beat = time.monotonic()
+        self._thread, self._watched = threading.get_ident(), asyncio.get_running_loop()
 
     def beat(self) -> None:
         """Note that the event loop is running."""
@@ -85,6 +91,33 @@ class DaemonVitals:
     def waits(self) -> Mapping[TopicPartition, Sequence[Waiting]]:
         """Return what each owned partition waits for."""
         return {vital.key: vital.waits for vital in self._waits.read(time.monotonic(), time.time())}
+
+    @property
+    def heard_at(self) -> float:
+        """Monotonic time of a broker's last answer; -inf before the first."""
+        return self._source.heard_at
+
+    @property
+    def beat_at(self) -> float:
+        """Monotonic time at which the event loop ran last."""
+        return self._beat
+
+    @property
+    def member_id(self) -> str:
+        """Name of this member that the coordinator chose; empty until it has joined."""
+        return self._source.member_id
+
+    @property
+    def group(self) -> GroupDescription | None:
+        """The coordinator's last description of the group; None before the first."""
+        return self._group.description
+
+    def standing(self) -> Standing:
+        """Return where the call stands that the stall is about; empty without one."""
+        stall = self._watchdog.stall
+        if stall is None or (stall.kind != "loop" and stall.call is None):
+            return Standing()
+        return blocking_call(self._thread) if stall.call is None else awaited_call(self._watched, stall.call)
 
     def loop_seconds(self) -> Mapping[str, float]:
         """Return the seconds of the event loop by state."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from consumer.delivery.engine import Engine
 from consumer.delivery.worker import Workers
-from consumer.observe.waiting import Kind, Waiting
+from consumer.observe.waiting import CallUnderWay, Kind, Waiting
 from consumer.observe.watchdog import Vital
 from consumer.partition.state import Phase
 from consumer.routes.route import Route
@@ -73,19 +73,19 @@ class Waits:
 
     def _calls(self, workers: Workers) -> Iterator[Waiting]:
         """Yield the call under way that should end first, and the batches that are collected."""
-        calls = [self._call(*each) for each in workers.calls]
+        calls = list(map(self._call, workers.calls))
         if calls:
             yield min(calls, key=lambda each: (each.late_at, each.since))
         for since, seconds in workers.collecting:
             yield Waiting("batch", since, since + seconds, since + seconds + self._limits.stalled)
 
-    def _call(self, since: float, route: str) -> Waiting:
+    def _call(self, call: CallUnderWay) -> Waiting:
         """Return the wait for a call; one that waits for a thread has not begun while threads end other calls."""
-        handler = self._handlers[route]
+        since, handler = call.since, self._handlers[call.route]
         begun = handler.running_since() if handler.running_since is not None else None
         seconds = handler.timeout_seconds
         late_at = max(since, begun or since) + (seconds or 0.0) + self._limits.stalled
-        return Waiting("call", since, since + seconds if seconds is not None else None, late_at)
+        return Waiting("call", since, since + seconds if seconds is not None else None, late_at, call)
 
     @staticmethod
     def _holds(workers: Workers, now: float, wall: float) -> Iterator[Waiting]:

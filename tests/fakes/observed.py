@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumer.http.status import Status
-from consumer.observe.waiting import Waiting
+from consumer.observe.members import GroupDescription
+from consumer.observe.waiting import Standing, Waiting
 from consumer.observe.watchdog import Stall
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
@@ -23,6 +24,14 @@ class FakeObserved:
     partitions: list[Partition] = field(default_factory=list)
     waiting: dict[TopicPartition, Sequence[Waiting]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    heard_at: float = float("-inf")
+    beat_at: float = float("-inf")
+    member_id: str = ""
+    group: GroupDescription | None = None
+    stands: Standing = field(default_factory=Standing)
+
+    def standing(self) -> Standing:
+        return self.stands
 
     def waits(self) -> Mapping[TopicPartition, Sequence[Waiting]]:
         return self.waiting

@@ -77,7 +77,7 @@ async def test_a_record_that_waits_is_in_flight(ordering: str, instruction: Exce
 
 
 @pytest.mark.parametrize("timestamp", [True, False])
-async def test_the_first_record_has_an_age_while_it_keeps_the_loop(timestamp: bool) -> None:  # noqa: FBT001
+async def test_the_first_record_has_an_age_while_it_keeps_the_loop(timestamp: bool) -> None:
     """The clock of the oldest record runs from its timestamp, or its delivery, though its first call has not ended."""
     ages: list[float | None] = []
     records = [RawRecord(0, b"x"), RawRecord(1, b"x")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +14,12 @@ import pytest
 from consumer import Pause, Record
 from consumer.http.history import SAMPLES, History
 from consumer.http.reader import StatusReader
-from consumer.http.status import Status
+from consumer.http.status import DeadLetteringStatus, HaltedPartition, StallStatus, Status
 from consumer.observe.counters import Counters
+from consumer.observe.members import GroupDescription, Member
 from consumer.observe.recent_failures import KEPT, RecentFailures
-from consumer.observe.remedy import HOLD_ENDS, remedy
+from consumer.observe.remedy import HOLD_ENDS
+from consumer.observe.waiting import Standing
 from consumer.observe.watchdog import Stall
 from consumer.outcome import HaltReason
 from consumer.partition.hold import Halt, Hold
@@ -51,6 +55,7 @@ class Scene:
             self.settings,
             self.counters,
             self.observed,
+            {"voice": 64},
             lambda: (WALL + self.now - 1000.0, self.now),
         )
 
@@ -132,14 +137,28 @@ def test_a_halt_and_its_end(reason: HaltReason) -> None:
     """A halt has its reason, place and remedy and, if one helps, the command that moves past it."""
     scene = Scene()
     partition = scene.owns(2)
-    said = remedy(scene.settings.kafka, partition.key, reason, 101)
-    partition.halt = Halt(reason, 100, "something is wrong", said)
+    partition.halt = Halt(reason, 100, "something is wrong", "mended", WALL - 60, 101)
     (halt,) = scene.read().halts
-    assert (halt.topic, halt.partition, halt.offset, halt.reason) == ("session-events", 2, 100, reason.value)
-    assert halt.explanation == "something is wrong"
+    assert (halt.topic, halt.reason, halt.since) == ("session-events", reason.value, WALL - 60)
+    assert halt.partitions == [HaltedPartition(2, 100, "something is wrong", WALL - 60)]
     assert halt.mend.endswith(", then restart")
     assert "kafka-consumer-groups" not in halt.mend
     assert halt.command.startswith("kafka-consumer-groups.sh ") == (reason is not HaltReason.FUSE)
+
+
+def test_halts_of_a_topic_have_one_command() -> None:
+    """Halts of one topic and reason are one entry since the first; the command moves every partition past its cause."""
+    scene = Scene()
+    for number in (4, 2):
+        halt = Halt(HaltReason.CORRUPT_BATCH, 100 + number, "broken", "mended", WALL - number, 101 + number)
+        scene.owns(number).halt = halt
+    scene.owns(1).halt = Halt(HaltReason.NO_OFFSET, -1, "none", "mended", WALL)
+    no_offset, corrupt = scene.read().halts
+    assert (corrupt.reason, corrupt.since) == ("corrupt_batch", WALL - 4)
+    assert [(each.partition, each.offset) for each in corrupt.partitions] == [(2, 102), (4, 104)]
+    assert "session-events,2,103 session-events,4,105 > offsets.csv" in corrupt.command
+    assert [(each.partition, each.offset) for each in no_offset.partitions] == [(1, None)]
+    assert "--topic session-events:1 --to-earliest" in no_offset.command
 
 
 def test_holds_are_put_together() -> None:
@@ -147,13 +166,14 @@ def test_holds_are_put_together() -> None:
     scene = Scene()
     partition = scene.owns(1)
     for offset in range(100, 1100):
-        partition.holds.add(Hold("pause", "voice", offset, WALL - offset))
+        partition.holds.add(Hold("pause", "voice", offset, WALL - offset, "OSError (a.py:3)", offset, WALL + offset))
     partition.holds.add(Hold("retry", "voice", 100, WALL))
     partition.holds.add(Hold("error", "voice", 100, WALL))
-    pause, retry = scene.read().holds
+    error, pause, retry = scene.read().holds
     assert (pause.kind, pause.records, pause.offset, pause.since) == ("pause", 1000, 100, WALL - 1099)
-    assert (retry.kind, retry.records) == ("retry", 1)
-    assert (pause.ends, retry.ends) == (HOLD_ENDS["pause"], HOLD_ENDS["retry"])
+    assert (pause.error, pause.attempts, pause.next_at) == ("OSError (a.py:3)", 100, WALL + 100)
+    assert (retry.kind, retry.records, error.kind) == ("retry", 1, "error")
+    assert (pause.ends, retry.ends, error.ends) == (HOLD_ENDS["pause"], HOLD_ENDS["retry"], "")
 
 
 @pytest.mark.parametrize("kind", [*HOLD_ENDS, "error", "timeout", "reject"])
@@ -221,20 +241,36 @@ def test_state_and_since() -> None:
     scene.reader.sample()
     scene.now += 100
     status = scene.read()
-    assert (status.state, status.since, status.at, status.started_at) == ("running", WALL + 10, WALL + 110, WALL)
+    assert (status.state, status.since, status.at, status.process.started_at) == (
+        "running",
+        WALL + 10,
+        WALL + 110,
+        WALL,
+    )
 
 
 def test_a_stall() -> None:
     """A stall comes before any other state, with its reason and the time at which progress stopped."""
     scene = Scene()
     scene.now += 100
-    scene.observed.stall = Stall("loop", "", scene.now - 60, scene.now)
+    scene.observed.stall = Stall("loop", (), scene.now - 60, scene.now)
+    scene.observed.stands = Standing("voice", 105, ["sleep (calls.py:7)"])
     scene.observed.unready = "stalled: too"
     status = scene.read()
     assert (status.state, status.since) == ("stalled", WALL + 40)
-    assert status.stalled == "the event loop is blocked, most likely by a handler that waits without await"
+    assert status.stall == StallStatus(
+        "loop",
+        "the event loop is blocked, most likely by a handler that waits without await",
+        WALL + 40,
+        WALL + 100 + scene.settings.watchdog.window_seconds,
+        [],
+        "voice",
+        105,
+        ["sleep (calls.py:7)"],
+    )
     assert status.unready == "stalled: too"
     scene.observed.stall = None
+    assert scene.read().stall is None
     assert (scene.read().state, scene.read().since) == ("running", WALL + 100)
 
 
@@ -273,12 +309,69 @@ def test_rates_are_differences() -> None:
 def test_history_is_bounded() -> None:
     """Five minutes of samples are kept; the shown rate is the mean of ten samples."""
     history = History()
+    counters = Counters(["t"], ["r"])
     for second in range(SAMPLES * 3):
-        history.note(WALL + second, second, second * (100 if second < 890 else 0), 0, None)
+        counters.records_consumed["t"] = second * 100 if second < 890 else 89_000
+        history.note(WALL + second, second, counters, None)
     assert len(history.samples) == SAMPLES
     assert history.samples[-1].at == WALL + SAMPLES * 3 - 1
-    assert history.rate()[0] == sum(sample.records_per_second for sample in history.samples[-10:]) / 10
-    assert History().rate() == (0.0, 0.0)
+    assert history.records_per_second("t") == history.records_per_second()
+    assert history.records_per_second() == sum(sample.records_per_second for sample in history.samples[-10:]) / 10
+    assert (History().records_per_second(), History().bytes_per_second()) == (0.0, 0.0)
+
+
+def test_who_it_is() -> None:
+    """The status names the process, and the members of the group with this one marked."""
+    scene = Scene(Settings(kafka=Kafka(client_id="c", group_instance_id="i")))
+    scene.observed.member_id = "c-1"
+    scene.observed.group = GroupDescription("Stable", [Member("c-1", "c", "a", 3), Member("c-2", "c", "b", 2)], WALL)
+    status = scene.read()
+    process = status.process
+    assert (process.host, process.pid) == (socket.gethostname(), os.getpid())
+    assert (process.client_id, process.instance_id, process.member_id) == ("c", "i", "c-1")
+    assert (status.group.state, status.group.asked_at) == ("Stable", WALL)
+    assert [(each.host, each.partitions, each.me) for each in status.group.members] == [("a", 3, True), ("b", 2, False)]
+
+
+def test_silent_brokers() -> None:
+    """Brokers are silent when the event loop runs and has heard none; a blocked loop says nothing of them."""
+    scene = Scene()
+    assert scene.read().brokers.heard_at is None
+    scene.observed.heard_at = scene.observed.beat_at = scene.now
+    scene.now += 60
+    assert (scene.read().brokers.heard_at, scene.read().brokers.silent) == (WALL, False)
+    scene.observed.beat_at = scene.now
+    assert scene.read().brokers.silent
+
+
+def test_a_topic_that_falls_behind() -> None:
+    """A topic has the rate of its records, the age of the oldest, and the time since which its lag has grown."""
+    scene = Scene()
+    partition = scene.owns(end=100)
+    for second in range(60):
+        scene.counters.records_consumed["session-events"] += 5
+        partition.lag.ends_at(100 + 20 * second, 100, scene.now, WALL)
+        scene.reader.sample()
+        scene.now += 1
+    (topic,) = scene.read().topics
+    assert (topic.topic, topic.partitions, topic.lag_records) == ("session-events", 1, 20 * 59)
+    assert (topic.records_per_second, topic.catch_up_seconds) == (5.0, None)
+    assert topic.growing_since is not None
+    assert WALL <= topic.growing_since < WALL + 20
+
+
+def test_dead_letters_have_a_share() -> None:
+    """Dead letters among the last records are one entry of their topic, with the most frequent reason."""
+    scene = Scene()
+    scene.reader.sample()
+    scene.counters.records_consumed["session-events"] = 400
+    scene.counters.dead_letters["session-events", "undecodable"] = 267
+    scene.now += 1
+    scene.reader.sample()
+    scene.now += 5
+    assert scene.read().dead_lettering == [
+        DeadLetteringStatus("session-events", "undecodable", "none", 267, 400, WALL + 1)
+    ]
 
 
 def note(failures: RecentFailures, at: float, kind: str = "error", error: str = "KeyError (a.py:1)") -> None:

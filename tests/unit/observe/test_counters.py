@@ -61,7 +61,7 @@ def test_a_scrape_while_topics_are_found() -> None:
 def test_a_status_while_topics_are_found() -> None:
     """A status is read, and a sample taken, whenever further topics are found."""
     counters = Counters(["a", "b"], ["r"])
-    status = StatusReader(Settings(), counters, FakeObserved(), lambda: (time.time(), time.monotonic()))
+    status = StatusReader(Settings(), counters, FakeObserved(), {}, lambda: (time.time(), time.monotonic()))
     counters.records_consumed["a"] = 5
     with new_topics(counters) as found:
         status.sample()

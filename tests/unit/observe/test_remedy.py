@@ -6,8 +6,9 @@ import shlex
 
 import pytest
 
-from consumer.observe.remedy import MOST_NAMED, OR_RUN, name_passed, remedy
+from consumer.observe.remedy import DRAINS, MOST_NAMED, OR_RUN, joint_remedy, name_passed, remedy, reset_command
 from consumer.outcome import HaltReason
+from consumer.partition.hold import Halt
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
 
@@ -62,3 +63,46 @@ def test_a_name_is_quoted() -> None:
     words = shlex.split(remedy(kafka, KEY, HaltReason.CORRUPT_BATCH, 5).partition("run: ")[2])
     assert words[words.index("--group") + 1] == "my group; rm -rf 'x'"
     assert words[-1] == "--execute"
+
+
+def a_halt(next_offset: int, *, reason: HaltReason = HaltReason.CORRUPT_BATCH, text: str = "", undone: int = 0) -> Halt:
+    return Halt(reason, next_offset - 1, "broken", text, 0.0, next_offset, tuple(range(undone)))
+
+
+@pytest.mark.parametrize(
+    ("reason", "offsets", "expected"),
+    [
+        (HaltReason.CORRUPT_BATCH, {7: 12}, "--topic orders:7 --to-offset 12"),
+        (HaltReason.CORRUPT_BATCH, {7: 12, 2: 12}, "--topic orders:2,7 --to-offset 12"),
+        (HaltReason.OUT_OF_RANGE, {7: 12, 2: 9}, "--topic orders:2,7 --to-earliest"),
+        (HaltReason.NO_OFFSET, {7: -1, 2: -1}, "--topic orders:2,7 --to-earliest"),
+        (HaltReason.BATCH_TOO_LARGE, {7: 12, 2: 9}, "--from-file offsets.csv"),
+    ],
+)
+def test_one_command_for_several_partitions(reason: HaltReason, offsets: dict[int, int], expected: str) -> None:
+    """One command moves all partitions, with a file of offsets where these differ."""
+    command = reset_command(KAFKA, "orders", reason, offsets)
+    assert f" --reset-offsets {expected} --execute" in command
+    rows = "printf '%s\\n' orders,2,9 orders,7,12 > offsets.csv && "
+    assert command.startswith(rows) == ("offsets.csv" in expected)
+
+
+def test_halts_of_a_topic_have_one_remedy() -> None:
+    """The remedy of several halts names records without an outcome by partition, and leaves out where too many are."""
+    halts = {1: a_halt(5), 2: a_halt(5, undone=2), 3: a_halt(8, undone=MOST_NAMED + 1)}
+    mend, command = joint_remedy(KAFKA, "orders", halts)
+    assert "by partition and offset: 2: 0, 1;" in mend
+    assert "more than 20 records have no outcome in partition 3" in mend
+    assert "--topic orders:1,2 --to-offset 5" in command
+    assert joint_remedy(KAFKA, "orders", {3: halts[3]})[1] == ""
+
+
+def test_a_halt_that_drains_has_no_command_yet() -> None:
+    """While one of the partitions finishes what was started, no command is known."""
+    assert joint_remedy(KAFKA, "orders", {1: a_halt(5), 2: a_halt(5, text=DRAINS)}) == (DRAINS, "")
+
+
+def test_a_blown_fuse_of_several_partitions_has_no_command() -> None:
+    """The fuse stops all partitions, and moving past a record helps none."""
+    mend, command = joint_remedy(KAFKA, "orders", {1: a_halt(5, reason=HaltReason.FUSE)})
+    assert (mend.endswith("then restart"), command) == (True, "")
