@@ -39,6 +39,8 @@ MEASURE_SECONDS = 3.0
 """Maximum age of an end offset before it is asked for."""
 FLOWING_SECONDS = 0.2
 """The same while records of the partition are worked on."""
+IDLE_SECONDS = 1.0
+"""Seconds between two looks at which end offsets are old, while no record is worked on."""
 NOTE_SECONDS = 0.1
 """Minimum seconds between two looks at the ends that answers to fetches carried."""
 WARN_UNMATCHED_SECONDS = 60.0
@@ -116,9 +118,9 @@ class Engine:
         """Return what an idle event loop waits for: a state of ``loop_seconds_total``."""
         if self._leaving:
             return "drain"
-        workers = [each for each in self.workers if not each.partition.ended]
-        if any(not each.idle or each.partition.held_records for each in workers):  # calls are under way
-            return "backpressure"
+        for each in self.workers:
+            if (not each.idle or each.partition.held_records) and not each.partition.ended:  # calls are under way
+                return "backpressure"
         return "commit" if self.committer.busy else "poll"
 
     def assign(self, keys: Collection[TopicPartition]) -> None:
@@ -349,19 +351,22 @@ class Engine:
 
         A partition whose buffer is full is not fetched: while its records flow, it is asked for more often.
         """
+        asked_at = -MEASURE_SECONDS
         while True:
             now, workers = time.monotonic(), self._workers
             stale = [
                 key for key, each in workers.items() if each.partition.lag.is_stale(now, _measured_every(each, now))
             ]
-            if stale or not workers:
+            if stale or (not workers and now - asked_at >= MEASURE_SECONDS):
+                asked_at = now
                 for key in stale:
                     workers[key].partition.lag.asked_at = now
                 ends = await self._source.end_offsets(stale)
                 self._note_ends({key: (end, time.monotonic()) for key, end in ends.items()})
             self._assigned.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FLOWING_SECONDS if self._workers else MEASURE_SECONDS):
+                flows = any(not each.idle for each in self._workers.values())
+                async with asyncio.timeout(FLOWING_SECONDS if flows else IDLE_SECONDS):
                     await self._assigned.wait()
 
     def _note_ends(self, ends: Mapping[TopicPartition, tuple[int, float]]) -> None:

@@ -81,6 +81,10 @@ class PlainFetch:
         self._chunks.pop(key, None)
         self._positions.pop(key, None)
 
+    def has_records(self) -> bool:
+        """Whether records of any partition were fetched that are not taken yet."""
+        return bool(self._chunks)
+
     def holds(self, key: TopicPartition) -> bool:
         """Whether records of a partition were fetched that are not pulled yet."""
         return key in self._chunks

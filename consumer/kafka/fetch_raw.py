@@ -105,6 +105,10 @@ class RawFetch:
         self._begun.pop(key, None)
         self._positions.discard(key)
 
+    def has_records(self) -> bool:
+        """Whether records of any partition were fetched that are not pulled yet."""
+        return bool(self._begun)
+
     def holds(self, key: TopicPartition) -> bool:
         """Whether records of a partition were fetched that are not pulled yet."""
         return key in self._begun

@@ -32,7 +32,14 @@ from consumer.kafka.client import (
     open_reader,
     require_readable_topics,
 )
-from consumer.kafka.client_internals import ended_task, fence_commits, note_heartbeats, stop_consumer, watch_instance
+from consumer.kafka.client_internals import (
+    ended_task,
+    fence_commits,
+    note_heartbeats,
+    stop_consumer,
+    wait_longer_when_idle,
+    watch_instance,
+)
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.dial import dial
 from consumer.kafka.end_offsets import EndOffsets
@@ -172,6 +179,7 @@ class KafkaSource:
         if self._kafka.group_instance_id:
             watch_instance(consumer, self._is_member, self._taken_over)
         fetched = fetch(consumer, self._counters.bytes_consumed)
+        wait_longer_when_idle(consumer, fetched.has_records)
         self._positions = Positions(self._kafka, consumer, fetched, self._listener, self._counters)
         self._fetch = fetched
         self.joined = True
