@@ -6,7 +6,7 @@ import gzip
 import time
 from statistics import median
 
-from consumer.metrics.collector import DaemonCollector, exposition
+from consumer.metrics.collector import DaemonCollector
 from consumer.observe.counters import Counters
 from consumer.partition.state import Partition
 from consumer.record import TopicPartition
@@ -29,7 +29,7 @@ def scrape_cost(partitions: int, rounds: int = 30) -> dict[str, float]:
     spent, body = [], b""
     for _ in range(rounds):
         began = time.process_time()
-        body, _ = exposition(collector, ACCEPT)
+        body, _ = collector.scrape(ACCEPT)
         gzip.compress(body, 6)
         spent.append(time.process_time() - began)
     return {"partitions": partitions, "cpu_ms": round(median(spent) * 1e3, 2), "bytes": len(body)}

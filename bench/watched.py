@@ -43,7 +43,11 @@ async def measure(servers: str, partitions: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "settings.toml"
         settings.write_text("")
-        sets = [f"kafka.bootstrap_servers={servers}", f"kafka.topics={kafka.topics[0]}", f"kafka.group_id={kafka.group_id}"]
+        sets = [
+            f"kafka.bootstrap_servers={servers}",
+            f"kafka.topics={kafka.topics[0]}",
+            f"kafka.group_id={kafka.group_id}",
+        ]
         async with RunningConsumer(settings, [*sets, "http.port=0", "log.format=json"]) as daemon:
             await daemon.said("partitions_assigned")
             await asyncio.sleep(10)

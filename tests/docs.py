@@ -68,6 +68,7 @@ WHEN = {
     "file_reopened": "A handler's file was moved away or deleted, and is begun again at its path.",
     "file_truncated": "Another program made a handler's file shorter. Lines of it may be lost.",
     "flush_failed": "A handler's flush failed. Nothing is committed until a flush succeeds.",
+    "group_not_described": "The coordinator did not describe the group; the page shows its last description.",
     "half_line_cut": "A handler's file ended in half a line, which a kill left; it was cut off before the first write.",
     "heartbeats_answered": "The group answers heartbeats again; the partitions go on.",
     "heartbeats_unanswered": "No heartbeat was answered for a session timeout. All partitions are paused.",

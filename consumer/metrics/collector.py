@@ -1,21 +1,17 @@
-"""The collector: reads counters and partitions at a scrape, and encodes them for Prometheus."""
+"""The collector: reads counters at a scrape."""
 
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Iterator, Mapping
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES
 from prometheus_client.registry import Collector
 
-from consumer.metrics.definitions import METRICS, PREFIX
+from consumer.metrics.definitions import METRICS, PARTITION_GAUGES, PREFIX
+from consumer.metrics.exposition import exposition
 from consumer.observe.counters import Counters
 from consumer.observe.histogram import Histogram
 from consumer.observe.observed import Observed
@@ -36,13 +32,15 @@ class DaemonCollector(Collector):
         self._build = (version("session-consumer"), platform.python_version(), version("aiokafka"))
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
-        """Return a scrape's body and its content type (``exposition``)."""
-        return exposition(self, accept)
+        """Return the body and the content type of a scrape: OpenMetrics if it is accepted, else the text format."""
+        return exposition(self, self._observed.partitions, accept)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every defined metric with its current samples."""
+        """Yield every defined metric with its current samples, but for the gauges of partitions (``exposition.py``)."""
         samples, histograms = self._counter_samples() | self._gauges(), self._histograms()
         for metric in METRICS:
+            if metric in PARTITION_GAUGES:
+                continue
             name = PREFIX + metric.name
             if metric.kind == "histogram":
                 histogram = HistogramMetricFamily(name, metric.help, labels=metric.labels)
@@ -87,24 +85,10 @@ class DaemonCollector(Collector):
         }
 
     def _gauges(self) -> dict[str, Samples]:
-        partitions = {(p.key.topic, str(p.key.partition)): p for p in self._observed.partitions}
-        now, wall, current = time.monotonic(), time.time(), self._observed.state
+        current = self._observed.state
         return {
-            "lag_records": _known({labels: p.lag_records for labels, p in partitions.items()}),
-            "position_lag_records": _known({labels: p.position_lag_records for labels, p in partitions.items()}),
-            "lag_seconds": _known({labels: p.lag_seconds(wall) for labels, p in partitions.items()}),
-            "end_offset_age_seconds": {
-                labels: max(0.0, now - p.lag.measured_at)
-                for labels, p in partitions.items()
-                if p.lag.end_offset is not None
-            },
-            "committed_offset": _known({labels: p.known_committed for labels, p in partitions.items()}),
-            "in_flight_records": {labels: p.in_flight[0] for labels, p in partitions.items()},
-            "in_flight_bytes": {labels: p.in_flight[1] for labels, p in partitions.items()},
             "max_in_flight_records": {(): self._max_in_flight_records},
-            "halted": {(*labels, p.halt.reason.value): 1 for labels, p in partitions.items() if p.halt is not None},
-            "holding": {labels: float(bool(p.held)) for labels, p in partitions.items()},
-            "assigned_partitions": {(): len(partitions)},
+            "assigned_partitions": {(): len(self._observed.partitions)},
             "last_poll_timestamp_seconds": {(): self._counters.last_poll_timestamp},
             "last_commit_timestamp_seconds": {(): self._counters.last_commit_timestamp},
             "state": {(state,): float(state == current) for state in STATES},
@@ -114,19 +98,3 @@ class DaemonCollector(Collector):
 
 def _by_text(counts: Mapping[str, float]) -> Samples:
     return {(label,): count for label, count in list(counts.items())}
-
-
-def _known(values: Mapping[tuple[str, ...], float | None]) -> Samples:
-    return {labels: value for labels, value in values.items() if value is not None}
-
-
-def exposition(collector: Collector, accept: str) -> tuple[bytes, str]:
-    """Return the body and the content type of a scrape: OpenMetrics if the scraper accepts it, else the text format."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
-    encode, content_type = choose_encoder(accept)
-    if isinstance(encode, partial) and encode.keywords.get("escaping") == UNDERSCORES:
-        # Our names need no escaping. The library checks each of their letters, which takes half of a scrape's time.
-        encode = partial(encode.func, **encode.keywords | {"escaping": ALLOWUTF8})
-    body: Any = encode(registry)
-    return body, content_type

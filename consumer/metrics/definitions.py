@@ -24,7 +24,12 @@ class Metric(NamedTuple):
 
 METRICS = [
     Metric("records_consumed_total", "counter", ("topic",), "Records delivered to this process."),
-    Metric("bytes_consumed_total", "counter", ("topic",), "Bytes of the fetches that held records."),
+    Metric(
+        "bytes_consumed_total",
+        "counter",
+        ("topic",),
+        "Bytes of the batches of those records as they were fetched: compressed, if the producer compressed.",
+    ),
     Metric("outcomes_total", "counter", ("route", "outcome"), "Outcomes, one per record and matching route."),
     Metric("decode_errors_total", "counter", ("topic", "reason"), "Records that could not be decoded."),
     Metric(
@@ -109,3 +114,6 @@ METRICS = [
     Metric("state", "gauge", ("state",), "1 for the current state: starting, running, rebuilding or draining."),
     Metric("build_info", "gauge", ("version", "python", "aiokafka"), "1, with the versions as labels."),
 ]
+
+PARTITION_GAUGES = [metric for metric in METRICS if "partition" in metric.labels]
+"""Gauges with a sample for each owned partition."""
