@@ -26,10 +26,12 @@ class Section(NamedTuple):
     columns: tuple[Column, ...]
     rows: list[Row]
     least: int
+    gap: int = 2
+    """Columns between two cells."""
 
     def table(self, width: int, count: int) -> Table:
         """Return the first ``count`` rows below one line of names, which says how many rows there are."""
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        table = Table(box=None, padding=(0, self.gap, 0, 0), pad_edge=False, header_style="bold")
         shown = [each.wide <= width for each in self.columns]
         total = len(self.rows)
         title = f"{self.name} ({total})" if count >= total else f"{self.name} ({count} of {total})"

@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from consumer.cli.top_notes import DETAILS, FIRST, STYLES, Note, Seen, identity, notes, word
+from consumer.cli.top_notes import DETAILS, STYLES, Note, Seen, identity, notes, word
 from consumer.cli.top_section import Column, Row, Section
 from consumer.cli.top_tables import sections
 from consumer.http.status import Status
@@ -29,19 +29,31 @@ def worst_first(seen: Sequence[Seen]) -> list[int]:
 def live(seen: Sequence[Seen], now: float, console: Console, selected: int | None) -> Group:
     """Return the whole screen: all daemons if there are several, then the selected or the worst one."""
     width, height = console.size
+    several = len(seen) > 1
     parts: list[RenderableType] = []
-    room = height - 1
-    place = worst_first(seen)[0] if selected is None else selected
+    left = height - 1
     keys = "q quits"
-    if len(seen) > 1:
+    if several:
         rows = min(len(seen), max(1, height // 3))
-        parts += [_daemons(seen, now).table(width, rows), _heading(place, seen[place])]
-        room -= rows + 2
+        parts.append(_daemons(seen, now).table(width, rows))
+        left -= rows + 1
         keys = "q quits, 1 to 9 shows that daemon, 0 the worst"
-    details, missing = _fitted(seen[place], now, console, room)
-    if missing:
-        keys = f"{keys}; no room for {', '.join(missing)}"
-    return Group(*parts, *details, Text(keys, "dim", no_wrap=True, overflow="ellipsis"))
+    for place in _detailed(seen, selected):
+        parts += [_heading(place, seen[place])] if several else []
+        details, left, missing = _fitted(seen[place], now, console, left - several)
+        parts += details
+        keys += f"; no room for {', '.join(missing)}" if missing else ""
+    return Group(*parts, *[Text()] * left, Text(keys, "dim", no_wrap=True, overflow="ellipsis"))
+
+
+def _detailed(seen: Sequence[Seen], selected: int | None) -> list[int]:
+    """Return the places of the daemons to show: one, and a second if nothing is known of the first."""
+    if selected is not None:
+        return [selected]
+    order = worst_first(seen)
+    return (
+        order[:1] + [place for place in order if seen[place].status is not None and seen[order[0]].status is None][:1]
+    )
 
 
 def whole(seen: Sequence[Seen], now: float, width: int) -> Group:
@@ -60,38 +72,37 @@ def whole(seen: Sequence[Seen], now: float, width: int) -> Group:
     return Group(*parts)
 
 
-def _fitted(seen: Seen, now: float, console: Console, room: int) -> tuple[list[RenderableType], list[str]]:
-    """Return the details of a daemon in ``room`` lines, and the names of the tables without room."""
+def _fitted(seen: Seen, now: float, console: Console, left: int) -> tuple[list[RenderableType], int, list[str]]:
+    """Return the details of a daemon in ``left`` lines, the lines left then, and the names of tables without room."""
     width = console.width
     found = notes(seen, now, width)
     if seen.status is None:
-        lines = _kept(found, console, max(room, 1))
-        return [*lines, *[Text()] * (room - len(lines))], []
+        lines = _kept(found, console, max(left, 1))
+        return [*lines], left - len(lines), []
     who = [line for text in identity(seen.status) for line in _lines(text, console)]
-    room -= len(who) + 3 * -(-TILES // _tiles_per_row(width))
-    lines = _kept(found, console, max(TABLE_LINES, room - TABLE_LINES))
-    room -= len(lines)
+    left -= len(who) + 3 * -(-TILES // _tiles_per_row(width))
+    lines = _kept(found, console, max(TABLE_LINES, left - TABLE_LINES))
+    left -= len(lines)
     tables = sections(seen.status)
-    counts = _allotted(tables, room)
+    counts = _allotted(tables, left)
     shown = [table.table(width, count) for table, count in zip(tables, counts, strict=True) if count]
     missing = [table.name.lower() for table, count in zip(tables, counts, strict=True) if not count]
-    rest = room - sum(count + 1 for count in counts if count)
+    left -= sum(count + 1 for count in counts if count)
     tiles = _tiles(seen.status, width, old=seen.failure is not None)
-    return [*lines, *who, tiles, *shown, *[Text()] * rest], missing
+    return [*lines, *who, tiles, *shown], left, missing
 
 
 def _kept(found: Sequence[Note], console: Console, most: int) -> list[Text]:
     """Return the lines of notes, without those that matter least if there are more than ``most`` lines."""
-    left = [(note, _lines(note.text, console)) for note in found]
-    cut = False
-    while sum(len(lines) for _, lines in left) > most - cut and (
-        heaviest := max((note.weight for note, _ in left), default=FIRST)
-    ):
-        last = max(place for place, (note, _) in enumerate(left) if note.weight == heaviest)
-        del left[last]
-        cut = cut or heaviest <= DETAILS
-    kept = [line for _, lines in left for line in lines][: most - cut]
-    return [*kept, Text("  There is more: make the terminal higher, or use --once.", "yellow")] if cut else kept
+    left = [(note.weight, _lines(note.text, console)) for note in found]
+    dropped = False
+    while sum(len(lines) for _, lines in left) > most - dropped and (heaviest := max(weight for weight, _ in left)):
+        del left[max(place for place, (weight, _) in enumerate(left) if weight == heaviest)]
+        dropped = dropped or heaviest <= DETAILS
+    kept = [line for _, lines in left for line in lines]
+    if dropped or len(kept) > most:
+        return [*kept[: most - 1], Text("  There is more: make the terminal higher, or use --once.", "yellow")]
+    return kept
 
 
 def _allotted(tables: Sequence[Section], lines: int) -> list[int]:
@@ -123,12 +134,12 @@ def _daemons(seen: Sequence[Seen], now: float) -> Section:
         Column("Host, pid", flexible=True),
         Column("Verdict"),
         Column("For", right=True),
-        Column("Records/s", right=True),
+        Column("Rec/s", right=True),
         Column("Lag", right=True),
         Column("Behind", right=True),
         Column("", wide=100, flexible=True),
     )
-    return Section("Daemons", columns, [_daemon(place, seen[place], now) for place in worst_first(seen)], 1)
+    return Section("Daemons", columns, [_daemon(place, seen[place], now) for place in worst_first(seen)], 1, gap=1)
 
 
 def _daemon(place: int, seen: Seen, now: float) -> Row:

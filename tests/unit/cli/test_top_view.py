@@ -132,6 +132,14 @@ def test_a_quoted_command_is_not_changed() -> None:
     assert command.strip() in joined(lines)
 
 
+def test_a_sentence_without_end_leaves_the_rest() -> None:
+    """A verdict that is longer than the screen is cut, with a line that says so, and the numbers stay."""
+    endless = msgspec.structs.replace(HALTED, sentence="x " * 2000, command="")
+    lines = screen(seen(judged(a_status(), endless)))
+    assert "There is more: make the terminal higher, or use --once." in joined(lines)
+    assert any(line.startswith("Records/s") for line in lines)
+
+
 def test_a_stall_counts_down() -> None:
     """A stall shows its route, partition, offset, places, and when the process exits."""
     text = joined(screen(seen(judged(a_status(stall=a_stall()), HALTED))))
@@ -225,7 +233,7 @@ def test_several_daemons() -> None:
     """Each daemon has a row, the worst first; the details are those of the worst."""
     lines = screen(*several(), height=40)
     rows = [" ".join(line.split()) for line in lines[:6]]
-    assert rows[0] == "Daemons (4) Host, pid Verdict For Records/s Lag Behind"
+    assert rows[0] == "Daemons (4) Host, pid Verdict For Rec/s Lag Behind"
     assert rows[1] == "3 worker-3:8000 worker-7 4211 Timed out 45 s (18,204) (0) (0 s)"
     assert rows[2] == "2 worker-2:8000 worker-7 4211 Halted 5 min 18,204 64,813 3 min"
     assert rows[3] == "1 worker-1:8000 worker-7 4211 Running 3 h 18,204 0 0 s"
@@ -244,6 +252,19 @@ def test_a_daemon_that_does_not_answer() -> None:
         " Timed out  worker-7:8000 did not answer within 3 s. For 45 s, since 07:32:35",
         "UTC.",
     ]
+
+
+def test_a_daemon_that_never_answered_leaves_room() -> None:
+    """When nothing is known of the worst daemon, the details of the worst one that is known follow."""
+    never = seen(None, "worker-0:8000", failure=DEAD, failing_since=AT - 45.0)
+    lines = screen(never, *several()[:2])
+    assert lines[4:6] == [
+        "1 worker-0:8000",
+        " Timed out  worker-0:8000 did not answer within 3 s. For 45 s, since 07:32:35",
+    ]
+    assert lines[8] == "3 worker-2:8000"
+    assert lines[9].startswith(" Halted ")
+    assert screen(never, *several()[:2], selected=0)[8:23] == [""] * 15
 
 
 def test_a_selected_daemon() -> None:
