@@ -180,7 +180,7 @@ async def test_the_live_view_leaves_the_terminal_as_it_was(way: str) -> None:
 
 
 async def test_the_live_view_follows_keys_size_and_answers() -> None:
-    """A digit selects a daemon, a new size is used at once, and a daemon that goes away is shown so."""
+    """A digit selects a daemon, a new size is used, and a daemon that goes away is shown so."""
     async with daemons(GOOD) as (first,), AsyncExitStack() as others:
         (second,) = await others.enter_async_context(daemons(BAD))
         async with a_terminal("--interval", "0.5", first, second) as (terminal, process):
