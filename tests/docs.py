@@ -1,7 +1,8 @@
 """The generated parts of the documents; ``python -m tests.docs`` writes them.
 
-A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``. The same command corrects the path of
-a named test (``tests/….py::test_name``) when the test was moved to another file.
+A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``. ``docs/status.schema.json`` is
+generated as a whole. The same command corrects the path of a named test (``tests/….py::test_name``) when the test was
+moved to another file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from consumer.routes.handler import MAX_RECORDS, MAX_SECONDS
 from consumer.settings.example import field_of
 from consumer.settings.meanings import MEANINGS
 from consumer.settings.sections import RouteRetry
+from tests.status_schema import SCHEMA, status_schema
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -257,6 +259,7 @@ def write() -> None:
         after = regenerated(before)
         if after != before:
             document.write_text(after, encoding="utf-8")
+    SCHEMA.write_text(status_schema(), encoding="utf-8")
 
 
 if __name__ == "__main__":

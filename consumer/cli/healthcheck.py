@@ -10,16 +10,13 @@ from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
 import click
-import msgspec
 
-from consumer.cli.options import loaded, settings_options
+from consumer.cli.options import asked, loaded, settings_options
 from consumer.errors import ConsumerError
-from consumer.settings.sections import Http
 
 DAEMON = Path("/proc/1/cmdline")
 """The command line of the container's first process: the daemon, or the init that runs it."""
 SECONDS = 4.0
-OWN = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what the daemon listens on
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -28,7 +25,7 @@ def healthcheck(config: Path | None, overrides: tuple[str, ...]) -> None:
     """Ask the daemon that was started with these arguments of ``run``. Raises OSError if it is not healthy."""
     http = loaded(config, overrides).settings.http
     # Without a proxy, also if the environment names one. A 503 raises.
-    build_opener(ProxyHandler({})).open(f"http://{_asked(http).address()}/healthz", timeout=SECONDS).close()
+    build_opener(ProxyHandler({})).open(f"http://{asked(http)}/healthz", timeout=SECONDS).close()
 
 
 def main() -> int:
@@ -41,10 +38,6 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
-
-
-def _asked(http: Http) -> Http:
-    return msgspec.structs.replace(http, host=OWN.get(http.host, http.host))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from consumer.cli.kafka import kafka
 from consumer.cli.produce import produce
 from consumer.cli.run import run
 from consumer.cli.settings import settings
+from consumer.cli.top import top
 from consumer.errors import ConsumerError
 
 INTERNAL_ERROR = 1
@@ -42,7 +43,7 @@ def cli(*, debug: bool) -> None:
     _ = debug
 
 
-for command in (run, demo, check, settings, kafka, produce, dlq):
+for command in (run, demo, check, top, settings, kafka, produce, dlq):
     cli.add_command(command)
 
 
