@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import structlog
@@ -35,14 +35,6 @@ CANCEL_GRACE_SECONDS = 1.0
 """How long a cancelled call may take to end before it counts as stuck."""
 COMMIT_BUDGET_SECONDS = 4.0
 """Maximum wait for the answer to the last commit of an epoch, and minimum for its flushes."""
-MEASURE_SECONDS = 3.0
-"""Maximum age of an end offset before it is asked for."""
-FLOWING_SECONDS = 0.2
-"""The same while records of the partition are worked on."""
-IDLE_SECONDS = 1.0
-"""Seconds between two looks at which end offsets are old, while no record is worked on."""
-NOTE_SECONDS = 0.1
-"""Minimum seconds between two looks at the ends that answers to fetches carried."""
 WARN_UNMATCHED_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
@@ -55,12 +47,6 @@ class Source(Intake, Commits, Protocol):
 
     def ready(self, key: TopicPartition) -> bool:
         """Whether ``take`` would return a chunk."""
-
-    def fetched_ends(self) -> Mapping[TopicPartition, tuple[int, float]]:
-        """Return end offsets that answers to fetches carried, and the monotonic times of the answers."""
-
-    async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Ask the brokers for the partitions' end offsets at this reader's isolation level; empty without an answer."""
 
 
 class Engine:
@@ -98,7 +84,6 @@ class Engine:
         """Partitions whose epoch is being ended, and what is done when it has."""
         self._outlived: list[Workers] = []
         self._epoch = 0
-        self._assigned = asyncio.Event()
         self._commit_soon = asyncio.Event()
         self._stopping = False
         self._doubtful = False
@@ -131,7 +116,6 @@ class Engine:
         self._outlived = [workers for workers in self._outlived if workers.tasks]
         for key in keys:
             self._workers[key] = self._begin(Partition(key, self._epoch))
-        self._assigned.set()
 
     def doubt(self, *, doubtful: bool) -> None:
         """Pause all partitions while this member may have been removed from the group; resume when it has not.
@@ -324,16 +308,12 @@ class Engine:
         Records that a slow partition does not take stay in the client's buffer, and the client fetches no more of that
         partition.
         """
-        note_at = 0.0
         while not self._stopping:
             self._counters.last_poll_timestamp = time.time()
             await self._source.wait([key for key, workers in self._workers.items() if workers.wants], POLL_SECONDS)
             for key, workers in self._workers.items():
                 if workers.wants and self._source.ready(key):
                     workers.wake()
-            if time.monotonic() >= note_at:
-                note_at = time.monotonic() + NOTE_SECONDS
-                self._note_ends(self._source.fetched_ends())
 
     async def commit_forever(self) -> None:
         """Commit what is done, once per interval and before a position is reset."""
@@ -345,41 +325,3 @@ class Engine:
             if not self._stopping:
                 until = time.monotonic() + self.commit_seconds
                 await self.committer.commit(self.partitions.values(), until, self.commit_seconds, all_owned=True)
-
-    async def measure_forever(self) -> None:
-        """Ask for the end offsets that no answer to a fetch has carried lately: for lag, and to notice an outage.
-
-        A partition whose buffer is full is not fetched: while its records flow, it is asked for more often.
-        """
-        asked_at = -MEASURE_SECONDS
-        while True:
-            now, workers = time.monotonic(), self._workers
-            stale = [
-                key for key, each in workers.items() if each.partition.lag.is_stale(now, _measured_every(each, now))
-            ]
-            if stale or (not workers and now - asked_at >= MEASURE_SECONDS):
-                asked_at = now
-                for key in stale:
-                    workers[key].partition.lag.asked_at = now
-                ends = await self._source.end_offsets(stale)
-                self._note_ends({key: (end, time.monotonic()) for key, end in ends.items()})
-            self._assigned.clear()
-            with contextlib.suppress(TimeoutError):
-                flows = any(not each.idle for each in self._workers.values())
-                async with asyncio.timeout(FLOWING_SECONDS if flows else IDLE_SECONDS):
-                    await self._assigned.wait()
-
-    def _note_ends(self, ends: Mapping[TopicPartition, tuple[int, float]]) -> None:
-        """Note end offsets, each with the monotonic time of the answer; a later answer may be known already."""
-        wall_less_monotonic = time.time() - time.monotonic()
-        for key, (end, at) in ends.items():
-            partition = self._workers[key].partition if key in self._workers else None
-            if partition is not None and at > partition.lag.measured_at:
-                committed, position = partition.known_committed, partition.position
-                partition.lag.ends_at(end, committed, at, at + wall_less_monotonic, position)
-
-
-def _measured_every(workers: Workers, now: float) -> float:
-    """Return after how many seconds the end offset of a partition is measured again."""
-    answers = now - workers.partition.lag.measured_at < MEASURE_SECONDS
-    return FLOWING_SECONDS if answers and not workers.idle else MEASURE_SECONDS

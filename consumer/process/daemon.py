@@ -17,6 +17,7 @@ from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters
 from consumer.process.lifecycle import Lifecycle
+from consumer.process.measuring import Measuring
 from consumer.process.reconnect import Reconnect
 from consumer.process.supervisor import Supervisor
 from consumer.process.vitals import DaemonVitals
@@ -39,6 +40,7 @@ class Parts(NamedTuple):
     reconnect: Reconnect
     vitals: DaemonVitals
     group: Group
+    measuring: Measuring
     http: HttpServer
     supervisor: Supervisor
 
@@ -76,7 +78,8 @@ class Daemon:
             others = [
                 parts.reconnect.listen_forever,
                 parts.engine.commit_forever,
-                parts.engine.measure_forever,
+                parts.measuring.note_forever,
+                parts.measuring.ask_forever,
                 parts.vitals.beat_forever,
                 parts.group.describe_forever,
             ]

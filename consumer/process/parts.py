@@ -8,7 +8,7 @@ from functools import partial
 from consumer.dead_letters.letter import Writer
 from consumer.delivery.committer import Committer
 from consumer.delivery.decoding import Decoder
-from consumer.delivery.engine import MEASURE_SECONDS, Engine, Source
+from consumer.delivery.engine import Engine, Source
 from consumer.delivery.failure import FailurePolicy, Letters, Remedy
 from consumer.delivery.fuse import Fuse
 from consumer.delivery.pipeline import Pipeline
@@ -26,6 +26,7 @@ from consumer.observe.watchdog import BROKER_AWAY_SECONDS, Limits, Watchdog
 from consumer.process.daemon import Daemon, Parts
 from consumer.process.fuse_note import FuseNote
 from consumer.process.lifecycle import Lifecycle
+from consumer.process.measuring import MEASURE_SECONDS, Measuring
 from consumer.process.reconnect import Reconnect
 from consumer.process.supervisor import Supervisor
 from consumer.process.vitals import DaemonVitals, Watching
@@ -75,6 +76,7 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
             reconnect=reconnect,
             vitals=vitals,
             group=group,
+            measuring=Measuring(source, engine),
             http=http,
             supervisor=supervisor,
         )

@@ -19,7 +19,6 @@ class BoundedSource:
         self._ends = ends
         self._ended: set[TopicPartition] = set()
         self.commit = source.commit
-        self.end_offsets, self.fetched_ends = source.end_offsets, source.fetched_ends
 
     async def start(self, engine: Engine) -> None:
         """Join the group and forward its assignments to the engine."""

@@ -8,6 +8,7 @@ import pytest
 
 import consumer.kafka.source
 from consumer.delivery import engine as engine_module
+from consumer.process import measuring as measuring_module
 from consumer.process import parts as parts_module
 from consumer.process import reconnect as reconnect_module
 from consumer.process import supervisor as supervisor_module
@@ -17,7 +18,7 @@ from consumer.process import supervisor as supervisor_module
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the daemon's constant waits to about a tenth."""
     monkeypatch.setattr(supervisor_module, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(engine_module, "MEASURE_SECONDS", 0.2)
+    monkeypatch.setattr(measuring_module, "MEASURE_SECONDS", 0.2)
     monkeypatch.setattr(engine_module, "COMMIT_BUDGET_SECONDS", 0.3)
     monkeypatch.setattr(parts_module, "MEASURE_SECONDS", -0.5)
     monkeypatch.setattr(parts_module, "REQUEST_MARGIN_SECONDS", -8.0)

@@ -70,9 +70,3 @@ class MemorySource:
             return self.answers.pop(0) if self.answers else "ok"
         finally:
             self.commits_under_way -= 1
-
-    def fetched_ends(self) -> Mapping[TopicPartition, tuple[int, float]]:
-        return {}
-
-    async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return {}

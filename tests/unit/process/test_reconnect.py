@@ -74,7 +74,7 @@ async def test_a_poll_that_a_library_cancels_is_a_lost_client() -> None:
 @pytest.mark.parametrize(
     ("owner", "method", "loop"),
     [
-        (KafkaSource, "end_offsets", "Engine.measure_forever"),
+        (KafkaSource, "end_offsets", "Measuring.ask_forever"),
         (Engine, "doubt", "DaemonVitals.beat_forever"),
         (Committer, "commit", "Engine.commit_forever"),
     ],

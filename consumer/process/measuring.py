@@ -1,0 +1,69 @@
+"""Measures the end offsets of the owned partitions: for lag, and to notice an outage of the brokers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from consumer.delivery.engine import Engine
+from consumer.delivery.worker import Workers
+from consumer.kafka.source import KafkaSource
+from consumer.record import TopicPartition
+
+MEASURE_SECONDS = 3.0
+"""Maximum age of an end offset before it is asked for."""
+FLOWING_SECONDS = 0.2
+"""The same while records of the partition are worked on."""
+NOTE_SECONDS = 0.1
+IDLE_SECONDS = 0.5
+"""Seconds between two looks while nothing is worked on."""
+
+
+class Measuring:
+    """Keeps the end offsets of an engine's partitions fresh; owned by the daemon and as long-lived."""
+
+    def __init__(self, source: KafkaSource, engine: Engine) -> None:
+        self._source = source
+        self._engine = engine
+
+    async def note_forever(self) -> None:
+        """Note the ends that answers to fetches carried: those of idle partitions, and of those that are fetched."""
+        while True:
+            self._note(self._source.fetched_ends())
+            await asyncio.sleep(NOTE_SECONDS if self._flows() else IDLE_SECONDS)
+
+    async def ask_forever(self) -> None:
+        """Ask for the ends that no answer has carried lately.
+
+        A partition whose buffer is full is not fetched: while its records flow, it is asked for more often.
+        """
+        asked_at = -MEASURE_SECONDS
+        while True:
+            now, workers = time.monotonic(), self._engine.workers
+            stale = [each for each in workers if each.partition.lag.is_stale(now, _seconds(each, now))]
+            if stale or (not workers and now - asked_at >= MEASURE_SECONDS):
+                asked_at = now
+                for each in stale:
+                    each.partition.lag.asked_at = now
+                ends = await self._source.end_offsets([each.partition.key for each in stale])
+                self._note({key: (end, time.monotonic()) for key, end in ends.items()})
+            await asyncio.sleep(FLOWING_SECONDS if self._flows() else IDLE_SECONDS)
+
+    def _flows(self) -> bool:
+        return any(not each.idle for each in self._engine.workers)
+
+    def _note(self, ends: Mapping[TopicPartition, tuple[int, float]]) -> None:
+        """Note end offsets, each with the monotonic time of the answer; a later answer may be known already."""
+        partitions, wall_less_monotonic = self._engine.partitions, time.time() - time.monotonic()
+        for key, (end, at) in ends.items():
+            partition = partitions.get(key)
+            if partition is not None and at > partition.lag.measured_at:
+                committed, position = partition.known_committed, partition.position
+                partition.lag.ends_at(end, committed, at, at + wall_less_monotonic, position)
+
+
+def _seconds(workers: Workers, now: float) -> float:
+    """Return after how many seconds the end offset of a partition is measured again."""
+    answers = now - workers.partition.lag.measured_at < MEASURE_SECONDS
+    return FLOWING_SECONDS if answers and not workers.idle else MEASURE_SECONDS
