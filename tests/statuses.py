@@ -56,7 +56,9 @@ def a_halt(*numbers: int, reason: HaltReason = HaltReason.CORRUPT_BATCH, topic: 
     offset = 88_120 + numbers[0]
     mend, command = split_remedy(remedy(Kafka(), TopicPartition(topic, numbers[0]), reason, offset + 1))
     partitions = [
-        HaltedPartition(number, 88_120 + number, f"the checksum of the batch at offset {88_120 + number} is wrong", AT - 300)
+        HaltedPartition(
+            number, 88_120 + number, f"the checksum of the batch at offset {88_120 + number} is wrong", AT - 300
+        )
         for number in numbers
     ]
     return HaltStatus(topic, reason.value, mend, command, AT - 300.0, partitions)

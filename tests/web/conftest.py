@@ -17,10 +17,15 @@ from tests.fakes.observed import FakeMetrics, FakeObserved, FakeStatus
 from tests.statuses import a_status
 
 
+def chromium() -> str | None:
+    """Return the path of Chromium, if there is one."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def browser() -> AsyncIterator[Browser]:
     """Chromium from the path; without it a test is skipped, or fails where CI is set."""
-    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    executable = chromium()
     if executable is None:
         why = "no chromium in the path; on Debian: apt-get install --no-install-recommends chromium"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
@@ -46,7 +51,7 @@ class Served:
         return f"http://127.0.0.1:{self.server.port}/"
 
     async def come_back(self) -> None:
-        """Serve again on the same port, as a daemon that was started anew."""
+        """Serve again on the same port, as a daemon that was restarted."""
         self.server = self._on(self.server.port)
         await self.server.__aenter__()
 
