@@ -137,14 +137,14 @@ def silent_for(status: Status) -> str:
 
 def _readiness(status: Status) -> Iterator[Finding]:
     """Judge what keeps the daemon from running, unless an earlier verdict has said it."""
-    others = sum(each.partitions for each in status.group.members if not each.me)
+    assigned = sum(each.partitions for each in status.group.members)
     if status.state == "rebuilding":
         sentence = "The Kafka client was lost, and a new one joins the group."
         yield Finding(_verdict("Rebuilding", sentence, advice.REBUILDING, status.since))
     elif status.unready and status.state == "running" and not (status.halts or status.stall or status.brokers.silent):
         what = advice.REBALANCING if status.unready.startswith("rebalancing") else advice.NOT_READY
         yield Finding(_verdict("Not ready", wording.sentence(status.unready), what, status.since))
-    elif status.state == "running" and not status.partitions and status.group.state == "Stable" and not others:
+    elif status.state == "running" and not status.partitions and status.group.state == "Stable" and not assigned:
         sentence = f"No member of group {status.group.group_id} owns a partition."
         yield Finding(_verdict("No partitions", sentence, advice.NO_PARTITIONS, status.since))
 
