@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright, expect
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from consumer.http.server import HttpServer
 from consumer.http.status import Status
@@ -62,3 +64,56 @@ async def served() -> AsyncIterator[Served]:
     await served.server.__aenter__()
     yield served
     await served.server.__aexit__()
+
+
+NOTE_VIOLATIONS = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (each) => window.violations.push(each.violatedDirective));
+"""
+
+
+class Opened:
+    """A page in the browser, and its errors."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        page.on("console", lambda each: self.errors.append(each.text) if each.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", lambda dialog: self.errors.append(dialog.message))
+
+    async def problems(self) -> list[str]:
+        """Return errors of the console and of the script, and violations of the policy."""
+        return self.errors + list(await self.page.evaluate("() => window.violations"))
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def opened(browser: Browser, served: Served) -> Open:
+    @asynccontextmanager
+    async def open_page(
+        status: Status | None = None,
+        *,
+        scheme: Literal["light", "dark"] = "light",
+        width: int = 1280,
+        script: bool = True,
+        url: str = "",
+        clock: bool = False,
+    ) -> AsyncIterator[Opened]:
+        served.status = status or served.status
+        context = await browser.new_context(
+            color_scheme=scheme, viewport={"width": width, "height": 844}, java_script_enabled=script
+        )
+        await context.add_init_script(NOTE_VIOLATIONS)
+        try:
+            found = Opened(await context.new_page())
+            if clock:
+                await found.page.clock.install()
+            await found.page.goto(url or served.url)
+            yield found
+        finally:
+            await context.close()
+
+    return open_page

@@ -39,7 +39,7 @@ def test_partitions(page: Page) -> None:
 
 def test_the_worst_first() -> None:
     """Partitions are ordered by what is wrong with them, then by their lag; those without trouble keep their order."""
-    behind = {"state": "reading", "lag_seconds": 30.0}
+    behind: dict[str, Any] = {"state": "reading", "lag_seconds": 30.0}
     partitions = [
         a_partition(0, state="reading", lag_records=70, lag_seconds=0.2),
         a_partition(1, lag_records=10, **behind),
