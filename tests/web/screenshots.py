@@ -24,7 +24,7 @@ LOOKS: dict[str, tuple[Literal["light", "dark"], int, int]] = {
     "phone": ("light", 390, 844),
 }
 """Colour scheme, width and height."""
-TALL = {"256-partitions": {"light": 1400, "dark": 1400, "phone": 2340}}
+TALL = {"256-partitions": {"light": 1400, "dark": 1400, "phone": 2340}, "status-page": {"light": 1340}}
 """Heights of states whose point is further down."""
 
 

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from consumer.http.history import SAMPLES, Sample
 from consumer.http.status import BrokersStatus, GroupStatus, MemberStatus, PartitionStatus, Status, WaitStatus
 from tests.statuses import (
@@ -26,7 +28,7 @@ from tests.statuses import (
 SERVERS = ["kafka-1.internal:9092", "kafka-2.internal:9092", "kafka-3.internal:9092"]
 
 
-def routes(**crm: Any) -> dict[str, Any]:
+def routes(voice_per_second: float = 9_871.0, **crm: Any) -> dict[str, Any]:
     """Routes of a daemon that works; ``crm`` changes the second."""
     usual = {
         "handled": 62_114_904,
@@ -47,7 +49,7 @@ def routes(**crm: Any) -> dict[str, Any]:
                 "consumer.handlers.jsonl:JsonLines",
                 handled=101_002_118,
                 options=["path", "max_bytes"],
-                records_per_second=9_871.0,
+                records_per_second=voice_per_second,
                 call_seconds_p50=0.000021,
                 call_seconds_p99=0.00018,
                 calls=1_776_780,
@@ -69,6 +71,14 @@ def reading(number: int, lag: int = 412, **values: Any) -> PartitionStatus:
     return a_partition(number, **(usual | values))
 
 
+def owning(partitions: list[PartitionStatus], **topic: Any) -> dict[str, Any]:
+    """Partitions of session-events, and their topic."""
+    lag = sum(each.lag_records or 0 for each in partitions)
+    age = max(each.lag_seconds or 0.0 for each in partitions)
+    usual: dict[str, Any] = {"partitions": len(partitions), "lag_records": lag, "lag_seconds": age}
+    return {"partitions": partitions, "topics": [a_topic(**(usual | topic))]}
+
+
 def history(records_per_second: Callable[[float], float], lag_records: Callable[[float], float | None]) -> list[Sample]:
     """Five minutes of samples, from functions of the seconds before now."""
     ages = [float(age) for age in reversed(range(SAMPLES))]
@@ -81,20 +91,19 @@ def _whole(number: float | None) -> int | None:
 
 def load(age: float) -> float:
     """A load that rises and falls, in records a second."""
-    return 17_000 + 3_000 * math.sin(age / 40) + 700 * math.sin(age * 1.7)
+    return 17_500 + 2_400 * math.sin(age / 40) + 500 * math.sin(age / 3)
 
 
 def little(age: float) -> float:
     """The lag of a daemon that keeps up."""
-    return 1_500 + 350 * math.sin(age * 2.3)
+    return 1_500 + 150 * math.sin(age / 4)
 
 
 def running() -> Status:
     return a_status(
         history=history(load, little),
         **routes(),
-        partitions=[reading(number, 300 + 70 * number) for number in range(4)],
-        topics=[a_topic(lag_records=1_620, lag_seconds=0.4, catch_up_seconds=0.2)],
+        **owning([reading(number, 300 + 70 * number) for number in range(4)], catch_up_seconds=0.2),
         failures=[a_failure(times=212)],
     )
 
@@ -144,16 +153,12 @@ def hold() -> Status:
             records_per_second=0.0,
             errors=dict.fromkeys(KINDS, 0) | {"pause": 14},
         ),
-        partitions=[reading(0), *holding, reading(3)],
-        topics=[
-            a_topic(
-                lag_records=40_163,
-                lag_seconds=95.0,
-                records_per_second=9_204.0,
-                catch_up_seconds=None,
-                growing_since=AT - 95.0,
-            )
-        ],
+        **owning(
+            [reading(0), *holding, reading(3)],
+            catch_up_seconds=None,
+            records_per_second=9_204.0,
+            growing_since=AT - 95.0,
+        ),
         records_per_second=9_204.0,
         bytes_per_second=2_951_004.0,
         history=history(
@@ -189,10 +194,9 @@ def halt() -> Status:
     ]
     return a_status(
         **routes(),
-        partitions=partitions,
-        halts=[type(halted)(halted.topic, halted.reason, halted.mend, command, halted.since, halted.partitions)],
-        topics=[a_topic(partitions=64, lag_records=456_934, lag_seconds=301.0, catch_up_seconds=None)],
-        history=history(load, lambda age: 22_660 + 1_447 * max(0, 300 - age)),
+        **owning(partitions, catch_up_seconds=None),
+        halts=[msgspec.structs.replace(halted, command=command)],
+        history=history(load, lambda age: 22_795 + 1_447 * max(0, 300 - age)),
         unready="halted: session-events-3",
     )
 
@@ -204,31 +208,33 @@ def stall() -> Status:
         state="stalled",
         since=AT - 75.0,
         stall=a_stall(),
-        partitions=[reading(0), reading(1), reading(2), blocked],
+        **owning([reading(0), reading(1), reading(2), blocked], records_per_second=13_604.0, catch_up_seconds=None),
         records_per_second=13_604.0,
         bytes_per_second=4_406_212.0,
         history=history(
             lambda age: load(age) * (0.75 if age < 75 else 1), lambda age: little(age) + 16 * max(0, 75 - age)
         ),
-        topics=[a_topic(records_per_second=13_604.0, lag_records=2_440, lag_seconds=75.0, catch_up_seconds=None)],
         unready="a handler's call does not end (session-events-3)",
     )
 
 
 def brokers_away() -> Status:
     return a_status(
-        **routes(waiting=0, records_per_second=0.0),
+        **routes(voice_per_second=0.0, waiting=0, records_per_second=0.0),
         brokers=BrokersStatus(SERVERS, AT - 42.0, silent=True),
         records_per_second=0.0,
         bytes_per_second=0.0,
         last_commit_at=AT - 43.0,
-        partitions=[
-            reading(number, 1_300 + 70 * number, end_offset_age_seconds=42.0 + number, lag_seconds=44.0)
-            for number in range(4)
-        ],
-        topics=[a_topic(lag_records=5_620, lag_seconds=44.0, catch_up_seconds=None, records_per_second=0.0)],
+        **owning(
+            [
+                reading(number, 1_300 + 70 * number, end_offset_age_seconds=42.0 + number, lag_seconds=44.0)
+                for number in range(4)
+            ],
+            catch_up_seconds=None,
+            records_per_second=0.0,
+        ),
         unready="no broker heard for 42 s",
-        history=history(lambda age: 0.0 if age < 42 else load(age), lambda age: little(max(age, 42))),
+        history=history(lambda age: 0.0 if age < 42 else load(age), lambda age: 4_100 + little(max(age, 42))),
     )
 
 
@@ -277,7 +283,12 @@ def many_partitions() -> Status:
         holds=[a_hold(17, "error", since=AT - 14.0, attempts=4, next_at=AT + 1.6, offset=1_221_920)],
         topics=[
             a_topic("session-audits", partitions=64, records_per_second=12.0),
-            a_topic(partitions=192, lag_records=121_320, lag_seconds=18.5, catch_up_seconds=64.0),
+            a_topic(
+                partitions=192,
+                lag_records=sum(each.lag_records or 0 for each in partitions),
+                lag_seconds=18.5,
+                catch_up_seconds=64.0,
+            ),
         ],
         subscribed=["session-events", "session-audits"],
         group=GroupStatus(

@@ -32,8 +32,11 @@ from tests.statuses import (
     dead_lettering,
 )
 from tests.unit.http.document import EMPTY, words
+from tests.web.states import STATES
 
-RUNBOOK = (Path(__file__).parents[3] / "docs" / "runbook.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[3] / "docs"
+RUNBOOK = (DOCS / "runbook.md").read_text(encoding="utf-8")
+MANUAL = (DOCS / "operating.md").read_text(encoding="utf-8")
 LAGGING = a_partition(1, state="reading", lag_records=4000, lag_seconds=95.0)
 
 
@@ -287,6 +290,14 @@ def test_every_runbook_heading_exists() -> None:
     headings = set(re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE))
     assert len(all_advice()) > 20
     assert {each.runbook for each in all_advice()} | {advice.HALT} <= headings
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_the_manual_quotes_the_verdict(name: str) -> None:
+    """The manual's table of states has the first verdict of each, with what to do, beside its pictures."""
+    (row,) = [line for line in MANUAL.splitlines() if f"status/{name}-light.png" in line]
+    verdict = judge(STATES[name]())[0]
+    assert f"**{verdict.word}.** {verdict.sentence} | {verdict.todo}" in row
 
 
 def test_the_page_begins_with_the_verdict(page: Page) -> None:

@@ -107,7 +107,7 @@ def test_an_outage_makes_numbers_old(page: Page) -> None:
     text = words(page, status)
     assert "Records a second 0 no broker heard for 42 s" in text
     assert "Lag 0 measured 42 s ago Behind 0 s measured 42 s ago" in text
-    assert page.render(status).count('class="stale"') == 2
+    assert page.render(status).count('class="stale"') == 3
     assert 'class="stale"' not in page.render(a_status())
 
 
@@ -155,7 +155,7 @@ def test_settings(page: Page) -> None:
 def test_an_empty_start(page: Page) -> None:
     """Before anything is known the page says so, and shows no invented number."""
     text = words(page, EMPTY)
-    assert "Starting starting since 04:21:20 UTC, for 3 h 12 min Not joined yet." in text
+    assert "Starting since 04:21:20 UTC, for 3 h 12 min Not joined yet." in text
     assert "None owned yet." in text
     assert text.count("Nothing measured yet.") == 2
     assert "Lag – records not committed" in text  # noqa: RUF001 - what a missing number looks like
