@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from consumer.http import wording
+from consumer.http.status import HaltStatus
+from consumer.observe.remedy import FIXES
+from consumer.outcome import HaltReason
+
 CHECK = "session-consumer check -c settings.toml --set http.port=0"
 """Tests settings, brokers, topics and permissions beside a running daemon."""
+
+
+DLQ_LIST = "session-consumer dlq list -c settings.toml"
+"""Counts dead letters by topic, route, reason and code."""
 
 
 class Advice(NamedTuple):
@@ -17,6 +26,9 @@ class Advice(NamedTuple):
 
 
 HALT = "SessionConsumerHalted"
+ONLY_WAY = f"{FIXES[HaltReason.CORRUPT_BATCH]}, then restart"
+"""Advice of the remedy for a cause that no restart can mend."""
+FUSE = "Run the command to see why most records became dead letters, repair that, then restart."
 
 _BY_ITSELF = "The daemon replaces its Kafka client by itself; run the command to see what the brokers answer."
 _NOT_CONSUMING = "SessionConsumerNotConsuming"
@@ -106,3 +118,16 @@ GROWING = Advice(
     "Start more members, up to one for each partition; if the handlers are the limit, speed up what they call.",
     "SessionConsumerFallingBehind",
 )
+
+
+def way_on(halt: HaltStatus) -> tuple[str, str]:
+    """Return what ends a halt, and the command. A corrupt batch can only be passed; other causes can be mended."""
+    go_past = "stop all members of the group, run the command, which moves the group past the cause, and start them."
+    if halt.reason == HaltReason.FUSE.value:
+        return FUSE, DLQ_LIST
+    if not halt.command:
+        return wording.sentence(halt.mend), ""
+    if halt.mend.startswith(ONLY_WAY):
+        rest = wording.sentence(halt.mend.removeprefix(ONLY_WAY).lstrip("; "))
+        return f"{wording.sentence(go_past)} {rest}".strip(), halt.command
+    return f"{wording.sentence(halt.mend)} Or {go_past}", halt.command

@@ -19,8 +19,6 @@ from consumer.http.status import (
     Status,
     Verdict,
 )
-from consumer.observe.remedy import FIXES
-from consumer.outcome import HaltReason
 
 MATTERS_SECONDS = 60.0
 """Lag from which growth is a warning. A burst makes every lag grow for some seconds; at a minute the records arrive
@@ -30,8 +28,6 @@ LASTING_SECONDS = 10.0
 then handled."""
 STALE_SECONDS = 60.0
 """Age from which an end offset is a warning: the leader of its partition has not answered for that long."""
-ONLY_WAY = f"{FIXES[HaltReason.CORRUPT_BATCH]}, then restart"
-"""Advice of the remedy for a cause that no restart can mend."""
 
 
 class Finding(NamedTuple):
@@ -104,29 +100,28 @@ def _halts(status: Status) -> Iterator[Finding]:
         else:
             of = f"{count} of {max(owned.get(each.topic, 0), count)} partitions of {each.topic}"
             sentence = f"{of} halted ({each.reason}) and wait for a person."
-        yield Finding(Verdict(word, "bad", sentence, _way_on(each), each.command, advice.HALT, each.since), each)
-
-
-def _way_on(halt: HaltStatus) -> str:
-    """Return what ends a halt. A corrupt batch can only be passed; other causes can also be mended."""
-    go_past = "stop all members of the group, run the command, which moves the group past the cause, and start them."
-    if not halt.command:
-        return wording.sentence(halt.mend)
-    if halt.mend.startswith(ONLY_WAY):
-        rest = wording.sentence(halt.mend.removeprefix(ONLY_WAY).lstrip("; "))
-        return f"{wording.sentence(go_past)} {rest}".strip()
-    return f"{wording.sentence(halt.mend)} Or {go_past}"
+        todo, command = advice.way_on(each)
+        yield Finding(Verdict(word, "bad", sentence, todo, command, advice.HALT, each.since), each)
 
 
 def _brokers(status: Status) -> Iterator[Finding]:
     brokers = status.brokers
-    if not brokers.silent:
+    if not is_silent(status):
         return
     since = brokers.heard_at if brokers.heard_at is not None else status.process.started_at
     servers = ", ".join(brokers.bootstrap_servers)
     what = advice.SILENT_AT_START if status.state == "starting" else advice.SILENT
     sentence = f"No broker heard for {silent_for(status)}: {servers}."
     yield Finding(_verdict("No broker answers", sentence, what, since), brokers)
+
+
+def is_silent(status: Status) -> bool:
+    """Return whether brokers do not answer. While the event loop is blocked nobody hears them, so that says nothing."""
+    return status.brokers.silent and not _loop_is_blocked(status)
+
+
+def _loop_is_blocked(status: Status) -> bool:
+    return status.stall is not None and status.stall.kind == "loop"
 
 
 def silent_for(status: Status) -> str:
@@ -157,7 +152,7 @@ def _dead_lettering(status: Status) -> Iterator[Finding]:
             f" dead-lettered{route} ({each.reason})."
         )
         what = advice.LETTERS.get(each.reason, advice.HANDLER_LETTERS)
-        command = f"session-consumer dlq list -c settings.toml --reason {shlex.quote(each.reason)}"
+        command = f"{advice.DLQ_LIST} --reason {shlex.quote(each.reason)}"
         if route:
             command += f" --route {shlex.quote(each.route)}"
         what = what._replace(command=command)
@@ -169,8 +164,13 @@ def _share(letters: DeadLetteringStatus) -> float:
 
 
 def _holds(status: Status) -> list[HoldStatus]:
-    """Return what counts as a hold: every wait but a retry by policy that is young."""
-    return [each for each in status.holds if each.kind in advice.HOLDS or status.at - each.since >= LASTING_SECONDS]
+    """Return what counts as a hold: neither a young retry by policy, nor heartbeats that a blocked loop cannot send."""
+    return [
+        each
+        for each in status.holds
+        if (each.kind in advice.HOLDS or status.at - each.since >= LASTING_SECONDS)
+        and not (each.kind == "group" and _loop_is_blocked(status))
+    ]
 
 
 def hold_findings(status: Status, holds: Sequence[HoldStatus]) -> Iterator[Finding]:

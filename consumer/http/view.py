@@ -8,6 +8,7 @@ from consumer.http.chart import Chart, make_chart
 from consumer.http.progress import KEEPS_UP_SECONDS
 from consumer.http.status import HoldStatus, PartitionStatus, Status
 from consumer.http.trouble import Trouble, make_troubles
+from consumer.http.verdict import is_silent
 from consumer.http.wording import MISSING, span, wait
 from consumer.settings.listing import HIDDEN, plain_settings
 from consumer.settings.meanings import MEANINGS
@@ -57,6 +58,8 @@ class View(NamedTuple):
     """The headline and the articles below it."""
     lag_records: int | None
     lag_seconds: float | None
+    silent: bool
+    """Whether no broker answers."""
     old: float | None
     """Age of the oldest end offset if it is old."""
     in_flight_records: int
@@ -79,6 +82,7 @@ def make_view(status: Status) -> View:
         troubles=make_troubles(status),
         lag_records=sum(lags) if lags else None,
         lag_seconds=max((each.lag_seconds for each in partitions if each.lag_seconds is not None), default=None),
+        silent=is_silent(status),
         old=_old(status),
         in_flight_records=sum(each.in_flight_records for each in partitions),
         dead_letters=sum(each.dead_lettered for each in status.routes),

@@ -6,16 +6,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from consumer.cli.main import cli
-from consumer.http import advice
+from consumer.http import advice, wording
 from consumer.http.advice import Advice
 from consumer.http.page import Page
 from consumer.http.status import BrokersStatus, GroupStatus, MemberStatus, Status
 from consumer.http.verdict import judge
-from consumer.observe.remedy import HOLD_ENDS
+from consumer.observe.remedy import DRAINS, HOLD_ENDS
 from consumer.observe.watchdog import MESSAGES
 from consumer.outcome import HaltReason
 from tests.statuses import (
@@ -101,8 +102,8 @@ def test_halts_of_many_partitions() -> None:
     first, second = judge(a_status(partitions=partitions, topics=[a_topic(partitions=64)], halts=halts))
     assert first.sentence == "9 of 64 partitions of session-events halted (corrupt_batch) and wait for a person."
     assert "calls-0 halted (fuse)" in second.sentence
-    assert second.todo == "Find out why most records fail, then restart."
-    assert second.command == ""
+    assert second.todo.startswith("Run the command to see why most records became dead letters")
+    assert second.command == "session-consumer dlq list -c settings.toml"
 
 
 def test_all_halted() -> None:
@@ -115,9 +116,9 @@ def test_every_way_out_of_a_halt_is_said(reason: HaltReason) -> None:
     """The verdict names what mends the cause, the command that passes it, or both."""
     halt = a_halt(1, reason=reason)
     (verdict,) = judge(a_status(halts=[halt]))
-    assert verdict.command == halt.command
-    assert ("run the command" in verdict.todo) == bool(halt.command)
-    mended = reason is not HaltReason.CORRUPT_BATCH
+    assert verdict.command == (halt.command or "session-consumer dlq list -c settings.toml")
+    assert "run the command" in verdict.todo.lower()
+    mended = reason not in (HaltReason.CORRUPT_BATCH, HaltReason.FUSE)
     assert (halt.mend[1:] in verdict.todo) == mended
 
 
@@ -259,6 +260,27 @@ def test_silent_brokers() -> None:
     never = BrokersStatus(["kafka-1:9092"], None, silent=True)
     first, second = judge(a_status(brokers=never, state="starting", unready="not joined yet"))
     assert (first.word, first.since, second.word) == ("No broker answers", AT - 11_522, "Starting")
+
+
+def test_a_blocked_loop_is_no_outage(page: Page) -> None:
+    """While the event loop is blocked no answer is heard, which is neither an outage nor a hold."""
+    status = a_status(
+        state="stalled",
+        stall=a_stall(kind="loop"),
+        brokers=BrokersStatus(["kafka-1:9092"], AT - 70, silent=True),
+        holds=[a_hold(1, "group", route="")],
+        partitions=[a_partition(1, end_offset_age_seconds=75.0)],
+    )
+    assert [each.word for each in judge(status)] == ["Stalled"]
+    assert "no broker heard" not in words(page, status).lower()
+    assert "measured 1 min 15 s ago" in words(page, status)
+
+
+def test_a_halt_before_its_drain_ended() -> None:
+    """Until a halted partition has drained there is no command, and the verdict says what is waited for."""
+    halt = msgspec.structs.replace(a_halt(1), mend=DRAINS, command="")
+    (verdict,) = judge(a_status(halts=[halt]))
+    assert (verdict.todo, verdict.command) == (wording.sentence(DRAINS), "")
 
 
 def test_a_silent_leader() -> None:
