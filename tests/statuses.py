@@ -223,10 +223,26 @@ def a_troubled_status() -> Status:
     return a_status(
         partitions=partitions,
         halts=[a_halt(1)],
-        holds=[a_hold(2)],
+        holds=[a_hold(2), a_hold(5, "error", since=AT - 2.0, attempts=3)],
+        dead_lettering=[dead_lettering()],
+        topics=[a_topic(partitions=12, lag_records=64_813, lag_seconds=211.0, growing_since=AT - 360.0)],
         routes=[
             a_route("voice", "consumer.handlers.jsonl:JsonLines", handled=101_002_118, options=["path", "max_bytes"]),
-            a_route("crm", "crm:Upsert", handled=62_114_904, dead_lettered=3, retries=440, waiting=1, errors=errors),
+            a_route(
+                "crm",
+                "crm:Upsert",
+                handled=62_114_904,
+                dead_lettered=3,
+                retries=440,
+                waiting=1,
+                errors=errors,
+                calls=3600,
+                calls_failed=431,
+                failing_since=AT - 95.0,
+                call_seconds_p50=0.0042,
+                call_seconds_p99=0.031,
+                records_per_second=12.0,
+            ),
             a_route("none", "", match_fields=[], skipped=44_313_980, dead_lettered=17),
         ],
         failures=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from consumer.http.history import SAMPLES, Sample
@@ -35,14 +36,15 @@ class Chart(NamedTuple):
 def make_chart(samples: Sequence[Sample], value: Value) -> Chart:
     """Make the chart of one value of the samples, which must be in order of time."""
     known = [(sample.at, number) for sample in samples if (number := value(sample)) is not None]
-    peak = max((number for _, number in known), default=0.0)
+    peak = max([number for _, number in known], default=0.0)
     top = round_up(peak)
-    end = known[-1][0] if known else 0.0
+    scale = HEIGHT / top
+    begin = known[-1][0] - WIDTH if known else 0.0
     lines, areas = [], []
     for run in _unbroken(known):
-        points = [(WIDTH - (end - at), HEIGHT - number / top * HEIGHT) for at, number in run if 0 <= end - at <= WIDTH]
+        points = [(x, HEIGHT - number * scale) for at, number in run if 0 <= (x := at - begin) <= WIDTH]
         if len(points) > 1:
-            line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+            line = " ".join(["%.1f,%.1f" % point for point in points])  # noqa: UP031 - half the time of an f-string
             lines.append(line)
             areas.append(f"{points[0][0]:.1f},{HEIGHT} {line} {points[-1][0]:.1f},{HEIGHT}")
     return Chart(lines, areas, top, peak, known[-1][1] if known else None, _rows(known))
@@ -56,18 +58,17 @@ def round_up(number: float) -> float:
     return next(power * step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if number <= power * step)
 
 
-def _unbroken(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
-    runs: list[list[tuple[float, float]]] = []
-    for at, number in points:
-        if not runs or not 0 <= at - runs[-1][-1][0] <= GAP_SECONDS:
-            runs.append([])
-        runs[-1].append((at, number))
-    return runs
+def _unbroken(points: Sequence[tuple[float, float]]) -> list[Sequence[tuple[float, float]]]:
+    breaks = [
+        index for index in range(1, len(points)) if not 0 <= points[index][0] - points[index - 1][0] <= GAP_SECONDS
+    ]
+    return [points[begin:end] for begin, end in pairwise([0, *breaks, len(points)])]
 
 
 def _rows(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    found: dict[int, list[float]] = {}
+    found: dict[float, list[float]] = {}
     for at, number in points:
-        found.setdefault(int(at // TABLE_SECONDS), []).append(number)
-    means = [(float(slot * TABLE_SECONDS), sum(numbers) / len(numbers)) for slot, numbers in found.items()]
-    return sorted(means, reverse=True)
+        found.setdefault(at // TABLE_SECONDS, []).append(number)
+    return sorted(
+        [(slot * TABLE_SECONDS, sum(numbers) / len(numbers)) for slot, numbers in found.items()], reverse=True
+    )

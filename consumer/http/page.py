@@ -5,26 +5,30 @@ from __future__ import annotations
 import base64
 import hashlib
 from importlib.resources import files
+from typing import Any
 
 import jinja2
 
 from consumer.dead_letters.cause import REASONS
 from consumer.http import wording
 from consumer.http.chart import HEIGHT, WIDTH
+from consumer.http.progress import catch_up
 from consumer.http.status import Status
-from consumer.http.view import make_view
-
-OLD_END_SECONDS = 15.0
-"""Age above which the page shows how old a lag is: the partition's leader does not answer."""
+from consumer.http.view import make_view, setting_groups
 
 
 class Page:
-    """Renders statuses as HTML; made when the server starts, as long-lived as the server."""
+    """Renders statuses as HTML; made when the server starts, as long-lived as the server.
 
-    def __init__(self, template: jinja2.Template, style: str, script: str) -> None:
+    The settings are rendered again only when they differ, because they are the largest part and never change.
+    """
+
+    def __init__(self, template: jinja2.Template, settings: jinja2.Template, style: str, script: str) -> None:
         self._template = template
+        self._settings = settings
         self._style = style
         self._script = script
+        self._rendered: tuple[dict[str, Any], object] = ({}, "")
 
     @property
     def policy(self) -> str:
@@ -36,12 +40,22 @@ class Page:
 
     def render(self, status: Status) -> str:
         """Return the HTML document."""
+        settings = self._settings_of(status.settings)
         view = make_view(status)
-        return self._template.render(status=status, view=view, style=self._style, script=self._script)
+        return self._template.render(
+            status=status, view=view, settings=settings, style=self._style, script=self._script
+        )
+
+    def _settings_of(self, settings: dict[str, Any]) -> object:
+        """Return the settings as HTML that is not escaped again."""
+        if self._rendered[0] != settings:
+            module: Any = self._settings.module
+            self._rendered = (settings, module.settings(setting_groups(settings)))
+        return self._rendered[1]
 
 
 def load_page() -> Page:
-    """Load the template, the style and the script from this module's folder."""
+    """Load the templates, the style and the script from this module's folder."""
     folder = files("consumer.http")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -54,23 +68,20 @@ def load_page() -> Page:
             wording.short,
             wording.size,
             wording.span,
-            wording.wait,
+            wording.duration,
+            wording.percent,
             wording.clock,
             wording.day,
+            wording.when,
             wording.moment,
             wording.setting,
-            wording.places,
-            wording.sentence,
+            catch_up,
         )
     }
-    environment.globals |= {
-        "WIDTH": WIDTH,
-        "HEIGHT": HEIGHT,
-        "OLD_END_SECONDS": OLD_END_SECONDS,
-        "LETTER_REASONS": REASONS,
-    }
-    html, style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
-    return Page(environment.from_string(html), style, script)
+    environment.globals |= {"WIDTH": WIDTH, "HEIGHT": HEIGHT, "LETTER_REASONS": REASONS}
+    kinds = ("html", "settings.html", "css", "js")
+    html, settings, style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in kinds)
+    return Page(environment.from_string(html), environment.from_string(settings), style, script)
 
 
 def _digest(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +27,18 @@ def short(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Format the duration of a call, to two or three digits, from microseconds up."""
+    if seconds is None:
+        return MISSING
+    if seconds >= 9.95:
+        return span(seconds)
+    for unit, length in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= 0.995 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds * 1e6:.0f} µs"
 
 
 def size(value: float) -> str:
@@ -71,6 +84,11 @@ def day(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
 
 
+def when(at: float, now: float) -> str:
+    """Format a time before ``now``, in UTC, with the date if it is more than 20 hours ago."""
+    return clock(at) if now - at < 72_000 else day(at)
+
+
 def moment(at: float) -> str:
     """Format the date and time, in UTC, by ISO 8601."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -94,11 +112,15 @@ def setting(value: Any) -> str:
     return str(value) or MISSING
 
 
-def places(partitions: list[tuple[str, int]], most: int = 12) -> str:
-    """Format partitions by topic, at most ``most`` of them; the others are counted."""
-    by_topic: dict[str, list[int]] = {}
-    for topic, partition in sorted(partitions)[:most]:
-        by_topic.setdefault(topic, []).append(partition)
-    named = "; ".join(f"{topic}: {', '.join(map(str, numbers))}" for topic, numbers in by_topic.items())
-    rest = len(partitions) - most
-    return f"{named} and {rest} more" if rest > 0 else named
+def percent(part: float, whole: float) -> str:
+    """Format a share, with one decimal below 10 %."""
+    share = 100 * part / whole if whole else 0.0
+    if 0 < share < 0.05:
+        return "under 0.1 %"
+    return f"{share:.1f} %" if 0 < share < 9.95 else f"{share:.0f} %"
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Join names, at most ``most`` of them; the others are counted."""
+    rest = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

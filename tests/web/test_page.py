@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
 
 import msgspec
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import expect
 
-from consumer.http.status import Status
+from consumer.http.status import BrokersStatus, GroupStatus, MemberStatus, ProcessStatus, Status
 from tests.cluster import Cluster, a_route, a_session, eventually
-from tests.statuses import AT, a_failure, a_halt, a_hold, a_partition, a_status, a_troubled_status, some_history
-from tests.web.conftest import Served
+from tests.statuses import (
+    AT,
+    a_failure,
+    a_halt,
+    a_hold,
+    a_partition,
+    a_stall,
+    a_status,
+    a_topic,
+    a_troubled_status,
+    some_history,
+)
+from tests.statuses import a_route as a_route_status
+from tests.web.conftest import Open, Served
+from tests.web.states import STATES
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.xdist_group("chromium")]
 
 MANY = a_status(
     partitions=[a_partition(number, lag_records=3 * number, state="reading") for number in range(256)],
-    halts=[a_halt(number) for number in range(30)],
+    halts=[a_halt(*range(30))],
 )
 LONG = "a-topic-whose-name-is-as-long-as-kafka-lets-it-be-" * 4
 WIDE = a_status(
-    client_id=LONG,
-    group_id=LONG,
+    process=ProcessStatus(LONG, 1, "0.1.0", AT - 9, LONG, LONG, LONG),
+    group=GroupStatus(LONG, "Stable", [MemberStatus(LONG, LONG, LONG, 1, me=True)], AT - 9),
+    brokers=BrokersStatus([f"{LONG}:9092"], AT - 99, silent=True),
+    topics=[a_topic(LONG, lag_records=10**9, lag_seconds=10.0**6, catch_up_seconds=10.0**7)],
+    routes=[a_route_status(LONG, LONG, handled=10**9, waiting=256, calls=10**9, calls_failed=10**8, retries=10**9)],
     partitions=[a_partition(0, LONG, committed_offset=10**15, end_offset=10**15, lag_records=10**9)],
     halts=[a_halt(0, topic=LONG)],
     holds=[a_hold(0, route=LONG)],
     failures=[a_failure(error=f"ValueError ({'/a/very/long/path' * 12}.py:1)", topic=LONG, route=LONG)],
 )
-
-NOTE_VIOLATIONS = """
-window.violations = [];
-document.addEventListener("securitypolicyviolation", (each) => window.violations.push(each.violatedDirective));
-"""
 
 # Text whose contrast with what lies behind it is below what WCAG asks for (AA), as the browser computed both colours.
 FAINT = """() => {
@@ -63,56 +71,11 @@ FAINT = """() => {
 }"""
 
 
-class Opened:
-    """A page in the browser, and its errors."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        page.on("console", lambda each: self.errors.append(each.text) if each.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("dialog", lambda dialog: self.errors.append(dialog.message))
-
-    async def problems(self) -> list[str]:
-        """Return errors of the console and of the script, and violations of the policy."""
-        return self.errors + list(await self.page.evaluate("() => window.violations"))
-
-
-Open = Callable[..., Any]
-
-
-@pytest.fixture
-def opened(browser: Browser, served: Served) -> Open:
-    @asynccontextmanager
-    async def open_page(
-        status: Status | None = None,
-        *,
-        scheme: Literal["light", "dark"] = "light",
-        width: int = 1280,
-        script: bool = True,
-        url: str = "",
-        clock: bool = False,
-    ) -> AsyncIterator[Opened]:
-        served.status = status or served.status
-        context = await browser.new_context(
-            color_scheme=scheme, viewport={"width": width, "height": 844}, java_script_enabled=script
-        )
-        await context.add_init_script(NOTE_VIOLATIONS)
-        try:
-            found = Opened(await context.new_page())
-            if clock:
-                await found.page.clock.install()
-            await found.page.goto(url or served.url)
-            yield found
-        finally:
-            await context.close()
-
-    return open_page
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "status", [a_status(), a_troubled_status(), a_status(state="draining")], ids=["calm", "troubled", "draining"]
+    "status",
+    [a_status(), a_troubled_status(), a_status(state="draining"), STATES["stall"](), STATES["brokers-away"]()],
+    ids=["calm", "troubled", "draining", "stalled", "silent"],
 )
 async def test_light_and_dark(opened: Open, scheme: str, status: Status) -> None:
     """In either colour scheme all text has contrast, and neither policy nor console reports anything."""
@@ -127,7 +90,7 @@ async def test_light_and_dark(opened: Open, scheme: str, status: Status) -> None
 @pytest.mark.parametrize("width", [390, 320])
 @pytest.mark.parametrize("status", [a_troubled_status(), MANY, WIDE], ids=["troubled", "many", "wide"])
 async def test_on_a_phone(opened: Open, status: Status, width: int) -> None:
-    """On a phone nothing overflows to the side, whatever the names; wide parts scroll in their own boxes."""
+    """On a phone nothing overflows to the side and no box scrolls, whatever the names."""
     async with opened(status, width=width) as found:
         await found.page.locator("details").evaluate_all("(all) => all.forEach((each) => (each.open = true))")
         assert await found.page.evaluate("() => document.documentElement.scrollWidth") <= width
@@ -135,6 +98,10 @@ async def test_on_a_phone(opened: Open, status: Status, width: int) -> None:
             "(all) => all.map((each) => each.getBoundingClientRect()).map((each) => [each.left, each.right])"
         )
         assert all(0 <= left < right <= width for left, right in sizes)
+        cells = await found.page.locator(".cards :is(th[scope=row], td), .command").evaluate_all(
+            "(all) => all.filter((each) => each.checkVisibility()).map((each) => each.getBoundingClientRect().right)"
+        )
+        assert max(cells) <= width
         assert await found.problems() == []
 
 
@@ -176,15 +143,17 @@ async def test_the_chart_for_a_screen_reader(opened: Open) -> None:
         await expect(table.get_by_role("rowheader").first).to_have_text("07:33:15")
 
 
-async def test_what_a_screen_reader_finds(opened: Open) -> None:
-    """Headings lead through the page, tables and scrolling boxes have names, and the state is a word."""
-    async with opened(a_troubled_status()) as found:
-        for name in ("Partly halted", "Partitions", "Routes", "Last failures", "Since the start", "Settings"):
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_what_a_screen_reader_finds(opened: Open, width: int) -> None:
+    """Headings lead through the page, tables have names or headings, and the state is a word, on a phone too."""
+    async with opened(a_troubled_status(), width=width) as found:
+        for name in ("Partly halted", "Topics", "Routes", "Last failures", "Partitions", "This member", "Settings"):
             await expect(found.page.get_by_role("heading", name=name)).to_have_count(1)
-        row = found.page.get_by_role("row", name=re.compile("^1 halted 48,210 "))
-        await expect(row.get_by_role("rowheader")).to_have_text("1")
-        for name in ("Partitions", "Routes and outcomes"):
-            await expect(found.page.get_by_role("region", name=name, exact=True)).to_have_attribute("tabindex", "0")
+        table = found.page.get_by_role("table", name="Partitions, the worst first")
+        row = table.get_by_role("row", name=re.compile("^session-events-1 halted"))
+        await expect(row.get_by_role("rowheader")).to_have_text("session-events-1")
+        await expect(table.get_by_role("columnheader", name="Waits for")).to_have_count(1)
+        await expect(found.page.get_by_role("searchbox", name="Filter")).to_have_count(1)
 
 
 async def test_names_are_text(opened: Open) -> None:
@@ -212,7 +181,7 @@ async def test_numbers_move(opened: Open, served: Served) -> None:
         await expect(found.page.locator("#rate")).to_have_text("77")
         await expect(found.page.get_by_role("heading", name="Halted", exact=True)).to_be_visible()
         await expect(found.page.locator(".command")).to_be_visible()
-        await expect(found.page).to_have_title("Halted, 1 halted · session-consumer")
+        await expect(found.page).to_have_title("Halted · worker-7 4211 · session-consumer")
         assert await found.page.locator("#icon").get_attribute("href") != sign
         served.status = a_status()
         await expect(found.page.get_by_role("heading", name="Running")).to_be_visible()
@@ -221,22 +190,21 @@ async def test_numbers_move(opened: Open, served: Served) -> None:
 
 
 async def test_a_refresh_keeps_what_the_reader_did(opened: Open, served: Served) -> None:
-    """A refresh keeps what was unfolded, scrolled, focused or selected."""
+    """A refresh keeps what was unfolded, focused or selected."""
     async with opened(MANY) as found:
         page = found.page
         await page.get_by_text("As a table").first.click()
-        await page.locator("#halts-1-summary").click()
-        await page.locator("#partitions-scroll").focus()
-        await page.locator("#partitions-scroll").evaluate("(box) => (box.scrollTop = 700)")
+        await page.locator("#trouble-1-summary").click()
+        await page.locator("#calm-summary").click()
+        await page.locator("#calm-summary").focus()
         served.status = msgspec.structs.replace(
             MANY, at=AT + 2, records_per_second=1.5, history=some_history(at=AT + 2)
         )
         await expect(page.locator("#rate")).to_have_text("1.5")
-        await expect(page.locator("#throughput-scroll")).to_be_visible()
-        await expect(page.locator(".command")).to_have_count(30)
-        await expect(page.locator(".command").last).to_be_visible()
-        await expect(page.locator("#partitions-scroll")).to_be_focused()
-        assert await page.locator("#partitions-scroll").evaluate("(box) => box.scrollTop") == 700
+        await expect(page.locator("#throughput-table table")).to_be_visible()
+        await expect(page.locator("#attention li").last).to_be_visible()
+        await expect(page.locator("#calm table")).to_be_visible()
+        await expect(page.locator("#calm-summary")).to_be_focused()
         await page.locator(".command").first.click()
         selected = await page.evaluate("() => String(getSelection())")
         assert selected == MANY.halts[0].command
@@ -282,7 +250,7 @@ async def test_the_daemon_is_gone(opened: Open, served: Served) -> None:
         await served.come_back()
         await expect(notice).to_be_empty()
         await expect(found.page.locator("#rate")).to_have_text("4.5")
-        await expect(found.page).to_have_title("Running · session-consumer")
+        await expect(found.page).to_have_title("Running · worker-7 4211 · session-consumer")
 
 
 async def test_a_restarted_daemon_reloads_the_page(opened: Open, served: Served) -> None:
@@ -291,18 +259,19 @@ async def test_a_restarted_daemon_reloads_the_page(opened: Open, served: Served)
         await found.page.get_by_text("Settings").click()
         await expect(found.page.get_by_text("earliest")).to_be_visible()
         settings = served.status.settings | {"kafka.offset_reset": "latest"}
-        served.status = a_status(started_at=AT - 5, settings=settings)
+        process = msgspec.structs.replace(served.status.process, started_at=AT - 5)
+        served.status = a_status(process=process, settings=settings)
         await expect(found.page.locator("#settings")).to_contain_text("latest")
         assert await found.problems() == []
 
 
 async def test_stalled(opened: Open) -> None:
-    """A stalled daemon shows that first, with the reason."""
-    why = "the event loop is blocked, most likely by a handler that waits without await"
-    async with opened(a_status(state="stalled", stalled=why, since=AT - 75)) as found:
+    """A stalled daemon shows that first, with the route, the record and the place."""
+    async with opened(a_status(state="stalled", stall=a_stall(), since=AT - 75)) as found:
         await expect(found.page.get_by_role("heading", name="Stalled")).to_be_visible()
-        await expect(found.page.locator("#state")).to_contain_text(why[1:])
-        await expect(found.page.locator("#state")).to_contain_text("for 1 min 15 s")
+        state = found.page.locator("#state")
+        await expect(state).to_contain_text("A call of route crm has not ended for 1 min 15 s: session-events-3 at")
+        await expect(found.page.locator("#attention")).to_contain_text("upsert (/srv/handlers/crm.py:41)")
 
 
 async def test_the_counts_are_true(cluster: Cluster, opened: Open, tmp_path: Path) -> None:
@@ -317,12 +286,14 @@ async def test_the_counts_are_true(cluster: Cluster, opened: Open, tmp_path: Pat
             await expect(page.locator("#lag")).to_have_text("0")
             await expect(page.get_by_role("heading", name="Running")).to_be_visible()
             routes = page.locator("#routes tbody tr")
-            await expect(routes.nth(0)).to_contain_text("all recording:Recorder (path) 200")
-            await expect(routes.nth(1).locator("td")).to_have_text(["", "1", "1", "", "", "0", ""])
+            await expect(routes.nth(0)).to_contain_text("all recording:Recorder (path)")
+            await expect(routes.nth(0).locator("td").nth(5)).to_have_text("200")
+            await expect(routes.nth(1).locator("td").nth(6)).to_have_text("1")
+            await expect(routes.nth(1)).to_contain_text("skipped 1")
             await expect(page.locator("#failures")).to_contain_text(
                 f"dead letter undecodable route none {cluster.topic}-0"
             )
-            rows = page.locator("#partitions tbody tr:not(.topic)")
+            rows = page.locator("#partitions tbody tr")
             await expect(rows.nth(0).locator("td").nth(5)).to_have_text("122")
             await expect(rows.nth(1).locator("td").nth(5)).to_have_text("80")
             await expect(

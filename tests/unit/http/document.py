@@ -21,14 +21,14 @@ EMPTY = a_status(
 )
 MANY = a_status(
     partitions=[a_partition(number, lag_records=number, state="reading") for number in range(256)],
-    halts=[a_halt(number) for number in range(256)],
+    halts=[a_halt(*range(256))],
     holds=[a_hold(number) for number in range(256)],
 )
 each_status = pytest.mark.parametrize(
     "status", [EMPTY, MANY, a_status(), a_troubled_status()], ids=["empty", "many", "calm", "troubled"]
 )
 
-VOID = {"meta", "link", "br", "path", "polygon", "polyline", "rect"}
+VOID = {"meta", "link", "br", "path", "polygon", "polyline", "rect", "input"}
 CELLS = ("th", "td")
 
 

@@ -13,7 +13,9 @@ import msgspec
 import consumer.http
 from consumer.http.page import Page
 from consumer.http.status import Status
-from tests.statuses import a_status, a_troubled_status
+from consumer.settings.listing import plain_settings
+from consumer.settings.sections import Kafka, Settings
+from tests.statuses import a_stall, a_status, a_troubled_status
 from tests.unit.http.document import EMPTY, MANY, Document, each_status
 
 
@@ -22,7 +24,7 @@ def test_it_is_well_formed(page: Page, status: Status) -> None:
     """Every element is closed, every id is unique, and all rows of a table have the same length."""
     document = Document(page.render(status))
     assert len(set(document.ids)) == len(document.ids)
-    assert set(document.rows) <= {2, 8, 9}
+    assert set(document.rows) <= {2, 4, 6, 8, 9}
     assert page.render(status).startswith("<!doctype html>\n<html lang=")
 
 
@@ -63,7 +65,8 @@ def test_what_is_refreshed_is_always_there(page: Page) -> None:
         return re.findall(r'<\w+ id="([\w-]+)"[^>]* data-live', page.render(status))
 
     assert live(EMPTY) == live(MANY) == live(a_troubled_status())
-    assert {"top", "state", "attention", "numbers", "charts", "partitions", "routes", "failures"} <= set(live(EMPTY))
+    assert {"top", "state", "attention", "numbers", "charts", "topics", "routes", "failures"} <= set(live(EMPTY))
+    assert {"owned", "partitions", "member", "totals"} <= set(live(EMPTY))
 
 
 EVIL = "<script>alert(1)</script>\"'&amp;<b>{{7*7}}</b>-->]]>"
@@ -85,8 +88,8 @@ def poisoned(value: Any, name: str = "") -> Any:
 
 def test_everything_is_escaped(page: Page) -> None:
     """Topics, routes, groups and sentences appear as text, never as an element, attribute or script."""
-    status = poisoned(a_troubled_status())
-    clean, text = Document(page.render(a_troubled_status())), page.render(status)
+    troubled = msgspec.structs.replace(a_troubled_status(), stall=a_stall())
+    clean, text = Document(page.render(troubled)), page.render(poisoned(troubled))
     document = Document(text)
     assert set(document.elements) == set(clean.elements)
     assert text.count("<script>") == text.count("</script>") == 1
@@ -95,8 +98,28 @@ def test_everything_is_escaped(page: Page) -> None:
 
 
 def test_only_our_own_files_are_not_escaped() -> None:
-    """The template leaves two things unescaped: its own style and its own script."""
-    template = (Path(consumer.http.__file__).parent / "page.html").read_text()
+    """The templates leave two things unescaped: their own style and their own script."""
+    folder = Path(consumer.http.__file__).parent
+    template = (folder / "page.html").read_text() + (folder / "page.settings.html").read_text()
     assert re.findall(r"\{\{ (\w+)\|safe \}\}", template) == ["style", "script"]
     assert template.count("|safe") == 2
     assert "autoescape" not in template
+
+
+def test_replicas_can_be_distinguished(page: Page) -> None:
+    """Title and header name the host and the process, and the group marks which member this is."""
+    text = page.render(a_status())
+    assert "<title>Running · worker-7 4211 · session-consumer</title>" in text
+    shown = " ".join(Document(text).text.split())
+    assert "session-consumer on worker-7 , process 4211 group session-consumer up 3 h 12 min" in shown
+    assert "Member id session-consumer-9d1f-4e0b" in shown
+    assert "session-consumer-9d1f-4e0b this one session-consumer /10.0.3.7 4" in shown
+    assert "Stable, 2 members, asked 12 s ago" in shown
+
+
+def test_settings_follow_the_status(page: Page) -> None:
+    """The settings on the page are those of the status, also after a page with others."""
+    other = a_status(settings=plain_settings(Settings(kafka=Kafka(group_id="another-group"))))
+    assert "another-group" not in page.render(a_status())
+    assert "another-group" in page.render(other)
+    assert "another-group" not in page.render(a_status())
