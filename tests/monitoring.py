@@ -27,6 +27,13 @@ DASHBOARD: dict[str, Any] = json.loads(
     (ROOT / "deploy/grafana/dashboards/session-consumer.json").read_text(encoding="utf-8")
 )
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+VARIABLES: dict[str, str] = {
+    label: expression
+    for variable in DASHBOARD["templating"]["list"]
+    if variable["type"] == "query"
+    for expression, label in re.findall(r"^label_values\((.+), (\w+)\)$", variable["query"]["query"])
+}
+"""What the dashboard asks for the values of its variables, by the label that has them."""
 
 
 def program(name: str) -> str:
