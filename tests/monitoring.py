@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,13 @@ DASHBOARD: dict[str, Any] = json.loads(
     (ROOT / "deploy/grafana/dashboards/session-consumer.json").read_text(encoding="utf-8")
 )
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+VARIABLES: dict[str, str] = {
+    label: expression
+    for variable in DASHBOARD["templating"]["list"]
+    if variable["type"] == "query"
+    for expression, label in re.findall(r"^label_values\((.+), (\w+)\)$", variable["query"]["query"])
+}
+"""What the dashboard asks for the values of its variables, by the label that has them."""
 
 
 def program(name: str) -> str:
@@ -56,12 +64,14 @@ class RunningPrometheus(Running):
     """A Prometheus with the shipped configuration that scrapes and evaluates each second, with alerts that fire at
     once.
 
-    It starts when entered, with its own storage, and is killed when left.
+    It starts when entered, with its own storage, and is killed when left. ``shorter`` replaces texts of the rules, such
+    as windows that are too long for a test.
     """
 
-    def __init__(self, folder: Path, target: str) -> None:
+    def __init__(self, folder: Path, target: str, shorter: Mapping[str, str] = {}) -> None:
         self._folder = folder / "prometheus"
         self._target = target.removeprefix("http://")
+        self._shorter = {r"(?<=^        for: )\w+$": "1s"} | {re.escape(long): short for long, short in shorter.items()}
         self._lines: list[str] = []
         self._url: asyncio.Future[str] | None = None
 
@@ -87,7 +97,10 @@ class RunningPrometheus(Running):
         folder = self._folder / "rules"
         folder.mkdir()
         for file in sorted(CONFIG.parent.glob(config["rule_files"][0])):
-            quick = re.sub(r"^( +)for: \w+$", r"\1for: 1s", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            quick = file.read_text(encoding="utf-8")
+            for long, short in self._shorter.items():
+                quick, replaced = re.subn(long, short, quick, flags=re.MULTILINE)
+                assert replaced, long
             (folder / file.name).write_text(quick, encoding="utf-8")
         path = self._folder / CONFIG.name
         path.write_text(yaml.safe_dump(config), encoding="utf-8")

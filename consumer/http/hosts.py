@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 from consumer.settings.sections import Http
+
+HOST = re.compile(r"\[([0-9a-f:.]+)\](?::[0-9]*)?|([^:]*)(?::[0-9]*)?")
+"""An address of IPv6 in brackets or a name, each with or without a port."""
 
 
 class Hosts:
@@ -27,11 +31,10 @@ class Hosts:
 
 
 def _host_of(header: str) -> str:
-    """Return the host of a header, without port, brackets and the dot at its end."""
+    """Return the host of a header, without port, brackets and the dot at its end; what is no host is left as it is."""
     host = header.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return (host.partition(":")[0] if host.count(":") == 1 else host).rstrip(".")
+    found = HOST.fullmatch(host)
+    return (found[1] or found[2] if found else host).rstrip(".")
 
 
 def _is_loopback(host: str) -> bool:

@@ -33,6 +33,19 @@ class Recorder:
             file.write(f"{record.partition} {record.offset} {event.session_id} {os.getpid()} {what}\n")
 
 
+class Batches:
+    """Notes ``records`` of each batch; each call takes ``delay`` seconds."""
+
+    def __init__(self, path: Path, delay: float) -> None:
+        self.path = path
+        self.delay = delay
+
+    async def __call__(self, events: list[Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{len(events)}\n")
+        await asyncio.sleep(self.delay)
+
+
 class Buffering:
     """Keeps offsets in memory and writes them in ``flush``, as a sink does, unless the file ``broken`` exists."""
 

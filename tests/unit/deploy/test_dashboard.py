@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 from consumer.metrics.definitions import METRICS, PREFIX
-from tests.monitoring import DASHBOARD, PANELS, promtool, rules
+from tests.monitoring import DASHBOARD, PANELS, VARIABLES, promtool, rules
 from tests.promql import filled_in, known_series, series_of, unknown
 
 ROWS = [panel for panel in DASHBOARD["panels"] if panel["type"] == "row"]
@@ -24,10 +23,7 @@ each_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["t
 def expressions() -> Iterator[str]:
     """Return every expression that Grafana sends."""
     yield from (target["expr"] for panel in PANELS for target in panel["targets"])
-    for variable in DASHBOARD["templating"]["list"]:
-        if variable["type"] == "query":
-            (asked,) = re.findall(r"^label_values\((.+), \w+\)$", variable["query"]["query"])
-            yield asked
+    yield from VARIABLES.values()
 
 
 @pytest.mark.parametrize("expression", sorted(set(expressions())))
@@ -52,6 +48,12 @@ def test_prometheus_can_read_it(tmp_path: Path) -> None:
     code, said = promtool("check", "rules", str(file))
     assert code == 0, said
     assert f"{len(found)} rules found" in said
+
+
+def test_each_variable_is_read() -> None:
+    """Every variable with a query is one that the tests read, and is named after its label."""
+    asked = [variable["name"] for variable in DASHBOARD["templating"]["list"] if variable["type"] == "query"]
+    assert list(VARIABLES) == asked
 
 
 @each_panel

@@ -9,6 +9,7 @@ from consumer.settings.sections import Http
 
 OWN = ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1:8000", "127.1.2.3", "[::1]:8000", "::1", None]
 FOREIGN = ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.7", ""]
+MALFORMED = ["[::1].evil.example", "[::1]evil", "[localhost]", "localhost:evil", "[::1]:8000:evil", "[::1", "[]"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
@@ -16,7 +17,7 @@ def test_a_loopback_server_answers_to_names_of_this_machine(host: str) -> None:
     """On a loopback address the names of this machine are answered, and no others."""
     hosts = Hosts(Http(host=host))
     assert [each for each in OWN if not hosts.answers(each)] == []
-    assert [each for each in FOREIGN if hosts.answers(each)] == []
+    assert [each for each in FOREIGN + MALFORMED if hosts.answers(each)] == []
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "metrics.example"])
