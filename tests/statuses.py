@@ -7,19 +7,15 @@ from typing import Any
 
 import msgspec
 
+from consumer.http.conditions import DeadLetteringStatus, HaltedPartition, HaltStatus, HoldStatus, StallStatus
 from consumer.http.history import SAMPLES, Sample
 from consumer.http.status import (
     BrokersStatus,
-    DeadLetteringStatus,
     GroupStatus,
-    HaltedPartition,
-    HaltStatus,
-    HoldStatus,
     MemberStatus,
     PartitionStatus,
     ProcessStatus,
     RouteStatus,
-    StallStatus,
     Status,
     TopicStatus,
     WaitStatus,

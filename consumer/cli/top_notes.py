@@ -12,8 +12,9 @@ from rich.text import Text
 
 from consumer.errors import counted
 from consumer.http.ask import NoStatusError
-from consumer.http.status import HaltStatus, StallStatus, Status, Verdict
-from consumer.http.wording import clock, places, sentence, span
+from consumer.http.conditions import HaltStatus, StallStatus
+from consumer.http.status import Status, Verdict
+from consumer.http.wording import clock, sentence, some, span
 
 RANKS = {"bad": 1, "warn": 2, "busy": 3, "good": 4}
 STYLES = {"good": "bold white on green", "busy": "bold white on blue", "bad": "bold white on red"}
@@ -21,6 +22,9 @@ UNKNOWN = "bold black on yellow"
 """Style of ``warn``, and of a tone that this version does not know."""
 FIRST, OTHERS, WAYS, DETAILS, LINKS = range(5)
 """Weights of notes: if room lacks, those with the highest weight are left out first."""
+
+MOST_PARTITIONS = 12
+"""Halted partitions that are named; the others are counted."""
 
 
 class Seen(NamedTuple):
@@ -139,7 +143,7 @@ def _stall(stall: StallStatus, at: float) -> list[Note]:
 
 
 def _halt(halt: HaltStatus, at: float) -> list[Note]:
-    named = places([(halt.topic, each.partition) for each in halt.partitions])
+    named = f"{halt.topic}: {some([str(each.partition) for each in halt.partitions], MOST_PARTITIONS)}"
     count = counted(len(halt.partitions), "partition")
     lasts = span(max(0.0, at - halt.since))
     found = [Note(DETAILS, Text(f"  Halted for {lasts} ({halt.reason}): {count}, {named}.", "bold"))]

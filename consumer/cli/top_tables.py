@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 
 from consumer.cli.top_section import Column, Row, Section
-from consumer.http.status import HoldStatus, PartitionStatus, RouteStatus, Status, TopicStatus
+from consumer.http.conditions import HoldStatus
+from consumer.http.status import PartitionStatus, RouteStatus, Status, TopicStatus
 from consumer.http.wording import MISSING, number, rate, span, wait
 
 STATES = ("halted", "draining", "holding", "retrying", "starting", "reading", "caught up")

@@ -80,7 +80,7 @@ class Engine:
         self._owner = owner
         self._turns = Turns()
         self._workers: dict[TopicPartition, Workers] = {}
-        self._leaving: dict[Workers, asyncio.Future[None]] = {}
+        self.leaving: dict[Workers, asyncio.Future[None]] = {}
         """Partitions whose epoch is being ended, and what is done when it has."""
         self._outlived: list[Workers] = []
         self._epoch = 0
@@ -98,15 +98,6 @@ class Engine:
     def workers(self) -> list[Workers]:
         """The workers of the partitions owned now; also read by the supervisor's thread."""
         return list(self._workers.values())
-
-    def waits_for(self) -> str:
-        """Return what an idle event loop waits for: a state of ``loop_seconds_total``."""
-        if self._leaving:
-            return "drain"
-        for each in self.workers:
-            if (not each.idle or each.partition.held_records) and not each.partition.ended:  # calls are under way
-                return "backpressure"
-        return "commit" if self.committer.busy else "poll"
 
     def assign(self, keys: Collection[TopicPartition]) -> None:
         """Begin an epoch of each of these partitions; the others go on."""
@@ -166,8 +157,8 @@ class Engine:
             for each in named:
                 each.partition.fenced = True
                 each.work.gate.close(lost=True)
-        others = {self._leaving[each] for each in named if each in self._leaving}
-        if leaving := [each for each in named if each not in self._leaving]:
+        others = {self.leaving[each] for each in named if each in self.leaving}
+        if leaving := [each for each in named if each not in self.leaving]:
             await self._end_epochs(leaving, lost=lost)
         if others:
             await asyncio.wait(others)
@@ -175,7 +166,7 @@ class Engine:
     async def _end_epochs(self, leaving: Collection[Workers], *, lost: bool) -> None:
         partitions = [workers.partition for workers in leaving]
         ended = asyncio.get_running_loop().create_future()
-        self._leaving |= dict.fromkeys(leaving, ended)
+        self.leaving |= dict.fromkeys(leaving, ended)
         deadline = time.monotonic() + self._delivery.drain_seconds
         try:
             abandoned = await self._drain(leaving, lost=lost)
@@ -188,7 +179,7 @@ class Engine:
             self._outlived += [workers for workers in leaving if workers.tasks]
         finally:
             for workers in leaving:
-                del self._leaving[workers]
+                del self.leaving[workers]
             ended.set_result(None)
         if not self._stopping:
             return

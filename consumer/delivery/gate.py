@@ -63,14 +63,10 @@ class Gate:
             return False
         return not pauses or (pause in pauses and self._doubt not in pauses)
 
-    def may_start_later(self, kind: Kind) -> bool:
-        """Whether waiting helps: a drain gives up every wait at once."""
-        return self.partition.phase is Phase.OPEN or self.may_start(kind)
-
     async def until_open(self, kind: Kind, pause: Hold | None = None) -> None:
         """Return when a call may start; raise PartitionEnded when it never may."""
         while not self.may_start(kind, pause):
-            if not self.may_start_later(kind):
+            if self.partition.phase is not Phase.OPEN and not self.may_start(kind):  # a drain gives up every wait
                 raise PartitionEnded
             await _woken(self._waiting)
 

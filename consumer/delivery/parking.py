@@ -55,15 +55,6 @@ class Parking:
             _abandon(parked.ongoing)
         self.ready, self._heap = [], []
 
-    @property
-    def next_due(self) -> float | None:
-        """Time of the event loop at which the next record may go on; None without one."""
-        heap = self._heap
-        return heap[0].due if heap else None
-
-    def __len__(self) -> int:
-        return len(self.ready) + len(self._heap)
-
     def _set_timer(self) -> None:
         self._cancel_timer()
         if self._heap:

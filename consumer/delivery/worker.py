@@ -156,11 +156,6 @@ class Workers:
         return (1, size_of(last) if last is not None else 0) if self._pulling else (0, 0)
 
     @property
-    def next_due(self) -> float | None:
-        """Monotonic time at which the next record that waits is called again; None without one."""
-        return self._parking.next_due
-
-    @property
     def wants(self) -> bool:
         """Whether a worker waits for data."""
         return self.idle and not self.partition.ended
@@ -281,9 +276,8 @@ class Workers:
         for batch in self._batches:
             batch.collecting.begin_chunk(chunk)
         self.partition.begin_chunk(chunk)
-        lag, now = self.partition.lag, time.monotonic()
-        if chunk.next_offset > chunk.first_offset and now >= lag.ages.next_at:
-            lag.delivered(chunk.first_offset, chunk.timestamp, now, time.time())
+        if chunk.next_offset > chunk.first_offset:
+            self.partition.lag.delivered(chunk.first_offset, chunk.timestamp, time.monotonic(), time.time())
 
     def has_room(self) -> bool:
         """Whether another record may be taken. It calls nothing: the flat loop asks while it fills batches."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from consumer.http import wording
-from consumer.http.status import HaltStatus
+from consumer.http.conditions import HaltStatus
 from consumer.observe.remedy import FIXES
 from consumer.outcome import HaltReason
 

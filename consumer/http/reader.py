@@ -6,58 +6,41 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import NamedTuple
 
 import msgspec
 
 from consumer.dead_letters.cause import NO_ROUTE
+from consumer.http.conditions import (
+    DeadLetteringStatus,
+    StallStatus,
+    halt_statuses,
+    hold_statuses,
+)
 from consumer.http.history import History
+from consumer.http.partitions import Moment, partition_status
 from consumer.http.recent import Recent
 from consumer.http.status import (
     BrokersStatus,
-    DeadLetteringStatus,
     GroupStatus,
-    HaltedPartition,
-    HaltStatus,
-    HoldStatus,
     MemberStatus,
     PartitionStatus,
     ProcessStatus,
     RouteStatus,
-    StallStatus,
     Status,
     TopicStatus,
-    WaitStatus,
 )
 from consumer.http.trend import Trend
 from consumer.http.verdict import judge
 from consumer.observe.counters import Counters
 from consumer.observe.observed import Observed
-from consumer.observe.remedy import HOLD_ENDS, joint_remedy
-from consumer.observe.waiting import Waiting
-from consumer.outcome import HaltReason
-from consumer.partition.hold import Halt, Hold
-from consumer.partition.state import Partition, Phase
 from consumer.settings.listing import plain_settings
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 
 SILENT_SECONDS = 10.0
 """Time without an answer after which what brokers answered last is old. Answers to fetches come twice a second."""
 NO_ROUTE_STATUS = RouteStatus(NO_ROUTE, "", [], [], 0, 0, 0, 0, 0, 0, 0, {}, 0.0, None, None, 0, 0, None)
-
-
-class Moment(NamedTuple):
-    """One time, by both clocks."""
-
-    wall: float
-    """Seconds since 1970."""
-    monotonic: float
-
-    def wall_of(self, monotonic: float) -> float:
-        """Return a monotonic time in seconds since 1970."""
-        return self.wall - (self.monotonic - monotonic)
 
 
 class StatusReader:
@@ -116,7 +99,7 @@ class StatusReader:
         self._note_state(now)
         settings, counters, history = self._settings, self._counters, self._history
         owned, waits = sorted(self._observed.partitions, key=lambda p: p.key), self._observed.waits()
-        partitions = [_partition_status(each, waits.get(each.key, ()), now) for each in owned]
+        partitions = [partition_status(each, waits.get(each.key, ()), now) for each in owned]
         status = Status(
             at=now.wall,
             verdicts=[],
@@ -128,8 +111,8 @@ class StatusReader:
             since=self._since[1],
             unready=self._observed.unready,
             stall=self._stall(now),
-            halts=_halt_statuses(settings, owned),
-            holds=[hold for each in owned for hold in _hold_statuses(each)],
+            halts=halt_statuses(settings.kafka, owned),
+            holds=[hold for each in owned for hold in hold_statuses(each)],
             dead_lettering=self._dead_lettering(now),
             records_per_second=history.records_per_second(),
             bytes_per_second=history.bytes_per_second(),
@@ -242,82 +225,3 @@ class StatusReader:
             calls_failed=calls.failed,
             failing_since=self._recent.since("route", name),
         )
-
-
-def _partition_status(partition: Partition, waits: Sequence[Waiting], now: Moment) -> PartitionStatus:
-    in_flight_records, in_flight_bytes = partition.in_flight
-    end, position, lag_records = partition.lag.end_offset, partition.position, partition.lag_records
-    return PartitionStatus(
-        topic=partition.key.topic,
-        partition=partition.key.partition,
-        state=_state_of(partition, lag_records),
-        lag_records=lag_records,
-        lag_seconds=partition.lag_seconds(now.wall),
-        in_flight_records=in_flight_records,
-        in_flight_bytes=in_flight_bytes,
-        committed_offset=partition.known_committed,
-        position=position,
-        end_offset=max(end, position or 0) if end is not None else None,
-        end_offset_age_seconds=now.monotonic - partition.lag.measured_at if end is not None else None,
-        waits=[
-            WaitStatus(each.kind, now.wall_of(each.since), None if each.until is None else now.wall_of(each.until))
-            for each in waits
-        ],
-    )
-
-
-def _state_of(partition: Partition, lag_records: int | None) -> str:
-    if partition.halt is not None:
-        return "halted"
-    if partition.phase in (Phase.CLOSING, Phase.OVER):
-        return "draining"
-    holds = list(partition.holds)
-    if holds:
-        return "holding" if any(hold.kind in HOLD_ENDS for hold in holds) else "retrying"
-    if lag_records is None:
-        return "starting"
-    return "reading" if lag_records else "caught up"
-
-
-def _halt_statuses(settings: Settings, partitions: Iterable[Partition]) -> list[HaltStatus]:
-    """Group the halts by topic and reason: each group is ended by one command."""
-    groups: dict[tuple[str, HaltReason], dict[int, Halt]] = {}
-    for each in partitions:
-        if (halt := each.halt) is not None:
-            groups.setdefault((each.key.topic, halt.reason), {})[each.key.partition] = halt
-    return [_halt_status(settings, topic, reason, halts) for (topic, reason), halts in groups.items()]
-
-
-def _halt_status(settings: Settings, topic: str, reason: HaltReason, halts: Mapping[int, Halt]) -> HaltStatus:
-    mend, command = joint_remedy(settings.kafka, topic, halts)
-    partitions = [
-        HaltedPartition(number, halt.offset if halt.offset >= 0 else None, halt.explanation, halt.since)
-        for number, halt in halts.items()
-    ]
-    return HaltStatus(topic, reason.value, mend, command, min(each.since for each in partitions), partitions)
-
-
-def _hold_statuses(partition: Partition) -> list[HoldStatus]:
-    """Group the holds of a partition by route and kind: there may be thousands of records."""
-    if not partition.holds:
-        return []
-    groups: dict[tuple[str, str], list[Hold]] = {}
-    for hold in list(partition.holds):  # copied at once, because the event loop changes the set
-        groups.setdefault((hold.route, hold.kind), []).append(hold)
-    return [_hold_status(partition, route, kind, holds) for (route, kind), holds in sorted(groups.items())]
-
-
-def _hold_status(partition: Partition, route: str, kind: str, holds: Sequence[Hold]) -> HoldStatus:
-    first = min(holds, key=lambda hold: hold.offset)
-    return HoldStatus(
-        *partition.key,
-        route,
-        kind,
-        len(holds),
-        first.offset,
-        min(hold.since for hold in holds),
-        first.error,
-        first.attempts,
-        first.next_at,
-        HOLD_ENDS.get(kind, ""),
-    )

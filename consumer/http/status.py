@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from consumer.http.conditions import DeadLetteringStatus, HaltStatus, HoldStatus, StallStatus
 from consumer.http.history import Sample
 from consumer.observe.recent_failures import Failure
 
@@ -81,73 +82,6 @@ class TopicStatus(msgspec.Struct, frozen=True):
     """Time since which the lag has grown without a break; None if it does not grow."""
 
 
-class HaltedPartition(msgspec.Struct, frozen=True):
-    """One partition of a halt."""
-
-    partition: int
-    offset: int | None
-    """Offset of the cause; None if the partition has no offset."""
-    explanation: str
-    since: float
-
-
-class HaltStatus(msgspec.Struct, frozen=True):
-    """Halted partitions of one topic with the same reason; they wait for a person."""
-
-    topic: str
-    reason: str
-    mend: str
-    """What to do before a restart."""
-    command: str
-    """Command that moves the group past all the causes instead; empty if that would not help, or is not known yet."""
-    since: float
-    """Time of the first halt."""
-    partitions: list[HaltedPartition]
-
-
-class HoldStatus(msgspec.Struct, frozen=True):
-    """Records of one partition and route that wait for the same thing, and are then tried again."""
-
-    topic: str
-    partition: int
-    route: str
-    kind: str
-    """``retry``, ``pause``, ``dead_letter`` or ``group``; ``error`` or ``timeout`` for a retry by policy."""
-    records: int
-    offset: int
-    """Lowest offset of the records."""
-    since: float
-    """Start of the longest wait."""
-    error: str
-    """Class and place of the last exception of the record at ``offset``; empty without one."""
-    attempts: int
-    """Failed attempts for the record at ``offset``: calls, or writes of its dead letter."""
-    next_at: float | None
-    """Time of the next attempt; None while one is under way, and while the hold waits for another record."""
-    ends: str
-    """What ends the hold."""
-
-
-class StallStatus(msgspec.Struct, frozen=True):
-    """A stall: work waits and nothing moves."""
-
-    kind: str
-    """``loop``, or the kind of the wait that is late."""
-    why: str
-    since: float
-    """Time of the last progress."""
-    exits_at: float
-    """Time at which the process ends with exit code 70 if the stall lasts."""
-    partitions: list[str]
-    """Partitions concerned; empty if the stall concerns the daemon."""
-    route: str
-    """Route of the call that does not end; empty if it is not a call."""
-    offset: int | None
-    """Offset of the record of that call; None if it is not known."""
-    places: list[str]
-    """Places in the code where the call, or the event loop, stands, innermost first."""
-
-
 class RouteStatus(msgspec.Struct, frozen=True):
     """One route: its counts since the start, and its calls of the last minutes."""
 
@@ -181,20 +115,6 @@ class RouteStatus(msgspec.Struct, frozen=True):
     """Those of them that raised or passed their time limit; a Reject is no failure of the call."""
     failing_since: float | None
     """Time since which at least 5 % of the calls of the last minutes have failed; None if fewer did."""
-
-
-class DeadLetteringStatus(msgspec.Struct, frozen=True):
-    """Dead letters among the last records of one topic: 1 % or more in the last minutes, or of 100 records."""
-
-    topic: str
-    reason: str
-    """The most frequent reason."""
-    route: str
-    """The route with most dead letters; ``none`` if the records reached no route."""
-    dead_lettered: int
-    records: int
-    """Records among which they were counted."""
-    since: float
 
 
 class ProcessStatus(msgspec.Struct, frozen=True):

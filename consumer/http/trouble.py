@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from consumer.errors import counted
 from consumer.http import advice, wording
-from consumer.http.status import BrokersStatus, HaltStatus, HoldStatus, StallStatus, Status, Verdict
+from consumer.http.conditions import HaltStatus, HoldStatus, StallStatus
+from consumer.http.status import BrokersStatus, Status, Verdict
 from consumer.http.verdict import Finding, exit_in, findings, hold_details, hold_findings, silent_for
 
 YOUNG_SECONDS = 5.0

@@ -9,16 +9,8 @@ from typing import NamedTuple
 from consumer.errors import counted
 from consumer.http import advice, progress, wording
 from consumer.http.advice import Advice
-from consumer.http.status import (
-    BrokersStatus,
-    DeadLetteringStatus,
-    HaltStatus,
-    HoldStatus,
-    RouteStatus,
-    StallStatus,
-    Status,
-    Verdict,
-)
+from consumer.http.conditions import DeadLetteringStatus, HaltStatus, HoldStatus, StallStatus
+from consumer.http.status import BrokersStatus, RouteStatus, Status, Verdict
 
 MATTERS_SECONDS = 60.0
 """Lag from which growth is a warning. A burst makes every lag grow for some seconds; at a minute the records arrive

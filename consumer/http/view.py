@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from consumer.http.chart import Chart, make_chart
+from consumer.http.conditions import HoldStatus
 from consumer.http.progress import KEEPS_UP_SECONDS
-from consumer.http.status import HoldStatus, PartitionStatus, Status
+from consumer.http.status import PartitionStatus, Status
 from consumer.http.trouble import Trouble, make_troubles
 from consumer.http.verdict import is_silent
 from consumer.http.wording import MISSING, span, wait

@@ -16,8 +16,6 @@ class Lag:
         """End offset for this reader, as of the last measurement."""
         self.measured_at = 0.0
         """Monotonic time of the last measurement."""
-        self.asked_at = 0.0
-        """Monotonic time of the last question for the end offset."""
         self.ages = Ages()
         self._ahead: tuple[int, float] | None = None
         """Position above which records were first measured, and the monotonic time of that."""
@@ -25,10 +23,6 @@ class Lag:
         """Time, in seconds since 1970, at which records above the committed offset were first seen."""
         self._seen_to = 0
         """End offset at that time."""
-
-    def is_stale(self, now: float, seconds: float) -> bool:
-        """Whether the end offset is older than ``seconds`` and was not asked for within them."""
-        return now - max(self.measured_at, self.asked_at) >= seconds
 
     def ends_at(self, offset: int, committed: int | None, now: float, wall: float, position: int | None = None) -> None:
         """Note the end offset, measured at ``now`` (monotonic) and ``wall``, and where the partition was then."""
@@ -44,17 +38,13 @@ class Lag:
 
     def delivered(self, offset: int, timestamp_ms: int | None, now: float, wall: float) -> None:
         """Note the first record of a chunk before it is worked on; without a timestamp it is as old as its delivery."""
-        known = timestamp_ms is not None and timestamp_ms >= 0
-        self.ages.note(offset, timestamp_ms if known else round(wall * 1000), now)
+        if now >= self.ages.next_at:
+            self.ages.note(offset, round(wall * 1000) if (timestamp_ms or -1) < 0 else timestamp_ms, now)
 
     def ahead_since(self, position: int) -> float | None:
         """Return the monotonic time since which records are known above ``position``; None if none are."""
         ahead = self._ahead
         return ahead[1] if ahead is not None and ahead[0] == position else None
-
-    def end_offset_at(self, since: float) -> int | None:
-        """Return the end offset if it was measured after ``since`` (monotonic), else None."""
-        return self.end_offset if self.measured_at >= since else None
 
     def records(self, begin: int | None, position: int | None) -> int | None:
         """Return the number of offsets between ``begin`` and the end; None until both are known.

@@ -26,6 +26,8 @@ class Measuring:
     def __init__(self, source: KafkaSource, engine: Engine) -> None:
         self._source = source
         self._engine = engine
+        self._asked_at: dict[TopicPartition, float] = {}
+        """Monotonic time of the last question for the end of each partition."""
 
     async def note_forever(self) -> None:
         """Note the ends that answers to fetches carried: those of idle partitions, and of those that are fetched."""
@@ -41,17 +43,26 @@ class Measuring:
         asked_at = -MEASURE_SECONDS
         while True:
             now, workers = time.monotonic(), self._engine.workers
-            stale = [each for each in workers if each.partition.lag.is_stale(now, _seconds(each, now))]
+            stale = [each.partition.key for each in workers if self._is_stale(each, now)]
             if stale or (not workers and now - asked_at >= MEASURE_SECONDS):
                 asked_at = now
-                for each in stale:
-                    each.partition.lag.asked_at = now
-                ends = await self._source.end_offsets([each.partition.key for each in stale])
+                owned = {each.partition.key for each in workers}
+                self._asked_at = {key: at for key, at in self._asked_at.items() if key in owned} | dict.fromkeys(
+                    stale, now
+                )
+                ends = await self._source.end_offsets(stale)
                 self._note({key: (end, time.monotonic()) for key, end in ends.items()})
             await asyncio.sleep(FLOWING_SECONDS if self._flows() else IDLE_SECONDS)
 
     def _flows(self) -> bool:
         return any(not each.idle for each in self._engine.workers)
+
+    def _is_stale(self, workers: Workers, now: float) -> bool:
+        """Whether the end of a partition is to be asked for again."""
+        measured_at = workers.partition.lag.measured_at
+        answers = now - measured_at < MEASURE_SECONDS
+        seconds = FLOWING_SECONDS if answers and not workers.idle else MEASURE_SECONDS
+        return now - max(measured_at, self._asked_at.get(workers.partition.key, 0.0)) >= seconds
 
     def _note(self, ends: Mapping[TopicPartition, tuple[int, float]]) -> None:
         """Note end offsets, each with the monotonic time of the answer; a later answer may be known already."""
@@ -61,9 +72,3 @@ class Measuring:
             if partition is not None and at > partition.lag.measured_at:
                 committed, position = partition.known_committed, partition.position
                 partition.lag.ends_at(end, committed, at, at + wall_less_monotonic, position)
-
-
-def _seconds(workers: Workers, now: float) -> float:
-    """Return after how many seconds the end offset of a partition is measured again."""
-    answers = now - workers.partition.lag.measured_at < MEASURE_SECONDS
-    return FLOWING_SECONDS if answers and not workers.idle else MEASURE_SECONDS

@@ -30,7 +30,7 @@ from consumer.process.measuring import MEASURE_SECONDS, Measuring
 from consumer.process.reconnect import Reconnect
 from consumer.process.supervisor import Supervisor
 from consumer.process.vitals import DaemonVitals, Watching
-from consumer.process.waits import WaitLimits, Waits
+from consumer.process.waits import WaitLimits, Waits, loop_waits_for
 from consumer.routes.route import Route
 from consumer.settings.sections import Settings, matches_topic
 from schemas.session import Session
@@ -54,7 +54,7 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
         source.notes = CommitNotes(note.write, note.read)
         source.at_start = letters.warn_of_missing
     loop_time = time_spent()
-    loop_time.waits_for = engine.waits_for
+    loop_time.waits_for = partial(loop_waits_for, engine)
     reconnect = Reconnect(source, engine, settings.watchdog, lifecycle.stopping)
     watchdog = Watchdog(watchdog_limits(settings))
     group = Group(source)

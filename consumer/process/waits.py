@@ -10,6 +10,7 @@ from consumer.delivery.engine import Engine
 from consumer.delivery.worker import Workers
 from consumer.observe.waiting import CallUnderWay, Kind, Waiting
 from consumer.observe.watchdog import Vital
+from consumer.partition.hold import Hold
 from consumer.partition.state import Phase
 from consumer.routes.route import Route
 
@@ -26,6 +27,16 @@ EXPLAIN: frozenset[Kind] = frozenset(
     {"earlier_epoch", "position", "call", "batch", "retry", "pause", "letter", "group", "drain", "halt"}
 )
 """Waits that say why records are under way and none is finished."""
+
+
+def loop_waits_for(engine: Engine) -> str:
+    """Return what an idle event loop waits for: a state of ``loop_seconds_total``."""
+    if engine.leaving:
+        return "drain"
+    for each in engine.workers:
+        if (not each.idle or each.partition.held_records) and not each.partition.ended:  # calls are under way
+            return "backpressure"
+    return "commit" if engine.committer.busy else "poll"
 
 
 class WaitLimits(NamedTuple):
@@ -89,18 +100,19 @@ class Waits:
 
     @staticmethod
     def _holds(workers: Workers, now: float, wall: float) -> Iterator[Waiting]:
-        since: dict[Kind, float] = {}
+        found: dict[Kind, list[Hold]] = {}
         for hold in list(workers.partition.holds):
-            kind = HELD.get(hold.kind, "retry")
-            since[kind] = min(since.get(kind, math.inf), now - (wall - hold.since))
-        for kind, begun in since.items():
-            yield Waiting(kind, begun, workers.next_due if kind == "retry" else None)
+            found.setdefault(HELD.get(hold.kind, "retry"), []).append(hold)
+        for kind, holds in found.items():
+            since = min(hold.since for hold in holds)
+            until = min((hold.next_at for hold in holds if hold.next_at is not None), default=None)
+            yield Waiting(kind, now - (wall - since), None if until is None else now - (wall - until))
 
     def _intake(self, workers: Workers, now: float) -> Iterator[Waiting]:
         """Yield what keeps a partition from taking records: an earlier epoch, its position, data or room."""
         partition, stalled = workers.partition, self._limits.stalled
         lag = partition.lag
-        answers = lag.end_offset_at(now - self._limits.measured) is not None
+        answers = lag.end_offset is not None and lag.measured_at >= now - self._limits.measured
         if partition.ended:
             return
         if workers.waits_for_earlier:

@@ -307,7 +307,7 @@ class Observer:
     def check_at_rest(self) -> None:
         partition, lanes = self.bench.engine.partitions[KEY], self.bench.engine._workers[KEY]
         assert (partition.holds, partition.pauses, partition.in_flight) == (set(), set(), (0, 0))
-        assert (lanes._alive, lanes.busy, len(lanes._parking)) == (1, {}, 0)
+        assert (lanes._alive, lanes.busy, lanes._parking.ready, lanes._parking._heap) == (1, {}, [], [])
         if not self.work.revokes:
             skipped = [each for each in self.keys if not self._needed(each)]
             assert self.bench.counters.skipped == len(skipped)

@@ -47,7 +47,7 @@ async def test_a_worker_that_waits_for_its_turn_ends_at_a_revoke() -> None:
     async with an_engine_on(source, a_route(handle), drain_seconds=30.0, commit_interval_seconds=HOUR) as bench:
         bench.engine.assign([KEY])
         (workers,) = bench.engine.workers
-        await until(lambda: len(workers._parking))
+        await until(lambda: workers._parking._heap)
         workers.turns.end = 0.0
         await until(lambda: workers._parking.ready and workers.turns._waiting)
         began = time.monotonic()
@@ -66,7 +66,7 @@ async def test_a_record_that_is_due_is_abandoned_once() -> None:
     async with an_engine_on(source, a_route(handle), commit_interval_seconds=HOUR) as bench:
         bench.engine.assign([KEY])
         (workers,) = bench.engine.workers
-        await until(lambda: len(workers._parking))
+        await until(lambda: workers._parking._heap)
         bench.engine.doubt(doubtful=True)
         await until(lambda: workers._parking.ready)
         bench.engine.halt(KEY, HaltReason.CORRUPT_BATCH, 1, "broken")

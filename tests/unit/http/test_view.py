@@ -8,19 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from consumer.http.conditions import DeadLetteringStatus, HaltStatus, HoldStatus
 from consumer.http.history import Sample
 from consumer.http.page import Page
-from consumer.http.status import (
-    BrokersStatus,
-    DeadLetteringStatus,
-    HaltStatus,
-    HoldStatus,
-    MemberStatus,
-    PartitionStatus,
-    RouteStatus,
-    Status,
-    TopicStatus,
-)
+from consumer.http.status import BrokersStatus, MemberStatus, PartitionStatus, RouteStatus, Status, TopicStatus
 from consumer.http.view import make_view
 from consumer.observe.recent_failures import Failure
 from consumer.settings.listing import plain_settings
