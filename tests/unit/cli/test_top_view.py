@@ -93,7 +93,7 @@ def test_trouble_fits_a_small_terminal() -> None:
     assert "Holding Route crm waits for its server. For 1 min 35 s" in text
     assert "1 min 35 s 7 in 12 s ConnectionRefusedError" in text
     assert "22 s old" in text
-    assert lines[-1] == "q quits; no room for routes, partitions, members, failures"
+    assert lines[-1] == "q quits; no room for dead letters, topics, routes, partitions, members, failures"
     lower = joined(screen(seen(judged(a_troubled_status(), HALTED, HOLDING)), height=18))
     assert f"Run: {COMMAND}" in lower
     assert "Holding Route crm waits for its server." in lower

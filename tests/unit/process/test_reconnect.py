@@ -18,6 +18,7 @@ from consumer.delivery.committer import Committer
 from consumer.delivery.engine import Engine
 from consumer.errors import ConsumerError
 from consumer.kafka.source import KafkaSource
+from consumer.process import measuring
 from tests.fakes.broker import FETCH, FIND_COORDINATOR, HEARTBEAT, JOIN, OFFSET_COMMIT, SILENCE, FakeBroker
 from tests.fakes.daemon import Run, a_few, a_run_on, kill_fetcher, running
 
@@ -74,6 +75,7 @@ async def test_a_poll_that_a_library_cancels_is_a_lost_client() -> None:
 @pytest.mark.parametrize(
     ("owner", "method", "loop"),
     [
+        (KafkaSource, "fetched_ends", "Measuring.note_forever"),
         (KafkaSource, "end_offsets", "Measuring.ask_forever"),
         (Engine, "doubt", "DaemonVitals.beat_forever"),
         (Committer, "commit", "Engine.commit_forever"),
@@ -83,6 +85,7 @@ async def test_a_loop_that_a_library_cancels_ends_the_daemon(
     monkeypatch: pytest.MonkeyPatch, owner: type, method: str, loop: str
 ) -> None:
     """A loop that ends by a CancelledError of a library is a failure, and the message names the loop."""
+    monkeypatch.setattr(measuring, "MEASURE_SECONDS", -1.0)  # brokers are asked although fetches are answered
     failures = iter([True])
     called = getattr(owner, method)
 

@@ -39,6 +39,8 @@ async def meet(run: Run, api: int, frame: bytes) -> None:
     asked = broker.requests[api]
     if api == METADATA:
         run.client._client.force_metadata_update()
+    elif api == LIST_OFFSETS:  # answers to fetches carry the end offsets, so that the daemon asks only without them
+        await run.source.end_offsets(list(run.engine.partitions))
     elif api == FIND_COORDINATOR:
         run.client._coordinator.coordinator_dead()
     elif api in (JOIN, SYNC, OFFSET_FETCH):
