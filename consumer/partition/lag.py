@@ -39,7 +39,7 @@ class Lag:
     def delivered(self, offset: int, timestamp_ms: int | None, now: float, wall: float) -> None:
         """Note the first record of a chunk before it is worked on; without a timestamp it is as old as its delivery."""
         if now >= self.ages.next_at:
-            self.ages.note(offset, round(wall * 1000) if (timestamp_ms or -1) < 0 else timestamp_ms, now)
+            self.ages.note(offset, int(wall * 1000) if (timestamp_ms or -1) < 0 else timestamp_ms, now)
 
     def ahead_since(self, position: int) -> float | None:
         """Return the monotonic time since which records are known above ``position``; None if none are."""
