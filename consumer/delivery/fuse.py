@@ -41,7 +41,7 @@ class Fuse:
         writes few more letters, and one whose cause is mended does not halt at the next bad record.
         """
         limit = self._ratio * self._window
-        if letters > limit:
+        if letters >= int(limit):
             letters = int(limit) + 1 - self._window // 10
         self._before = consumed
         self._marks = {Position("", -1, number): consumed for number in range(letters)}

@@ -90,6 +90,14 @@ def test_a_restart_before_the_window_is_full() -> None:
     assert 50 <= written <= 110
 
 
+@pytest.mark.parametrize("letters", [50, 51])
+def test_a_window_at_its_limit_leaves_a_tenth(letters: int) -> None:
+    """A note at the limit, as committed just before the fuse trips, does not trip it at the next bad record."""
+    fuse = Fuse(0.5, 100)
+    fuse.resume(letters, 100)
+    assert [fuse.trips(at(number), 90 + number) for number in range(10)] == [False] * 9 + [True]
+
+
 def test_good_records_after_a_restart_forget_the_storm() -> None:
     """A daemon whose cause is mended does not halt at single bad records, nor after a window of good ones."""
     fuse = Fuse(0.5, 100)
