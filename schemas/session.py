@@ -7,7 +7,7 @@ later versions only ever added optional fields.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -23,6 +23,9 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, forbid_
     Decode it with ``schemas.wire.session_reader()``. The Struct refuses unknown fields, which detects a camelCase
     record at no cost to the others; the reader then ignores fields that are unknown in either spelling.
     """
+
+    both_spellings: ClassVar[bool] = True
+    """Whether the camelCase names of the fields are accepted too (``schemas.wire``)."""
 
     timestamp: AwareDatetime
     """Start of the session, always with a UTC offset."""

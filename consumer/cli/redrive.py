@@ -18,19 +18,19 @@ from consumer.cli.run import loaded_routes, until_signal
 from consumer.dead_letters.cause import NO_ROUTE
 from consumer.dead_letters.filter import MAX_REDRIVES, Filter
 from consumer.dead_letters.letter import Writer
-from consumer.delivery.decoding import Decoder, FixedReader
 from consumer.errors import ConsumerError, SettingsError, counted, hint
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.probe import probe_topics
 from consumer.process.lifecycle import Lifecycle
-from consumer.process.parts import make_decoder
 from consumer.process.signals import Signals
 from consumer.record import Position
 from consumer.redrive.handlers import republishing
 from consumer.redrive.run import Redrive, make_redrive
 from consumer.redrive.selection import require_routes
 from consumer.routes.route import Route, enter_handlers
+from consumer.routes.topics import Schema, Topics, load_schemas
 from consumer.settings.sections import Settings, dead_letter_topics
+from schemas.types import BYTES
 
 WATCH_SECONDS = 0.2
 WAITING_SECONDS = 5.0
@@ -128,7 +128,7 @@ async def _redrive(
     else:
         if NO_ROUTE not in to_run.values():  # a handler of another route may own a file that the daemon uses
             routes = [route for route in routes if route.name in to_run.values()]
-        running = make_redrive(settings, routes, make_decoder(settings), chosen, to_run, rate, Lifecycle())
+        running = make_redrive(settings, Topics(load_schemas(settings), routes), chosen, to_run, rate, Lifecycle())
         return await _run(settings, running, routes, progress)
     return 0
 
@@ -140,8 +140,11 @@ async def _republish(
     letters = LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id))
     lifecycle = Lifecycle()
     route = republishing(letters, topic, lifecycle.fail)
-    decoder, originals = Decoder(FixedReader(bytes), 2**31), dict.fromkeys(to_run, route.name)
-    running = make_redrive(settings, [route], decoder, chosen, originals, rate, lifecycle)
+    unbounded = msgspec.structs.replace(settings.delivery, max_record_bytes=2**31)
+    originals, topics = dict.fromkeys(to_run, route.name), Topics([("*", Schema(BYTES))], [route])
+    running = make_redrive(
+        msgspec.structs.replace(settings, delivery=unbounded), topics, chosen, originals, rate, lifecycle
+    )
     try:
         return await _run(settings, running, [route], progress)
     finally:

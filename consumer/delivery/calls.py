@@ -18,15 +18,16 @@ Call = Callable[[Any, RawRecord], Any]
 def make_call(handler: Handler, key: TopicPartition) -> Call:
     """Make the call of a handler of single events."""
     call, (topic, partition) = handler.call, key
+    wants_bytes = handler.wants_bytes
     if not handler.wants_record:
-        return lambda event, _raw: call(event)
+        return (lambda _event, raw: call(raw.value)) if wants_bytes else (lambda event, _raw: call(event))
 
     def call_with_record(event: Any, raw: RawRecord) -> Any:
         headers = raw.headers
         record = Record(
             topic, partition, raw.offset, raw.timestamp, raw.key, raw.value, tuple(headers) if headers else ()
         )
-        return call(event, record)
+        return call(raw.value if wants_bytes else event, record)
 
     return call_with_record
 

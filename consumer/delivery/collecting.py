@@ -75,7 +75,7 @@ class Collecting:
         self.raws: list[RawRecord] = []
         self.size = 0
         self.first = -1
-        self._wants_record = handler.wants_record
+        self._wants_record, self._wants_bytes = handler.wants_record, handler.wants_bytes
         self._limits = limits
         self._partition = partition
         self._parts: list[Part] = []
@@ -110,8 +110,8 @@ class Collecting:
         """Add one event; its record is done when the batch is."""
         if not self.events:
             self.begin(raw.offset)
-        self.events.append(event)
         value: Any = raw.value  # never None: batch routes take no tombstones
+        self.events.append(value if self._wants_bytes else event)
         self.size += size_of(raw) if self.keeps_raws else len(value)
         if self.keeps_raws:
             self.raws.append(raw)

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import msgspec
 
 from consumer.errors import DecodeError, counted
-
-
-class Reader(Protocol):
-    """Decodes values of one event type without a limit of their size."""
-
-    @property
-    def first(self) -> Callable[[bytes], Any]:
-        """The decoder that fits most values now; may be another one after a call of ``reread``."""
-
-    def reread(self, value: bytes) -> Any:
-        """Decode a value that ``first`` refused, or raise."""
-
-
-class FixedReader(NamedTuple):
-    """A reader with one decoder for every value."""
-
-    first: Callable[[bytes], Any]
-
-    def reread(self, value: bytes) -> Any:
-        """Decode a value once more."""
-        return self.first(value)
+from schemas.formats import FormatError, Reader
 
 
 class Decoder:
@@ -54,10 +33,10 @@ class Decoder:
         try:
             return self.reader.reread(value)
         except Exception as error:
+            what = f": {error}" if isinstance(error, FormatError) else f" ({type(error).__name__}{_field_of(error)})"
             # `from None`: the cause quotes the value, and a chained exception may be logged.
             raise DecodeError(
-                "undecodable",
-                f"its value of {counted(size, 'byte', '')} is not an event ({type(error).__name__}{_field_of(error)})",
+                "undecodable", f"its value of {counted(size, 'byte', '')} is not an event{what}"
             ) from None
 
     def decode(self, value: bytes) -> Any:

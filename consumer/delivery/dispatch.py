@@ -193,16 +193,17 @@ class Dispatch:
         if self._choose is not None and choice is None:
             return None, []
         value = raw.value
-        event = None if value is None else self._decoder.decode(value)
+        decoder = self._decoder if choice is None else choice.decoder
+        event = None if value is None else decoder.decode(value)
         if choice is not None:
-            return event, [self._steps[route.name] for route in choice(event)]
-        return event, self._matching(event)
+            return event, [self._steps[route.name] for route in choice.routes(event)]
+        return event, self._matching(event, raw)
 
-    def _matching(self, event: Any) -> list[Step]:
+    def _matching(self, event: Any, raw: RawRecord) -> list[Step]:
         if event is None:
             return [step for step in self._every if step.tombstones]
         try:
-            return [step for step in self._every if step.matches is None or step.matches(event)]
+            return [step for step in self._every if step.matches is None or step.matches(event, raw)]
         except Exception as error:
             raise _as_decode_error(error) from None
 
@@ -290,14 +291,14 @@ class Dispatch:
                             event = reread(value)
                             first = reader.first  # the reader may have found a decoder that fits better
                         if only is None:
-                            steps, collecting = plan(event)
+                            steps, collecting = plan(event, raw)
                             if collecting:
                                 for step in collecting:
                                     step[5].add(event, raw)
                             elif not steps:
                                 self._unmatched(raw.offset)
                                 skipped += 1
-                        elif matches is not None and not matches(event):
+                        elif matches is not None and not matches(event, raw):
                             self._unmatched(raw.offset)
                             skipped += 1
                             steps = []
@@ -442,7 +443,8 @@ class Dispatch:
 
 
 def _step(route: Route, key: TopicPartition, counters: Counters, batch: Collecting | None) -> Step:
-    call, bare = make_call(route.handler, key), None if route.handler.wants_record else route.handler.call
+    handler = route.handler
+    call, bare = make_call(handler, key), None if handler.wants_record or handler.wants_bytes else handler.call
     return Step(route.name, route.matches, call, counters.routes[route.name], route.tombstones, batch, bare)
 
 

@@ -16,7 +16,7 @@ from consumer.delivery.committer import Commits, Committer
 from consumer.delivery.dispatch import Dispatch
 from consumer.delivery.failure import FailureHandler, FailurePolicy, Failures
 from consumer.delivery.gate import Gate
-from consumer.delivery.pipeline import Pipeline
+from consumer.delivery.pipeline import Pipeline, Pipelines
 from consumer.delivery.tasks import Owner, Tasks, until_ended
 from consumer.delivery.turns import Turns
 from consumer.delivery.worker import Intake, Work, Workers
@@ -59,7 +59,7 @@ class Engine:
     def __init__(
         self,
         source: Source,
-        pipeline: Pipeline,
+        pipelines: Pipelines,
         policy: FailurePolicy,
         delivery: Delivery,
         counters: Counters,
@@ -71,9 +71,9 @@ class Engine:
         self.drain_seconds = delivery.drain_seconds
         self.fuse = policy.fuse
         self.committer = committer
-        self.commit_seconds = max(delivery.commit_interval_seconds, pipeline.flush_seconds)
+        self.commit_seconds = max(delivery.commit_interval_seconds, pipelines.flush_seconds)
         self._source = source
-        self._pipeline = pipeline
+        self._pipelines = pipelines
         self._policy = policy
         self._delivery = delivery
         self._counters = counters
@@ -126,13 +126,13 @@ class Engine:
 
     def _begin(self, partition: Partition) -> Workers:
         """Make the parts of one partition, bottom up, and start them."""
-        key, routes = partition.key, self._pipeline.routes
+        key, pipeline = partition.key, self._pipelines.of(partition.key.topic)
         gate, tasks = Gate(partition), Tasks(partition, self._owner)
         failure_handler = FailureHandler(gate, Failures(self._policy, self), self._counters, tasks)
-        batched = [route for route in routes if route.handler.takes_batches]
+        batched = [route for route in pipeline.routes if route.handler.takes_batches]
         collecting = {route.name: Collecting(partition, route.handler, self._delivery) for route in batched}
         dispatch = Dispatch(
-            self._pipeline, key, self._counters, collecting, failure_handler.undecodable, self._unmatched(key)
+            pipeline, key, self._counters, collecting, failure_handler.undecodable, self._unmatched(key, pipeline)
         )
         batches = [
             BatchCalls(route, collecting[route.name], dispatch, failure_handler, tasks, self._turns)
@@ -285,9 +285,9 @@ class Engine:
             done = max(0, workers.partition.done)
             self.halt_partition(workers.partition, reason, done, explanation, done)
 
-    def _unmatched(self, key: TopicPartition) -> Callable[[int], None]:
+    def _unmatched(self, key: TopicPartition, pipeline: Pipeline) -> Callable[[int], None]:
         def warn(offset: int) -> None:
-            if self._pipeline.choose is None and time.monotonic() - self._warned_unmatched_at >= WARN_UNMATCHED_SECONDS:
+            if pipeline.choose is None and time.monotonic() - self._warned_unmatched_at >= WARN_UNMATCHED_SECONDS:
                 self._warned_unmatched_at = time.monotonic()
                 log.warning("event_unmatched", partition=str(key), offset=offset)
 

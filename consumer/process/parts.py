@@ -7,11 +7,10 @@ from functools import partial
 
 from consumer.dead_letters.letter import Writer
 from consumer.delivery.committer import Committer
-from consumer.delivery.decoding import Decoder
 from consumer.delivery.engine import Engine, Source
 from consumer.delivery.failure import FailurePolicy, Letters, Remedy
 from consumer.delivery.fuse import Fuse
-from consumer.delivery.pipeline import Pipeline
+from consumer.delivery.pipeline import Pipelines, pipelines
 from consumer.delivery.retry import RoutePolicy
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
@@ -32,9 +31,8 @@ from consumer.process.supervisor import Supervisor
 from consumer.process.vitals import DaemonVitals, Watching
 from consumer.process.waits import WaitLimits, Waits, loop_waits_for
 from consumer.routes.route import Route
+from consumer.routes.topics import Topics, load_schemas
 from consumer.settings.sections import Settings, matches_topic
-from schemas.session import Session
-from schemas.wire import AdaptiveReader
 
 REQUEST_MARGIN_SECONDS = 10.0
 MEASURED_WITHIN_SECONDS = 15.0
@@ -47,8 +45,9 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
     letters = make_letter_box(settings)
     pattern = matches_topic(settings) if settings.kafka.topic_pattern else None
     source = KafkaSource(settings.kafka, counters, lifecycle.fail, pattern)
-    pipeline = Pipeline(make_decoder(settings), routes)
-    engine = make_engine(settings, source, pipeline, counters, lifecycle, letters, partial(remedy, settings.kafka))
+    topics = Topics(load_schemas(settings), routes)
+    by_topic = pipelines(topics, settings.delivery.max_record_bytes)
+    engine = make_engine(settings, source, by_topic, counters, lifecycle, letters, partial(remedy, settings.kafka))
     if letters is not None:
         note = FuseNote(engine.fuse, counters)
         source.notes = CommitNotes(note.write, note.read)
@@ -86,7 +85,7 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
 def make_engine(
     settings: Settings,
     source: Source,
-    pipeline: Pipeline,
+    pipelines: Pipelines,
     counters: Counters,
     lifecycle: Lifecycle,
     letters: Letters | None,
@@ -94,10 +93,10 @@ def make_engine(
 ) -> Engine:
     """Make an engine on a source; ``remedy`` returns what ends a partition's halt."""
     fuse = Fuse(settings.dead_letter.limit_ratio, settings.dead_letter.limit_window_records)
-    policies = {route.name: RoutePolicy(route.retry or settings.retry, route.pause_on) for route in pipeline.routes}
+    policies = {route.name: RoutePolicy(route.retry or settings.retry, route.pause_on) for route in pipelines.routes}
     policy = FailurePolicy(settings.retry, fuse, letters, remedy, policies)
-    committer = Committer(source, pipeline.flushes, counters, lifecycle.tasks)
-    return Engine(source, pipeline, policy, settings.delivery, counters, committer, lifecycle)
+    committer = Committer(source, pipelines.flushes, counters, lifecycle.tasks)
+    return Engine(source, pipelines, policy, settings.delivery, counters, committer, lifecycle)
 
 
 def watchdog_limits(settings: Settings) -> Limits:
@@ -126,11 +125,6 @@ def calls_allowed(settings: Settings, routes: Sequence[Route]) -> dict[str, int]
     """Return how many calls of each route may be under way at once in one partition."""
     several = 1 if settings.delivery.ordering == "partition" else settings.delivery.concurrency
     return {route.name: 1 if route.handler.takes_batches else several for route in routes}
-
-
-def make_decoder(settings: Settings) -> Decoder:
-    """Make the decoder of session events."""
-    return Decoder(AdaptiveReader(Session), settings.delivery.max_record_bytes)
 
 
 def make_letter_box(settings: Settings) -> LetterBox | None:

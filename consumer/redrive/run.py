@@ -8,7 +8,7 @@ that end, and waits for the next redrive.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import msgspec
@@ -17,7 +17,7 @@ from consumer.dead_letters.filter import Filter
 from consumer.dead_letters.letter import Writer
 from consumer.delivery.decoding import Decoder
 from consumer.delivery.engine import Engine
-from consumer.delivery.pipeline import Pipeline
+from consumer.delivery.pipeline import Pipeline, Pipelines
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import CommitNotes, KafkaSource
 from consumer.observe.counters import Counters
@@ -30,8 +30,9 @@ from consumer.redrive.bounded_source import BoundedSource
 from consumer.redrive.handlers import redriven
 from consumer.redrive.rate import RateLimit
 from consumer.redrive.selection import Selection
-from consumer.routes.route import Route
+from consumer.routes.topics import Topics
 from consumer.settings.sections import Kafka, Settings
+from schemas.formats import Plain
 
 LOOK_SECONDS = 0.1
 EMPTY_LOOKS = 100
@@ -113,20 +114,19 @@ class Redrive:
 
 def make_redrive(
     settings: Settings,
-    routes: Sequence[Route],
-    decoder: Decoder,
+    topics: Topics,
     chosen: Filter,
     to_run: Mapping[Position, str],
     rate: float,
     lifecycle: Lifecycle,
 ) -> Redrive:
-    """Make a redrive. ``to_run`` maps each letter's position to its route; ``routes`` must hold all of these.
+    """Make a redrive. ``to_run`` maps each letter's position to its route; ``topics`` must have all of these.
 
     ``rate`` is in letters a second; 0 means no limit.
     """
     rate_limit = RateLimit(rate, lifecycle.stopping) if rate else None
-    by_name = {route.name: redriven(route, rate_limit) for route in routes}
-    selection = Selection(to_run, by_name)
+    topics = topics.with_routes([redriven(route, rate_limit) for route in topics.routes])
+    selection = Selection(to_run, topics, settings.delivery.max_record_bytes)
     kafka = msgspec.structs.replace(
         settings.kafka,
         topics=sorted({key.topic for key in selection.ends}),
@@ -137,7 +137,7 @@ def make_redrive(
         out_of_range="earliest",
     )
     delivery = msgspec.structs.replace(settings.delivery, ordering="unordered", on_halt="exit")
-    counters = Counters(kafka.topics, by_name)
+    counters = Counters(kafka.topics, [route.name for route in topics.routes])
     letters = LetterBox(settings.kafka, Writer(settings.dead_letter, settings.kafka.group_id, of_letters=True))
     source = KafkaSource(kafka, counters, lifecycle.fail)
     source.notes = CommitNotes(chosen.as_text)
@@ -145,7 +145,7 @@ def make_redrive(
     engine = make_engine(
         msgspec.structs.replace(settings, kafka=kafka, delivery=delivery),
         bounded,
-        Pipeline(decoder, list(by_name.values()), selection.choose),
+        Pipelines(topics.routes, lambda _topic: Pipeline(Decoder(Plain(bytes), 0), topics.routes, selection.choose)),
         counters,
         lifecycle,
         letters,

@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from consumer.dead_letters.cause import NO_ROUTE
+from consumer.dead_letters.headers import read_context
+from consumer.delivery.decoding import Decoder
 from consumer.delivery.pipeline import Choice
 from consumer.errors import SettingsError
 from consumer.record import Position, RawRecord, TopicPartition
 from consumer.redrive.bounded_source import ends_of
 from consumer.routes.route import Route, matching
+from consumer.routes.topics import Topics
 
 
 class Selection:
     """The letters of one redrive, by position, with the route that each failed on; lives as long as the redrive."""
 
-    def __init__(self, to_run: Mapping[Position, str], routes: Mapping[str, Route]) -> None:
+    def __init__(self, to_run: Mapping[Position, str], topics: Topics, max_record_bytes: int) -> None:
         self.to_run = to_run
         self.ends = ends_of(to_run)
         """The offset after the last letter to run, by partition."""
         self.unwanted: set[Position] = set()
         """Letters that can be decoded and match no route."""
-        self._routes = routes
+        self._routes = {route.name: route for route in topics.routes}
+        self._topics = topics
+        self._max_record_bytes = max_record_bytes
 
     def choose(self, key: TopicPartition, raw: RawRecord) -> Choice | None:
         """Choose the routes of a letter: the route that failed, or all that match if it failed before any route.
 
-        Return None for a letter that is not to be run.
+        It is decoded as the records of its own topic are. Return None for a letter that is not to be run.
         """
         place = Position(*key, raw.offset)
         name = self.to_run.get(place)
-        return None if name is None else partial(self._wanted, place, name)
+        if name is None:
+            return None
+        context = read_context(raw.headers)
+        reader, routes = self._topics.of(context.origin.topic if context else key.topic)
+        wanted = partial(self._wanted, place, name, raw, routes)
+        return Choice(Decoder(reader, self._max_record_bytes), wanted)
 
-    def _wanted(self, place: Position, name: str, event: Any) -> list[Route]:
+    def _wanted(
+        self, place: Position, name: str, raw: RawRecord, routes: Sequence[Route], event: Any
+    ) -> Sequence[Route]:
         if name == NO_ROUTE:
-            found = matching(list(self._routes.values()), event)
+            found = matching(routes, event, raw)
         else:  # the letter of a tombstone goes only to a route that takes tombstones
             route = self._routes[name]
             found = [route] if event is not None or route.tombstones else []

@@ -6,7 +6,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from consumer.errors import SettingsError
@@ -48,19 +48,27 @@ def is_list(annotation: Any) -> bool:
     return typing.get_origin(annotation) is list
 
 
-def check_annotation(annotation: Any, event_type: type, where: str) -> None:
-    """Raise SettingsError if an event, or a list of events, is not what a resolved annotation promises.
+def wants_bytes(annotation: Any) -> bool:
+    """Whether a resolved annotation asks for the bytes of values, or for lists of them."""
+    return bytes in (annotation, *(typing.get_args(annotation) if is_list(annotation) else ()))
 
-    Annotations that promise nothing about the type are accepted: none, ``Any``, type variables, unresolved texts.
+
+def check_annotation(annotation: Any, types: Sequence[type], topic: str, where: str) -> None:
+    """Raise SettingsError if an event of any of these types is not what a resolved annotation promises.
+
+    Annotations that promise nothing about the type are accepted: none, ``Any``, type variables, unresolved texts; and
+    ``bytes``, which every record has.
     """
     event = (typing.get_args(annotation) or (Any,))[0] if is_list(annotation) else annotation
-    if isinstance(annotation, str) or fits(event, event_type):
+    if isinstance(annotation, str) or wants_bytes(annotation):
         return
-    name = event_type.__name__
-    raise SettingsError(
-        f"{where}: its first parameter is annotated {inspect.formatannotation(annotation)}, but the events of"
-        f" kafka.topics are {event_type.__module__}.{name}; annotate it {name}, list[{name}] for batches, or nothing"
-    )
+    for each in types:
+        if not fits(event, each):
+            name = each.__name__
+            raise SettingsError(
+                f"{where}: its first parameter is annotated {inspect.formatannotation(annotation)}, but events of topic"
+                f" {topic!r} may be {each.__module__}.{name}; annotate it {name}, list[{name}] for batches, or nothing"
+            )
 
 
 def fits(annotation: Any, event_type: type) -> bool:
@@ -74,8 +82,8 @@ def fits(annotation: Any, event_type: type) -> bool:
     if origin in UNIONS:
         return any(fits(each, event_type) for each in typing.get_args(annotation))
     kind = origin or annotation
-    if typing.is_typeddict(kind):
-        return kind is event_type
+    if typing.is_typeddict(kind) or typing.is_typeddict(event_type):
+        return kind in (event_type, dict, Mapping)
     if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
         return True
     return issubclass(event_type, kind)

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import sys
 from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from consumer.errors import SettingsError, hint, raised_at
-from consumer.routes.annotation import check_annotation
+from consumer.errors import SettingsError
+from consumer.routes.annotation import wants_bytes
 from consumer.routes.calling import InThread, within
 from consumer.routes.handler import MAX_RECORDS, MAX_SECONDS, Handler, bind_handler, first_annotation
-from consumer.routes.match import compile_match
+from consumer.routes.imports import import_reference
 from consumer.routes.options import construct
 from consumer.routes.route import Route
+from consumer.routes.topics import Topics, load_schemas
 from consumer.settings.files import require_no_other_writer
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
-from schemas.session import Session
 
 OWN_PACKAGES = ("consumer", "schemas")
 
 
 def load_routes(settings: Settings, environment: Mapping[str, str], *, on_command_line: bool = False) -> list[Route]:
-    """Import every handler and compile every match. Raises SettingsError for the first error.
+    """Import every handler and check it against the events of its topics. Raises SettingsError for the first error.
 
     With ``on_command_line`` the routes were given there, where no option may be a secret.
     """
@@ -36,11 +34,13 @@ def load_routes(settings: Settings, environment: Mapping[str, str], *, on_comman
     routes = []
     for index, each in enumerate(settings.routes or [LOG_EVERYTHING]):
         where = f"routes[{index}] ({each.name})"
-        matches = compile_match(Session, each.match, where)
         handler = load_handler(each, where, environment, settings.delivery.threads, on_command_line=on_command_line)
         pause_on = load_exceptions(each, where)
         retry = each.retry.over(settings.retry)
-        routes.append(Route(each.name, matches, handler, each.tombstones, pause_on, retry))
+        found = Route(each.name, None, handler, each.tombstones, pause_on, retry)
+        of_topic = {"topics": tuple(each.topics), "match": each.match, "unknown_tags": each.unknown_tags}
+        routes.append(msgspec.structs.replace(found, where=where, **of_topic))
+    Topics(load_schemas(settings), routes).check(settings.kafka.topics)
     return routes
 
 
@@ -48,7 +48,7 @@ def load_exceptions(route: RouteSettings, where: str) -> tuple[type[Exception], 
     """Import the exceptions in a route's ``pause_on``. Raises SettingsError for one that is no exception class."""
     found = []
     for reference in route.pause_on:
-        each = _import(reference, f"{where}.pause_on")
+        each = import_reference(reference, f"{where}.pause_on")
         if not (inspect.isclass(each) and issubclass(each, Exception)):
             raise SettingsError(f"{where}.pause_on: {reference} is not a class derived from Exception")
         found.append(each)
@@ -69,13 +69,13 @@ def load_handler(
 
     Raises SettingsError for a wrong reference, a wrong option, a wrong signature or a wrong annotation.
     """
-    target = _import(route.handler, f"{where}.handler")
+    target = import_reference(route.handler, f"{where}.handler")
     if inspect.isclass(target):
         target = construct(target, route.options, environment, f"{where}.options", on_command_line=on_command_line)
     elif route.options:
         raise SettingsError(f"{where}.options: {route.handler} is not a class; only classes take options")
     handler = bind_handler(target, f"{where}.handler: {route.handler}")
-    check_annotation(first_annotation(target), Session, f"{where}.handler: {route.handler}")
+    annotation = first_annotation(target)
     _check_fit(route, handler, where)
     call, is_async, running_since = handler.call, handler.is_async, None
     if route.threaded:
@@ -92,6 +92,8 @@ def load_handler(
         flush_seconds=route.flush_seconds or 0.0,
         timeout_seconds=route.timeout_seconds,
         running_since=running_since,
+        annotation=annotation,
+        wants_bytes=wants_bytes(annotation),
     )
 
 
@@ -119,38 +121,6 @@ def _check_fit(route: RouteSettings, handler: Handler, where: str) -> None:
     ):
         if wrong:
             raise SettingsError(f"{where}.{reason}")
-
-
-def _import(reference: str, where: str) -> Any:
-    module_name, colon, attribute = reference.partition(":")
-    if not (module_name and colon and attribute):
-        raise SettingsError(f"{where}: {reference!r} is not module:attribute")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        if module_name == missing or module_name.startswith(f"{missing}."):
-            remedy = "put its folder in `path` or PYTHONPATH, or install it beside session-consumer"
-        else:
-            remedy = f"{module_name} imports it; install it beside session-consumer"
-        raise SettingsError(f"{where}: {reference}: there is no module {missing!r}; {remedy}") from error
-    except (Exception, SystemExit) as error:
-        raise SettingsError(f"{where}: importing {module_name} raised {_described(error)}") from error
-    walked = module_name
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            near = hint(part, [name for name in dir(found) if not name.startswith("_")])
-            raise SettingsError(f"{where}: {reference}: {walked} has no {part!r}{near}")
-        found = getattr(found, part)
-        walked += f".{part}"
-    return found
-
-
-def _described(error: BaseException) -> str:
-    """Describe an exception with its text: it was raised at import, so it cannot quote a record."""
-    if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}"
-    return f"{type(error).__name__}: {error} at {raised_at(error)}"
 
 
 def extend_path(folders: list[str], path: list[str], *, allow_writable: bool = False) -> None:

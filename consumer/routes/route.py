@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 import structlog
 
 from consumer.errors import ConsumerError, SettingsError, place_of
+from consumer.record import RawRecord
 from consumer.routes.handler import Handler
 from consumer.routes.match import Predicate
 from consumer.settings.sections import RetrySettings
@@ -31,13 +33,25 @@ class Route(msgspec.Struct, frozen=True):
     """Exceptions that mean the same as ``Pause()``, besides ConnectionError."""
     retry: RetrySettings | None = None
     """Retry policy of the route; None for the settings in ``[retry]``."""
+    topics: tuple[str, ...] = ()
+    """Names and globs of its topics; empty for all."""
+    match: Mapping[str, Any] = {}
+    """What is compiled to ``matches`` for each topic."""
+    unknown_tags: bool = False
+    """Whether it gets only records whose tag no type of their topic has, as bytes."""
+    where: str = "routes"
+    """Name in errors about its settings."""
+
+    def takes(self, topic: str) -> bool:
+        """Whether it takes records of a topic."""
+        return not self.topics or any(fnmatchcase(topic, each) for each in self.topics)
 
 
-def matching(routes: Sequence[Route], event: Any) -> list[Route]:
-    """Return the routes that match an event; the event None is a tombstone."""
+def matching(routes: Sequence[Route], event: Any, raw: RawRecord) -> list[Route]:
+    """Return the routes that match an event and its record; the event None is a tombstone."""
     if event is None:
         return [route for route in routes if route.tombstones]
-    return [route for route in routes if route.matches is None or route.matches(event)]
+    return [route for route in routes if route.matches is None or route.matches(event, raw)]
 
 
 def is_single(routes: Sequence[Route]) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 
-from consumer.errors import SettingsError
+from consumer.errors import SettingsError, hint
 from consumer.settings.ranges import check_ranges
 from consumer.settings.sections import (
     DeadLetterSettings,
@@ -56,6 +57,7 @@ def check_relations(settings: Settings) -> None:
     _check_retry(settings.retry, "retry")
     _check_dead_letters(settings.dead_letter, kafka)
     _check_routes(settings.routes, settings.retry)
+    _check_topics_of(settings)
 
 
 def _check_topics(settings: Settings) -> None:
@@ -120,6 +122,20 @@ def _check_routes(routes: list[RouteSettings], retry: RetrySettings) -> None:
         check_ranges(route, "routes", f"{where}: ")
         check_ranges(route.retry, "retry", f"{where}: retry.")
         _check_retry(route.retry.over(retry), f"{where}: retry")
+
+
+def _check_topics_of(settings: Settings) -> None:
+    """Raise SettingsError for an entry of a schema or route that fits none of the topics."""
+    topics = settings.kafka.topics
+    wanted = [(f"schemas[{number}].topic", [each.topic]) for number, each in enumerate(settings.schemas)]
+    wanted += [(f"routes ({route.name}): topics", route.topics) for route in settings.routes]
+    for where, patterns in wanted:
+        for pattern in patterns:
+            fits = not topics or any(fnmatchcase(topic, pattern) for topic in topics)
+            _require(fits, f"{where}: {pattern!r} fits none of kafka.topics{hint(pattern, topics)}")
+    for number, each in enumerate(settings.schemas):
+        framed = each.framing == "none" or each.format == "json"
+        _require(framed, f"schemas[{number}].framing: only JSON is read behind it; leave format out, or framing")
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -39,6 +39,9 @@ def listing(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
     for name, value in plain_settings(settings).items():
         shown = HIDDEN if value == HIDDEN and name in HIDDEN_SETTINGS else msgspec.json.encode(value).decode()
         yield f"{name} = {shown}  # {origins.get(name, 'default')}"
+    for index, each in enumerate(settings.schemas):
+        how = f"{each.topic} → {each.type} ({each.format}, framing {each.framing})"
+        yield f"schemas[{index}]: {how}  # {origins.get('schemas', 'default')}"
     for index, route in enumerate(settings.routes or [LOG_EVERYTHING]):
         yield f"routes[{index}]: {_described(route)}  # {origins.get('routes', 'default')}"
 
@@ -46,11 +49,21 @@ def listing(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
 def _described(route: RouteSettings) -> str:
     """Describe a route by its name and handler; of its match and its options only the names."""
     parts = [f"{route.name} → {route.handler}"]
+    if route.topics:
+        parts.append(f"topics {', '.join(route.topics)}")
     if route.match:
         parts.append(f"match {', '.join(route.match)}")
     if route.options:
         parts.append(f"options {', '.join(route.options)}")
     defaults = RouteSettings(name="", handler="")
-    limits = ("threaded", "timeout_seconds", "max_records", "max_seconds", "flush_seconds", "tombstones")
+    limits = (
+        "threaded",
+        "timeout_seconds",
+        "max_records",
+        "max_seconds",
+        "flush_seconds",
+        "tombstones",
+        "unknown_tags",
+    )
     changed = [name for name in limits if getattr(route, name) != getattr(defaults, name)]
     return "; ".join([*parts, *(f"{name} {msgspec.json.encode(getattr(route, name)).decode()}" for name in changed)])

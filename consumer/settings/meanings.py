@@ -76,9 +76,22 @@ MEANINGS = {
     "log.format": "Format of the log: auto (console on a terminal, else json), console or json.",
     "log.payloads": "Whether events may appear in the log. Events hold personal data.",
     "tracing.enabled": "Whether handler calls are traced as spans. Needs the extra `otel` and the `OTEL_…` variables.",
+    "schemas.topic": "Topics with these events: a name or a glob. The first entry that fits a topic counts.",
+    "schemas.type": (
+        "Type of the events as `module:attribute`: a Struct of msgspec, a union of tagged Structs, a dataclass, a class"
+        " of attrs or a TypedDict; or `dict`, or `bytes` for values that are not decoded."
+    ),
+    "schemas.format": (
+        "Format of values: json (also CloudEvents in binary mode), cloudevents (structured mode) or msgpack."
+    ),
+    "schemas.framing": "Framing of values: none, or confluent (a schema id before the document, or in a header).",
     "routes.name": "Unique name of the route. `none` is reserved.",
     "routes.handler": "Handler as `module:attribute`, imported at start.",
-    "routes.match": 'Events to handle: field = value, glob, list, { is = "null" } or { is = "present" }. Empty: all.',
+    "routes.topics": "Topics of the route: names or globs. Empty: all topics.",
+    "routes.match": (
+        'Events to handle: field = value, glob, list, { is = "null" } or { is = "present" }. "header.NAME", "key" and'
+        ' "topic" match the record. Empty: all.'
+    ),
     "routes.options": 'Arguments of a handler that is a class. A value may be { env = "X" } or { file = "path" }.',
     "routes.threaded": "Whether a plain function is called in a thread.",
     "routes.timeout_seconds": "Seconds after its start at which a call fails. Not for functions that run inline.",
@@ -86,6 +99,7 @@ MEANINGS = {
     "routes.max_seconds": "Maximum seconds for which a batch is collected; 1.0 when not set.",
     "routes.flush_seconds": "Minimum seconds between two flushes, and so between two commits.",
     "routes.tombstones": "Whether records with a null value reach the handler, as the event None and the Record.",
+    "routes.unknown_tags": "Whether the handler gets, as bytes, only records whose tag no type of their topic has.",
     "routes.retry": "Settings of `[retry]` for this route, such as { attempts = 10 }. Others are those of `[retry]`.",
     "routes.pause_on": "Exceptions that count as `Pause`, each as `module:attribute`, besides ConnectionError.",
 }

@@ -164,6 +164,15 @@ class RouteRetry(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(retry, **given)
 
 
+class SchemaSettings(msgspec.Struct, frozen=True):
+    """Type and format of the events of topics."""
+
+    topic: str
+    type: str = "schemas.session:Session"
+    format: Literal["json", "cloudevents", "msgpack"] = "json"
+    framing: Literal["none", "confluent"] = "none"
+
+
 class RouteSettings(msgspec.Struct, frozen=True):
     """One route: its handler, the events it matches and the limits of its calls."""
 
@@ -177,8 +186,10 @@ class RouteSettings(msgspec.Struct, frozen=True):
     max_seconds: float | None = None
     flush_seconds: float | None = None
     tombstones: bool = False
+    unknown_tags: bool = False
     retry: RouteRetry = RouteRetry()
     pause_on: list[str] = []
+    topics: list[str] = []
 
     def __repr__(self) -> str:
         return f"RouteSettings(name={self.name!r}, handler={self.handler!r}, …)"
@@ -197,6 +208,7 @@ class Settings(msgspec.Struct, frozen=True):
     http: Http = Http()
     log: Log = Log()
     tracing: TracingSettings = TracingSettings()
+    schemas: list[SchemaSettings] = []
     routes: list[RouteSettings] = []
 
 

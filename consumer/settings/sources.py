@@ -14,10 +14,12 @@ from consumer.settings.checks import check_relations
 from consumer.settings.environment import Given, from_environment
 from consumer.settings.files import read_text, require_no_other_writer
 from consumer.settings.ranges import range_of
-from consumer.settings.sections import SECRETS, RouteSettings, Settings
+from consumer.settings.sections import SECRETS, RouteSettings, SchemaSettings, Settings
 from consumer.settings.values import parse
 
 COMMAND_LINE = "--set"
+ENTRIES = {"routes": RouteSettings, "schemas": SchemaSettings}
+"""Settings that are lists of tables."""
 JSON_WORDS = {"array": "a list", "object": "a table", "Object missing required field": "it needs the key"}
 
 
@@ -43,8 +45,8 @@ def load_settings(file: Path | None, environment: Mapping[str, str], overrides: 
         _check_names(tree, Settings, "", str(file))
         _note_origins(tree, "", str(file), origins)
     for each, value in values.items():
-        if each.name == "routes":
-            _check_names({"routes": value}, Settings, "", each.origin)
+        if each.name in ENTRIES:
+            _check_names({each.name: value}, Settings, "", each.origin)
         _put(tree, each.name, value)
         origins[each.name] = each.origin
     _choose_topics(tree.get("kafka"), origins)
@@ -121,10 +123,10 @@ def _check_names(tree: Mapping[str, Any], struct: Any, above: str, origin: str) 
             raise SettingsError(f"unknown setting {above + name!r} ({origin}){near}")
         if isinstance(value, Mapping) and _fields(fields[name]):
             _check_names(value, fields[name], f"{above}{name}.", origin)
-        if name == "routes" and isinstance(value, list):
-            for index, route in enumerate(value):
-                if isinstance(route, Mapping):
-                    _check_names(route, RouteSettings, f"routes[{index}].", origin)
+        if not above and name in ENTRIES and isinstance(value, list):
+            for index, entry in enumerate(value):
+                if isinstance(entry, Mapping):
+                    _check_names(entry, ENTRIES[name], f"{name}[{index}].", origin)
 
 
 def _choose_topics(kafka: Any, origins: Mapping[str, str]) -> None:

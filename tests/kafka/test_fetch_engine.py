@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from consumer import Record
-from consumer.delivery.decoding import Decoder, FixedReader
+from consumer.delivery.decoding import Decoder
 from consumer.delivery.engine import Engine
-from consumer.delivery.pipeline import Pipeline
+from consumer.delivery.pipeline import Pipeline, Pipelines
 from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
@@ -23,6 +23,7 @@ from consumer.record import TopicPartition
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
 from consumer.settings.sections import Delivery, Settings
+from schemas.formats import Plain
 from tests.cluster import Cluster, eventually
 from tests.kafka.reader import flip, produce_batch, produce_batches, produce_with_a_bad_key, some
 from tests.unit.delivery.engines import FakeLifecycle
@@ -55,9 +56,11 @@ async def an_engine(cluster: Cluster, path: str, handler: Any, **delivery: Any) 
     source = KafkaSource(kafka, counters, lifecycle.fail)
     async with lifecycle.tasks as tasks:
         routes = [Route("r", None, bind_handler(handler, "test"), tombstones=True)]
-        pipeline = Pipeline(Decoder(FixedReader(lambda value: value), 1 << 20), routes)
+        pipeline = Pipeline(Decoder(Plain(lambda value: value), 1 << 20), routes)
         settings = Settings(delivery=Delivery(**{"commit_interval_seconds": 0.05} | delivery))
-        engine = make_engine(settings, source, pipeline, counters, lifecycle, None, lambda *_: "")
+        engine = make_engine(
+            settings, source, Pipelines(routes, lambda _topic: pipeline), counters, lifecycle, None, lambda *_: ""
+        )
         await source.start(engine)
         loops = [tasks.create_task(engine.poll_forever()), tasks.create_task(engine.commit_forever())]
         try:

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from consumer.delivery.decoding import Decoder, FixedReader
+from consumer.delivery.decoding import Decoder
 from consumer.delivery.engine import Engine
 from consumer.delivery.failure import Letters
-from consumer.delivery.pipeline import Choose, Pipeline
+from consumer.delivery.pipeline import Choose, Pipeline, Pipelines
 from consumer.observe.counters import Counters
 from consumer.observe.remedy import OR_RUN
 from consumer.process.lifecycle import Lifecycle
@@ -20,6 +20,7 @@ from consumer.process.parts import make_engine
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
 from consumer.settings.sections import DeadLetterSettings, Delivery, RetrySettings, Settings
+from schemas.formats import Plain
 from tests.unit.delivery.source import MemorySource
 
 ONE_CALL = RetrySettings(attempts=1)
@@ -73,7 +74,7 @@ async def an_engine_on(
     """Run an engine on a source until the end of the block; its events are the values unchanged."""
     lifecycle = FakeLifecycle()
     counters = Counters(["t"], [route.name for route in routes])
-    pipeline = Pipeline(decoder or Decoder(FixedReader(lambda value: value), 1_000_000), routes, choose)
+    pipeline = Pipeline(decoder or Decoder(Plain(lambda value: value), 1_000_000), routes, choose)
     settings = Settings(
         delivery=Delivery(**{"drain_seconds": 5.0, "commit_interval_seconds": 0.001} | delivery),
         retry=retry,
@@ -81,7 +82,13 @@ async def an_engine_on(
     )
     async with lifecycle.tasks as tasks:
         engine = make_engine(
-            settings, source, pipeline, counters, lifecycle, letters, lambda *_: f"mend it{OR_RUN}move"
+            settings,
+            source,
+            Pipelines(routes, lambda _topic: pipeline),
+            counters,
+            lifecycle,
+            letters,
+            lambda *_: f"mend it{OR_RUN}move",
         )
         loops = [tasks.create_task(engine.poll_forever()), tasks.create_task(engine.commit_forever())]
         try:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.decoding import Decoder, FixedReader
+from consumer.delivery.decoding import Decoder
 from consumer.errors import DecodeError
+from schemas.formats import Plain
 from schemas.session import Session
 from schemas.wire import AdaptiveReader, session_reader
 from tests.unit.schemas.samples import FULL, INVALID, VALID
@@ -57,7 +58,7 @@ def test_deep_nesting_is_undecodable() -> None:
 def test_too_large_is_found_before_reading() -> None:
     """A value over the limit never reaches the reader; one at the limit does."""
     read: list[bytes] = []
-    decode = Decoder(FixedReader(read.append), max_record_bytes=10).decode
+    decode = Decoder(Plain(read.append), max_record_bytes=10).decode
     decode(b"x" * 10)
     with pytest.raises(DecodeError) as refused:
         decode(b"x" * 11)
@@ -74,7 +75,7 @@ def test_whatever_a_reader_raises_is_undecodable(error: Exception) -> None:
         raise error
 
     with pytest.raises(DecodeError) as refused:
-        Decoder(FixedReader(read), LIMIT).decode(b"x")
+        Decoder(Plain(read), LIMIT).decode(b"x")
     assert refused.value.reason == "undecodable"
     assert type(error).__name__ in str(refused.value)
     assert MARK not in everything_shown(refused.value)

@@ -11,11 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer import Pause, Record, Reject, Retry
-from consumer.delivery.decoding import Decoder, FixedReader
+from consumer.delivery.decoding import Decoder
 from consumer.errors import LetterDelayedError, LetterRefusedError
 from consumer.outcome import HaltReason, Outcome
 from consumer.record import TopicPartition
 from consumer.settings.sections import DeadLetterSettings
+from schemas.formats import Plain
 from tests.unit.delivery.batches import a_batch_route
 from tests.unit.delivery.engines import QUICK, Bench, a_route, an_engine_on
 from tests.unit.delivery.handlers import ORDERINGS, Letters, Scripted, count
@@ -228,7 +229,7 @@ async def test_what_cannot_be_decoded_becomes_a_dead_letter(ordering: str) -> No
     async with an_engine_on(
         source,
         a_route(handler.later),
-        decoder=Decoder(FixedReader(decode), 1000),
+        decoder=Decoder(Plain(decode), 1000),
         retry=QUICK,
         ordering=ordering,
         letters=letters,

@@ -10,9 +10,10 @@ from unittest.mock import patch
 
 from hypothesis import given, settings
 
-from consumer.delivery.decoding import Decoder, FixedReader
+from consumer.delivery.decoding import Decoder
 from consumer.outcome import HaltReason
 from consumer.settings.sections import RetrySettings
+from schemas.formats import Plain
 from tests.unit.delivery.engines import an_engine_on
 from tests.unit.delivery.observer import ATTEMPTS, NO_FUSE, Observer
 from tests.unit.delivery.schedules import Work, schedules
@@ -73,7 +74,7 @@ def an_engine_for(observer: Observer, work: Work) -> Any:
     return an_engine_on(
         observer.source,
         *observer.routes(),
-        decoder=Decoder(FixedReader(decode(work)), 1000),
+        decoder=Decoder(Plain(decode(work)), 1000),
         retry=RetrySettings(attempts=ATTEMPTS, initial_seconds=0.01, maximum_seconds=0.05),
         letters=observer,
         dead_letter=NO_FUSE,

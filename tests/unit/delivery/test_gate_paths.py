@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from consumer import Pause, Record, Retry
-from consumer.delivery.decoding import Decoder, FixedReader
+from consumer.delivery.decoding import Decoder
 from consumer.observe.remedy import DRAINS, OR_RUN
+from schemas.formats import Plain
 from tests.unit.delivery.batches import HOUR, a_batch_route
 from tests.unit.delivery.engines import QUICK, a_route, an_engine_on
 from tests.unit.delivery.handlers import Letters
@@ -93,7 +94,7 @@ async def test_a_route_after_a_dead_letter_gets_the_event_as_it_was() -> None:
         raise ValueError
 
     source = LogSource([RawRecord(0, b'{"x":1}')])
-    decoder = Decoder(FixedReader(msgspec.json.Decoder(dict[str, int]).decode), 1000)
+    decoder = Decoder(Plain(msgspec.json.Decoder(dict[str, int]).decode), 1000)
     async with an_engine_on(
         source,
         a_route(spoils, "r0"),
@@ -141,7 +142,7 @@ async def test_a_halt_in_the_flat_loop_leaves_nothing_in_flight_but_its_record()
     async with an_engine_on(
         source,
         a_batch_route(batch, max_records=100, max_seconds=HOUR),
-        decoder=Decoder(FixedReader(decode), 1000),
+        decoder=Decoder(Plain(decode), 1000),
     ) as bench:
         bench.engine.assign([KEY])
         await until(lambda: source.committed == 4)

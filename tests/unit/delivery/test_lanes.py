@@ -274,7 +274,7 @@ async def test_a_match_that_raises_halts_at_its_record(ordering: str, kind: str)
     def takes(events: list[bytes]) -> None:
         handled.extend(events)
 
-    def matches(event: bytes) -> bool:
+    def matches(event: bytes, _raw: Any) -> bool:
         if event == b"2":
             raise TypeError
         return True

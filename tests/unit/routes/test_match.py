@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from consumer.errors import SettingsError
 from consumer.routes.match import compile_match, fused
 from schemas.session import Session
+from schemas.types import event_type
 
 WHEN = datetime(2026, 8, 21, 14, 8, tzinfo=UTC)
 
@@ -22,9 +24,15 @@ def a_session(**fields: Any) -> Session:
     return Session(timestamp=WHEN, **fields)
 
 
+def compiled(kind: Any, match: dict[str, Any], where: str) -> Callable[[Any], bool] | None:
+    """Compile a match, and return its test of an event whose record is of no concern."""
+    predicate = compile_match(event_type(kind), match, where).predicate
+    return None if predicate is None else lambda event: predicate(event, None)
+
+
 def wants(match: dict[str, Any], **fields: Any) -> bool:
     """Tell whether a route with this match wants a session with these fields."""
-    matches = compile_match(Session, match, "routes.r")
+    matches = compiled(Session, match, "routes.r")
     assert matches is not None
     wanted = matches(a_session(**fields))
     assert type(wanted) is bool
@@ -115,7 +123,7 @@ def test_all_fields_must_hold() -> None:
 
 def test_an_empty_match_is_no_test() -> None:
     """A route without a match wants every event, and nothing is called to find out."""
-    assert compile_match(Session, {}, "routes.r") is None
+    assert compiled(Session, {}, "routes.r") is None
 
 
 @pytest.mark.parametrize(
@@ -141,7 +149,7 @@ def test_an_empty_match_is_no_test() -> None:
 def test_a_match_that_cannot_hold_is_refused(match: dict[str, Any], message: str) -> None:
     """A match on a field or a type that the event does not have is refused at start, with its route."""
     with pytest.raises(SettingsError) as refused:
-        compile_match(Session, match, "routes.r")
+        compiled(Session, match, "routes.r")
     assert message in str(refused.value)
 
 
@@ -153,7 +161,7 @@ def test_a_match_that_cannot_hold_is_refused(match: dict[str, Any], message: str
 def test_a_table_that_is_no_question_is_refused(table: dict[str, Any]) -> None:
     """A table in a match asks for null or present; any other is refused with both forms."""
     with pytest.raises(SettingsError) as refused:
-        compile_match(Session, {"agent_id": table}, "routes.r")
+        compiled(Session, {"agent_id": table}, "routes.r")
     assert 'routes.r.match.agent_id: a table must be { is = "null" } or { is = "present" }' in str(refused.value)
 
 
@@ -162,25 +170,25 @@ def test_a_table_that_is_no_question_is_refused(table: dict[str, Any]) -> None:
     [
         ([], 1, ()),
         ([None], 1, (False,)),
-        ([lambda event: event, None, lambda event: not event], 1, (False, False, True)),
-        ([lambda event: event, None, lambda event: not event], 0, (True, False, False)),
+        ([lambda event, _raw: event, None, lambda event, _raw: not event], 1, (False, False, True)),
+        ([lambda event, _raw: event, None, lambda event, _raw: not event], 0, (True, False, False)),
     ],
     ids=["no route", "no match", "the first", "the last"],
 )
 def test_all_matches_are_one_expression(predicates: list[Any], event: int, refused: tuple[bool, ...]) -> None:
     """What is found for an event depends on which predicates do not match it; a route without one takes every event."""
-    assert fused(predicates, {refused: "found"})(event) == "found"
+    assert fused(predicates, {refused: "found"})(event, None) == "found"
 
 
 def test_a_match_that_raises_is_not_hidden() -> None:
     """An exception of one predicate comes out of the expression of all."""
     with pytest.raises(ZeroDivisionError):
-        fused([None, lambda event: 1 // event], {})(0)
+        fused([None, lambda event, _raw: 1 // event], {})(0, None)
 
 
 def test_a_glob_keeps_no_long_value() -> None:
     """A glob remembers results for short values only, so that its cache is bounded in bytes."""
-    matches = compile_match(Session, {"session_id": "a*"}, "routes.r")
+    matches = compiled(Session, {"session_id": "a*"}, "routes.r")
     assert matches is not None
     long = ["a" * 10_000 + str(number) for number in range(50)]
     before = [sys.getrefcount(each) for each in long]
