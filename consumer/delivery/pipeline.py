@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from consumer.delivery.decoding import Decoder
 from consumer.record import RawRecord, TopicPartition
 from consumer.routes.route import Route, is_single
-from consumer.routes.topics import Topics
 
 
 class Choice(NamedTuple):
@@ -53,13 +52,3 @@ class Pipelines(NamedTuple):
     def flush_seconds(self) -> float:
         """Interval between flushes: the largest ``flush_seconds`` of all routes; 0 if no route sets it."""
         return max((route.handler.flush_seconds for route in self.routes), default=0.0)
-
-
-def pipelines(topics: Topics, max_record_bytes: int) -> Pipelines:
-    """Return the pipelines of a daemon."""
-
-    def of(topic: str) -> Pipeline:
-        reader, routes = topics.of(topic)
-        return Pipeline(Decoder(reader, max_record_bytes), routes)
-
-    return Pipelines(topics.routes, of)

@@ -7,10 +7,11 @@ from functools import partial
 
 from consumer.dead_letters.letter import Writer
 from consumer.delivery.committer import Committer
+from consumer.delivery.decoding import Decoder
 from consumer.delivery.engine import Engine, Source
 from consumer.delivery.failure import FailurePolicy, Letters, Remedy
 from consumer.delivery.fuse import Fuse
-from consumer.delivery.pipeline import Pipelines, pipelines
+from consumer.delivery.pipeline import Pipeline, Pipelines
 from consumer.delivery.retry import RoutePolicy
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
@@ -46,8 +47,8 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
     pattern = matches_topic(settings) if settings.kafka.topic_pattern else None
     source = KafkaSource(settings.kafka, counters, lifecycle.fail, pattern)
     topics = Topics(load_schemas(settings), routes)
-    by_topic = pipelines(topics, settings.delivery.max_record_bytes)
-    engine = make_engine(settings, source, by_topic, counters, lifecycle, letters, partial(remedy, settings.kafka))
+    pipelines = make_pipelines(topics, settings.delivery.max_record_bytes)
+    engine = make_engine(settings, source, pipelines, counters, lifecycle, letters, partial(remedy, settings.kafka))
     if letters is not None:
         note = FuseNote(engine.fuse, counters)
         source.notes = CommitNotes(note.write, note.read)
@@ -125,6 +126,16 @@ def calls_allowed(settings: Settings, routes: Sequence[Route]) -> dict[str, int]
     """Return how many calls of each route may be under way at once in one partition."""
     several = 1 if settings.delivery.ordering == "partition" else settings.delivery.concurrency
     return {route.name: 1 if route.handler.takes_batches else several for route in routes}
+
+
+def make_pipelines(topics: Topics, max_record_bytes: int) -> Pipelines:
+    """Make the pipeline of each topic when it is first asked for."""
+
+    def of(topic: str) -> Pipeline:
+        reader, routes = topics.of(topic)
+        return Pipeline(Decoder(reader, max_record_bytes), routes)
+
+    return Pipelines(topics.routes, of)
 
 
 def make_letter_box(settings: Settings) -> LetterBox | None:

@@ -64,10 +64,11 @@ def check_annotation(annotation: Any, types: Sequence[type], topic: str, where: 
         return
     for each in types:
         if not fits(event, each):
-            name = each.__name__
+            name, are = each.__name__, "are" if len(types) == 1 else "may be"
             raise SettingsError(
-                f"{where}: its first parameter is annotated {inspect.formatannotation(annotation)}, but events of topic"
-                f" {topic!r} may be {each.__module__}.{name}; annotate it {name}, list[{name}] for batches, or nothing"
+                f"{where}: its first parameter is annotated {inspect.formatannotation(annotation)}, but the events of"
+                f" topic {topic!r} {are} {each.__module__}.{name}; annotate it {name}, list[{name}] for batches, or"
+                " nothing"
             )
 
 

@@ -41,6 +41,8 @@ class Handler(msgspec.Struct, frozen=True):
     timeout_seconds: float | None = None
     running_since: Callable[[], float | None] | None = None
     """Returns the monotonic time at which the oldest call began that a thread runs; None if no call is threaded."""
+    reference: str = ""
+    """How the settings name it, as ``module:attribute``."""
     annotation: Any = EMPTY
     """Annotation of the first parameter, resolved."""
     wants_bytes: bool = False

@@ -92,6 +92,7 @@ def load_handler(
         flush_seconds=route.flush_seconds or 0.0,
         timeout_seconds=route.timeout_seconds,
         running_since=running_since,
+        reference=route.handler,
         annotation=annotation,
         wants_bytes=wants_bytes(annotation),
     )

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
-from fnmatch import translate
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from consumer.errors import SettingsError, hint
+from consumer.routes.values import Glob, Test, is_false, types_in, value_test
 from schemas.formats import UnknownTag
 from schemas.types import EventType, Member
 
 Predicate = Callable[[Any, Any], bool]
 """Takes an event and its raw record."""
-Test = Callable[[Any], bool]
-
-_IS = {"null": lambda value: value is None, "present": lambda value: value is not None}
-_NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
-ANY = frozenset(_NAMES)
-"""Types of values that a field of any type may have."""
 HEADER = "header."
 RECORD = "record."
 EVENT = "event."
@@ -62,7 +52,7 @@ def compile_match(kind: EventType, match: Mapping[str, Any], where: str, *, unkn
 def wants_topic(match: Mapping[str, Any], topic: str, where: str) -> bool:
     """Whether the match of a route lets records of a topic through; raises SettingsError for a wrong test."""
     wanted = [match[name] for name in ("topic", "record.topic") if name in match]
-    return all(_value_test(each, {str}, f"{where}.match.topic")(topic) for each in wanted)
+    return all(value_test(each, {str}, f"{where}.match.topic")(topic) for each in wanted)
 
 
 def fused(predicates: Sequence[Predicate | None], found: Mapping[tuple[bool, ...], Any]) -> Callable[[Any, Any], Any]:
@@ -117,7 +107,7 @@ def _has_tag(kind: EventType, member: Member, of_event: Mapping[str, Any], where
     if not kind.tag_field or kind.tag_field not in of_event:
         return True
     tag: Any = member.tag
-    return _value_test(of_event[kind.tag_field], {type(tag)}, f"{where}.match.{kind.tag_field}")(tag)
+    return value_test(of_event[kind.tag_field], {type(tag)}, f"{where}.match.{kind.tag_field}")(tag)
 
 
 def _of_member(
@@ -128,11 +118,11 @@ def _of_member(
     terms = []
     for name, wanted in of_event.items():
         if name != kind.tag_field:
-            test = _value_test(wanted, _types_in(kind, name), f"{where}.match.{name}")
+            test = value_test(wanted, types_in(kind, name), f"{where}.match.{name}")
             terms.append(_term(_field(member, name), test, tests))
     for name, wanted in of_record.items():
         value = "text(raw.key)" if name == "key" else f"header(raw.headers, {name.removeprefix(HEADER)!r})"
-        terms.append(_term(value, _value_test(wanted, {str}, f"{where}.match.{name}"), tests))
+        terms.append(_term(value, value_test(wanted, {str}, f"{where}.match.{name}"), tests))
     if not terms:
         return None
     # One expression costs half of a chain of calls. It holds names of fields, headers and tests, and no other text.
@@ -173,81 +163,8 @@ def header_of(headers: Sequence[tuple[str, bytes | None]], name: str) -> str | N
 
 def _term(value: str, wanted: Test, tests: dict[str, Any]) -> str:
     """Return the expression of one test, which is added to ``tests``."""
-    if wanted is _is_false:
+    if wanted is is_false:
         return f"not {value}"
     test = f"test{len(tests)}"
     tests[test] = wanted
-    return f"{test}[{value}]" if isinstance(wanted, _Glob) else f"{test}({value})"
-
-
-def _is_false(value: Any) -> bool:
-    return not value
-
-
-def _value_test(wanted: Any, types: Collection[type], where: str) -> Test:
-    if isinstance(wanted, list):
-        tests = [_value_test(each, types, where) for each in wanted]
-        if not tests:
-            raise SettingsError(f"{where}: an empty list matches nothing; remove the field, or name a value")
-        return lambda value: any(test(value) for test in tests)
-    if isinstance(wanted, dict):
-        if set(wanted) != {"is"} or wanted["is"] not in list(_IS):
-            raise SettingsError(f'{where}: a table must be {{ is = "null" }} or {{ is = "present" }}')
-        return _IS[wanted["is"]]
-    if type(wanted) not in types and not (type(wanted) is int and float in types):
-        expected = " or ".join(_NAMES[each] for each in types if each in _NAMES) or 'a table such as { is = "null" }'
-        raise SettingsError(f"{where}: expected {expected}, got {type(wanted).__name__}")
-    if isinstance(wanted, str) and any(character in wanted for character in "*?["):
-        glob = _Glob(wanted)
-        return glob if types is not ANY else lambda value: isinstance(value, str) and glob[value]
-    if wanted is False:
-        return _is_false
-    return lambda value: value == wanted
-
-
-class _Glob(dict[Any, bool]):
-    """Cache of one glob's results, by value. Values repeat, and a cached result costs a tenth of a new one.
-
-    Values longer than ``LONGEST`` characters are not kept: that many values of a megabyte each would be a gigabyte.
-    """
-
-    LIMIT = 1024
-    LONGEST = 100
-
-    def __init__(self, pattern: str) -> None:
-        self._matches = re.compile(translate(pattern)).match
-
-    def __missing__(self, value: str | None) -> bool:
-        found = value is not None and self._matches(value) is not None
-        if value is None or len(value) <= self.LONGEST:
-            if len(self) >= self.LIMIT:
-                self.clear()
-            self[value] = found
-        return found
-
-    def __call__(self, value: str | None) -> bool:
-        return self[value]
-
-
-def _types_in(kind: EventType, name: str) -> Collection[type]:
-    """Return the types that values of a field may have, in any class of events."""
-    if any(member.fields is None for member in kind.members):
-        return ANY
-    known = [member.fields[name] for member in kind.members if member.fields is not None and name in member.fields]
-    return {each for annotation in known for each in _types_of(annotation)}
-
-
-def _types_of(annotation: Any) -> set[type]:
-    """Return the Python types that values of a field may have, without None."""
-    if annotation is Any:
-        return set(ANY)
-    info = msgspec.inspect.type_info(annotation)
-    infos = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
-    kinds = {
-        msgspec.inspect.StrType: str,
-        msgspec.inspect.BoolType: bool,
-        msgspec.inspect.IntType: int,
-        msgspec.inspect.FloatType: float,
-        msgspec.inspect.DateTimeType: datetime,
-    }
-    return {kinds[type(each)] for each in infos if type(each) in kinds}
+    return f"{test}[{value}]" if isinstance(wanted, Glob) else f"{test}({value})"

@@ -91,7 +91,7 @@ def _fitted(route: Route, kind: EventType, topic: str) -> Route:
     """Return a route with its match compiled for events of a type."""
     match = compile_match(kind, route.match, route.where, unknown_tags=route.unknown_tags)
     members = [member.kind for member in match.members]
-    check_annotation(route.handler.annotation, members, topic, f"{route.where}.handler")
+    check_annotation(route.handler.annotation, members, topic, f"{route.where}.handler: {route.handler.reference}")
     handler = msgspec.structs.replace(route.handler, wants_bytes=route.handler.wants_bytes and kind is not BYTES)
     return msgspec.structs.replace(route, matches=match.predicate or route.matches, handler=handler)
 

@@ -20,7 +20,7 @@ HEAD = """\
 SET = {"kafka.bootstrap_servers", "kafka.topics", "kafka.group_id", "routes.name", "routes.handler"}
 """Settings that the example sets, because most users change them."""
 VALUES = {
-    "schemas.topic": "orders",
+    "schemas.topic": "session-events",
     "routes.name": LOG_EVERYTHING.name,
     "routes.handler": LOG_EVERYTHING.handler,
     "routes.timeout_seconds": 30.0,

@@ -178,6 +178,7 @@ class RouteSettings(msgspec.Struct, frozen=True):
 
     name: str
     handler: str
+    topics: list[str] = []
     match: dict[str, Any] = {}
     options: dict[str, Any] = {}
     threaded: bool = False
@@ -189,7 +190,6 @@ class RouteSettings(msgspec.Struct, frozen=True):
     unknown_tags: bool = False
     retry: RouteRetry = RouteRetry()
     pause_on: list[str] = []
-    topics: list[str] = []
 
     def __repr__(self) -> str:
         return f"RouteSettings(name={self.name!r}, handler={self.handler!r}, …)"

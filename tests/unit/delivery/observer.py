@@ -71,7 +71,7 @@ class Observer:
             made = a_batch_route(self._batch_handler(index, kind), name, max_records=self.work.size, max_seconds=0.05)
         else:
             made = a_route(self._single_handler(index, kind), name)
-        return msgspec.structs.replace(made, matches=lambda event: self.work.wants[int(event), index])
+        return msgspec.structs.replace(made, matches=lambda event, _raw: self.work.wants[int(event), index])
 
     def _single_handler(self, route: int, kind: str) -> Callable[..., Any]:
         def plain(event: bytes, record: Record) -> None:

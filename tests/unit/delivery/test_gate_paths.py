@@ -23,7 +23,7 @@ from tests.unit.delivery.waiting import until
 async def test_a_match_that_raises_puts_its_record_into_no_batch() -> None:
     """A record without a route is a dead letter alone: a batch route that matched it does not get it."""
 
-    def matches(event: bytes) -> bool:
+    def matches(event: bytes, _raw: Any) -> bool:
         if event == b"bad":
             raise TypeError
         return True

@@ -28,11 +28,11 @@ from tests.unit.delivery.waiting import rounds, until
 MANY_RECORDS: dict[str, Any] = {"max_in_flight_records": 1_000_000, "max_in_flight_bytes": 1_000_000_000}
 
 
-def is_wanted(event: bytes) -> bool:
+def is_wanted(event: bytes, _raw: Any) -> bool:
     return event == b"yes"
 
 
-def wanting(route: Route, matches: Callable[[bytes], bool] | None = is_wanted) -> Route:
+def wanting(route: Route, matches: Callable[[bytes, Any], bool] | None = is_wanted) -> Route:
     return msgspec.structs.replace(route, matches=matches)
 
 
@@ -144,7 +144,9 @@ async def test_letters_and_batches_share_the_room() -> None:
     """Dead letters that are being written take room from the batches beside them."""
     source, shut, letters = MemorySource(), Shut(), Letters()
     letters.gate.clear()
-    route = wanting(shut.route(), lambda event: not event[0] or 1 // 0 == 0)  # what begins with another byte has none
+    route = wanting(
+        shut.route(), lambda event, _raw: not event[0] or 1 // 0 == 0
+    )  # what begins with another byte has none
     values = [b"\1" if number < 15 else b"\0" for number in range(200)]
     source.give(Chunk(0, iter([RawRecord(offset, value) for offset, value in enumerate(values)]), 200))
     async with an_engine_on(source, route, letters=letters, max_in_flight_records=20) as bench:
@@ -321,7 +323,7 @@ def _route(kind: str, name: str, schedule: Schedule) -> Route:
         return a_route(handlers.fails, name)
     handler, most = (handlers.of_events, 150) if kind == "batch" else (handlers.with_records, 30)
     route = a_batch_route(handler, name, max_records=most, max_seconds=0.001)
-    return wanting(route, lambda event: event[0] % schedule.every == 0)
+    return wanting(route, lambda event, _raw: event[0] % schedule.every == 0)
 
 
 class Handlers:

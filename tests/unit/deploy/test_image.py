@@ -207,7 +207,7 @@ async def test_the_example_handler_keeps_what_it_flushed(monkeypatch: pytest.Mon
     event = Session(timestamp=datetime(2026, 1, 1, tzinfo=UTC), agent_name="Billing")
     for flushed in (1, 2):
         handler = load_handler(
-            RouteSettings("r", "count_by_agent:CountByAgent", {}, {"path": str(file)}), "route", {}, 1
+            RouteSettings("r", "count_by_agent:CountByAgent", options={"path": str(file)}), "route", {}, 1
         )
         assert handler.flush is not None
         handler.call(event)

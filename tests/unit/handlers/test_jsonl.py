@@ -182,7 +182,7 @@ async def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
 def test_it_is_a_handler() -> None:
     """JsonLines loads like any handler: it has options, a flush and a context."""
     options = {"path": "a.jsonl", "max_bytes": 5}
-    handler = load_handler(RouteSettings("r", "consumer.handlers.jsonl:JsonLines", {}, options), "routes[0]", {}, 1)
+    handler = load_handler(RouteSettings("r", "consumer.handlers.jsonl:JsonLines", options=options), "routes[0]", {}, 1)
     assert (handler.is_async, handler.wants_record) == (False, False)
     assert handler.flush is not None
     assert handler.context is handler.call

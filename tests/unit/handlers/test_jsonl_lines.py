@@ -74,5 +74,5 @@ async def test_a_tombstone_has_only_its_position(path: Path, *, original: bool) 
 )
 def test_records_are_made_only_when_needed(options: dict[str, bool], wants_record: bool) -> None:
     """The handler asks for Records only with the options that need them: making one costs time."""
-    route = RouteSettings("r", "consumer.handlers.jsonl:JsonLines", {}, {"path": "a.jsonl", **options})
+    route = RouteSettings("r", "consumer.handlers.jsonl:JsonLines", options={"path": "a.jsonl", **options})
     assert load_handler(route, "routes[0]", {}, 1).wants_record is wants_record

@@ -10,7 +10,11 @@ import pytest
 from consumer.errors import SettingsError
 from consumer.routes.handler import Handler
 from consumer.routes.load import load_handler
+from consumer.routes.route import Route
+from consumer.routes.topics import Schema, Topics
 from consumer.settings.sections import RouteSettings
+from schemas.session import Session
+from schemas.types import event_type
 
 SECRET = "hunter2-s3cret"
 WHERE = "routes[0] (r)"
@@ -19,7 +23,10 @@ Write = Callable[[str], None]
 
 
 def load_reference(reference: str, options: dict[str, Any] | None = None, **environment: str) -> Handler:
-    return load_handler(RouteSettings("r", reference, {}, options or {}), WHERE, environment, 1)
+    """Load a handler as a route has it that gets sessions."""
+    handler = load_handler(RouteSettings("r", reference, options=options or {}), WHERE, environment, 1)
+    topics = Topics([("*", Schema(event_type(Session)))], [Route("r", None, handler, where=WHERE)])
+    return topics.of("sessions").routes[0].handler
 
 
 def load(attribute: str, options: dict[str, Any] | None = None, **environment: str) -> Handler:

@@ -26,6 +26,7 @@ RenamedOther = NewType("RenamedOther", Other)
 ACCEPTED = [
     "",
     ": Any",
+    ": bytes",
     ": object",
     ": Session",
     ": msgspec.Struct",
@@ -42,6 +43,7 @@ ACCEPTED = [
 ]
 ACCEPTED_LISTS = [
     ": list[Session]",
+    ": list[bytes]",
     ": List[Session]",
     ": List",
     ": list[Session | None]",
@@ -56,7 +58,6 @@ REFUSED = [
     ": dict",
     ": dict[str, Any]",
     ": str",
-    ": bytes",
     ": None",
     ": Record",
     ": Other",
@@ -98,7 +99,7 @@ def test_annotations_that_no_event_fits(module: Write, annotation: str, head: st
     module(f"{head}{NAMES}def f(event{annotation}): pass\n")
     said = refusal("f")
     assert said.startswith(f"{WHERE}.handler: mine:f: its first parameter is annotated ")
-    assert "but the events of kafka.topics are schemas.session.Session; annotate it Session" in said
+    assert "but the events of topic 'sessions' are schemas.session.Session; annotate it Session" in said
     bare = annotation.removeprefix(": ").strip("'")
     assert bare.partition("[")[0].split(" |")[0] in said
 

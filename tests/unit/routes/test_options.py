@@ -153,7 +153,7 @@ def test_a_marked_secret_is_refused_on_the_command_line(module: Write, name: str
     module(SINK)
     usual = {"url": "u", "token": {"env": "TOKEN"}}
     for route, works in ((usual | {name: SECRET}, False), (usual | {name: {"env": "TOKEN"}}, True)):
-        settings = Settings(routes=[RouteSettings("r", "mine:Sends", {}, route)])
+        settings = Settings(routes=[RouteSettings("r", "mine:Sends", options=route)])
         assert len(load_routes(settings, {"TOKEN": SECRET})) == 1
         if works:
             assert len(load_routes(settings, {"TOKEN": SECRET}, on_command_line=True)) == 1

@@ -11,8 +11,8 @@ import pytest
 
 from consumer.errors import SettingsError
 from consumer.settings.environment import PREFIX
-from consumer.settings.sections import RouteRetry, RouteSettings, Settings
-from consumer.settings.sources import Loaded, load_settings
+from consumer.settings.sections import RouteRetry, Settings
+from consumer.settings.sources import ENTRIES, Loaded, load_settings
 
 SECRET = "hunter2-s3cret"
 
@@ -20,7 +20,7 @@ SECRET = "hunter2-s3cret"
 def leaves(struct: Any = Settings, above: str = "") -> Iterator[str]:
     """Name every setting that has no settings below it; a route's ``retry`` stands for those below it."""
     for field in msgspec.structs.fields(struct):
-        kind: Any = RouteSettings if field.name == "routes" else field.type
+        kind: Any = ENTRIES.get(field.name, field.type) if not above else field.type
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not RouteRetry:
             yield from leaves(kind, f"{above}{field.name}.")
         else:

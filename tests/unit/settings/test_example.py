@@ -11,6 +11,7 @@ from consumer.settings.example import SET, example
 from consumer.settings.meanings import MEANINGS
 from consumer.settings.ranges import RANGES
 from consumer.settings.sections import LOG_EVERYTHING, Settings
+from consumer.settings.sources import ENTRIES
 from tests.unit.settings.loading import a_file, loaded
 
 
@@ -25,10 +26,11 @@ def test_every_line_of_the_example_can_be_used(tmp_path: Path) -> None:
     """With no setting in a comment the example can be loaded too, and names every setting once."""
     text = re.sub(r"^#(?=\S)", "", example(), flags=re.MULTILINE)
     found = loaded(file=a_file(tmp_path, text))
-    assert set(found.origins) == {name for name in MEANINGS if not name.startswith("routes.")} | {"routes"}
-    assert {f"routes.{name}" for name in re.findall(r"^(\w+) =", text.partition("[[routes]]")[2], re.MULTILINE)} == {
-        name for name in MEANINGS if name.startswith("routes.")
-    }
+    entries = tuple(f"{each}." for each in ENTRIES)
+    assert set(found.origins) == {name for name in MEANINGS if not name.startswith(entries)} | set(ENTRIES)
+    for each in ENTRIES:
+        names = re.findall(r"^(\w+) =", text.partition(f"[[{each}]]")[2].partition("[[")[0], re.MULTILINE)
+        assert {f"{each}.{name}" for name in names} == {name for name in MEANINGS if name.startswith(f"{each}.")}
 
 
 def test_the_example_explains_every_setting() -> None:

@@ -13,6 +13,7 @@ from tests.unit.settings.loading import leaves, loaded
 DEFAULTS = """
 path = []
 allow_writable = false
+schemas = []
 routes = []
 [kafka]
 bootstrap_servers = ["localhost:9092"]

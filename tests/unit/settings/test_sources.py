@@ -66,7 +66,7 @@ def test_text_is_taken_as_it_is() -> None:
 def test_routes_are_toml_in_override() -> None:
     """A setting that is no text, number or list of texts is written as TOML."""
     found = loaded('routes=[{name = "a", handler = "m:f", match = {is_test = false}}]').settings.routes
-    assert found == [RouteSettings("a", "m:f", {"is_test": False})]
+    assert found == [RouteSettings("a", "m:f", match={"is_test": False})]
 
 
 @pytest.mark.parametrize(("session", "heartbeat"), [("45", 3.0), ("9", 3.0), ("6", 2.0), ("0.7", 0.7 / 3)])
