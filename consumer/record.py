@@ -56,6 +56,10 @@ class RawRecord(Protocol):
         """Headers in their order; a key may occur more than once."""
 
 
+BINARY = "ce_"
+"""What the headers of a CloudEvent in binary mode begin with."""
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One record of Kafka: its raw bytes and its position. Passed to a handler that has a second parameter."""
 
@@ -74,3 +78,30 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     def origin(self) -> Position:
         """Position at which the record was first consumed: the identity and the order for a sink."""
         return self.letter_of or Position(self.topic, self.partition, self.offset)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Attributes of the CloudEvent that the record is, as text; empty if it is none. Computed at each access.
+
+        In binary mode they are headers ``ce_NAME``, and the content type; in structured mode they are in the value.
+        """
+        found = {
+            name.removeprefix(BINARY): value.decode(errors="replace")
+            for name, value in self.headers
+            if value is not None and (name.startswith(BINARY) or name == "content-type")
+        }
+        if "specversion" in found:
+            return {"datacontenttype" if name == "content-type" else name: text for name, text in found.items()}
+        return _attributes_in(self.value or b"")
+
+
+def _attributes_in(value: bytes) -> dict[str, str]:
+    """Return the attributes of a CloudEvent in structured mode, whatever stands before its JSON object."""
+    try:
+        found = msgspec.json.decode(value[max(0, value.find(b"{")) :], type=dict[str, msgspec.Raw])
+        given = {name: msgspec.json.decode(raw) for name, raw in found.items() if name not in ("data", "data_base64")}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    if "specversion" not in given:
+        return {}
+    return {name: each if isinstance(each, str) else msgspec.json.encode(each).decode() for name, each in given.items()}
