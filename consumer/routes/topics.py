@@ -64,9 +64,11 @@ class Topics:
     def check(self, topics: Sequence[str]) -> None:
         """Raise SettingsError if a route does not fit the events of a topic that it may get.
 
-        Without ``topics`` they are those of a pattern, and not known yet: each schema's own stand for them.
+        Without ``topics`` they are those of a pattern, and not known yet: those that schemas and routes name stand for
+        them.
         """
-        for topic in topics or [pattern for pattern, _ in self._schemas]:
+        named = [*(pattern for pattern, _ in self._schemas), *(each for route in self.routes for each in route.topics)]
+        for topic in topics or named:
             self.of(topic)
 
     def _make(self, topic: str) -> TopicRoutes:

@@ -233,5 +233,8 @@ def test_a_pattern_checks_each_schema(module: Write) -> None:
     found = settings(a_route("on_order", ["orders"]), schemas={"orders": "mine:Order"})
     pattern = msgspec.structs.replace(found, kafka=Kafka(topics=[], topic_pattern="or.*"))
     load_routes(pattern, {})
-    with pytest.raises(SettingsError, match="are mine.Order"):
+    with pytest.raises(SettingsError, match=r"are mine\.Order"):
         load_routes(msgspec.structs.replace(pattern, routes=[a_route("on_session", ["orders"])]), {})
+    globbed = msgspec.structs.replace(pattern, schemas=[SchemaSettings("orders-*", "mine:Order")])
+    with pytest.raises(SettingsError, match=r"are mine\.Order"):
+        load_routes(msgspec.structs.replace(globbed, routes=[a_route("on_session", ["orders-eu"])]), {})
