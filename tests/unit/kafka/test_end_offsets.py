@@ -1,0 +1,57 @@
+"""End offsets from answers to fetches and from questions, and when a broker last answered."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import aiokafka
+import pytest
+
+from consumer.kafka import end_offsets
+from consumer.kafka.end_offsets import EndOffsets
+from consumer.record import TopicPartition
+from consumer.settings.sections import Kafka
+
+FIRST = TopicPartition("t", 0)
+
+
+class Client:
+    """A client whose last answer to a fetch of ``FIRST`` came at a wall time."""
+
+    def __init__(self, at: float) -> None:
+        self.state = SimpleNamespace(lso=5, highwater=7, timestamp=int(at * 1000))
+        assignment = SimpleNamespace(_tp_state={aiokafka.TopicPartition(*FIRST): self.state})
+        self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Both clocks, as the test sets them."""
+    found = SimpleNamespace(wall=1_793_000_000.0, now=1000.0)
+    times = SimpleNamespace(time=lambda: found.wall, monotonic=lambda: found.now)
+    monkeypatch.setattr(end_offsets, "time", times)
+    return found
+
+
+@pytest.mark.parametrize(("isolation", "end"), [("read_committed", 5), ("read_uncommitted", 7)])
+def test_an_answer_carries_the_end(clock: Any, isolation: Any, end: int) -> None:
+    """The end is the last stable offset under read_committed, as old as its answer."""
+    ends = EndOffsets(Kafka(isolation_level=isolation))
+    assert ends.fetched(Client(clock.wall - 0.25)) == {FIRST: (end, pytest.approx(999.75))}
+    assert ends.heard_at == pytest.approx(999.75)
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+def test_the_wall_clock_is_set(clock: Any, step: float) -> None:
+    """Neither an end nor a broker's answer is from the future, and the next answer counts at its time."""
+    ends, client = EndOffsets(Kafka()), Client(clock.wall)
+    clock.wall += step
+    ends.fetched(client)
+    assert ends.heard_at <= clock.now
+    clock.now, clock.wall = clock.now + 60, clock.wall + 60
+    assert ends.fetched(client) == {}  # brokers have been silent since
+    assert ends.heard_at <= clock.now - 60
+    client.state.timestamp = int(clock.wall * 1000)
+    assert ends.fetched(client) == {FIRST: (5, pytest.approx(clock.now))}
+    assert ends.heard_at == pytest.approx(clock.now)
