@@ -19,6 +19,9 @@ from consumer.settings.sections import Kafka
 
 log = structlog.get_logger("consumer.kafka")
 
+QUIET_SECONDS = 2.0
+"""Time without an answer after which a question that fails is an outage: fetches are answered once a second."""
+
 
 class EndOffsets:
     """Finds the end offsets for this reader: the last stable offset under read_committed. Owned by the source."""
@@ -85,7 +88,7 @@ class EndOffsets:
                 ends |= answer
         if problem is None or ends:
             self.heard(time.monotonic())
-        elif not self._unreachable:
+        elif not self._unreachable and time.monotonic() - self.heard_at > QUIET_SECONDS:
             self._unreachable = True
             log.warning("brokers_unreachable", why=refusals(self._kafka) or problem)
         return ends

@@ -7,22 +7,27 @@ from typing import Any
 
 import aiokafka
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.kafka import end_offsets
 from consumer.kafka.end_offsets import EndOffsets
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
 
-FIRST = TopicPartition("t", 0)
+FIRST, SECOND = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
 class Client:
-    """A client whose last answer to a fetch of ``FIRST`` came at a wall time."""
+    """A client whose last answer to a fetch of ``FIRST`` came at a wall time, and which gets no other answer."""
 
     def __init__(self, at: float) -> None:
         self.state = SimpleNamespace(lso=5, highwater=7, timestamp=int(at * 1000))
         assignment = SimpleNamespace(_tp_state={aiokafka.TopicPartition(*FIRST): self.state})
         self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+        self._client = SimpleNamespace(cluster=SimpleNamespace(leader_for_partition=lambda _: 1))
+
+    async def end_offsets(self, _: Any) -> Any:
+        raise OSError
 
 
 @pytest.fixture
@@ -55,3 +60,23 @@ def test_the_wall_clock_is_set(clock: Any, step: float) -> None:
     client.state.timestamp = int(clock.wall * 1000)
     assert ends.fetched(client) == {FIRST: (5, pytest.approx(clock.now))}
     assert ends.heard_at == pytest.approx(clock.now)
+
+
+async def test_one_broker_that_is_away_is_no_outage(clock: Any) -> None:
+    """While another broker answers fetches, brokers are not logged as unreachable."""
+    ends = EndOffsets(Kafka())
+    with capture_logs() as logs:
+        ends.fetched(Client(clock.wall - 1))
+        assert await ends.ask(Client(0.0), [SECOND]) == {}
+    assert logs == []
+
+
+async def test_an_outage_is_logged_once(clock: Any) -> None:
+    """Brokers of which none answers are logged as unreachable once, and as reachable with the next answer."""
+    ends = EndOffsets(Kafka())
+    ends.heard(clock.now - 3)
+    with capture_logs() as logs:
+        for _ in range(2):
+            await ends.ask(Client(0.0), [SECOND])
+        ends.fetched(Client(clock.wall))
+    assert [each["event"] for each in logs] == ["brokers_unreachable", "brokers_reachable"]
