@@ -86,7 +86,7 @@ class StatusReader:
             if (lag := each.lag_records) is not None:
                 lags[each.key.topic] = lags.get(each.key.topic, 0) + lag
         self._history.note(now.wall, now.monotonic, counters, sum(lags.values()) if lags else None)
-        self._recent.note(now.wall)
+        self._recent.note(now.monotonic)
         for topic, total in lags.items():
             self._trends.setdefault(topic, Trend()).note(now.wall, total)
         for topic in self._trends.keys() - lags.keys():  # its partitions were revoked
@@ -121,7 +121,7 @@ class StatusReader:
             max_in_flight_records=settings.delivery.max_in_flight_records,
             topics=self._topics(partitions),
             partitions=partitions,
-            routes=self._routes(len(owned)),
+            routes=self._routes(now, len(owned)),
             failures=counters.failures.latest_first,
             commits=dict(counters.commits),
             rebalances=dict(counters.rebalances),
@@ -170,10 +170,13 @@ class StatusReader:
         )
 
     def _dead_lettering(self, now: Moment) -> list[DeadLetteringStatus]:
-        return [
-            DeadLetteringStatus(*each, self._recent.since("topic", each.topic) or now.wall)
-            for each in self._recent.letters()
-        ]
+        found = self._recent.letters()
+        return [DeadLetteringStatus(*each, self._in_trouble(now, "topic", each.topic) or now.wall) for each in found]
+
+    def _in_trouble(self, now: Moment, kind: str, name: str) -> float | None:
+        """Return the time since which a topic has dead letters, or a route fails."""
+        since = self._recent.since(kind, name)
+        return None if since is None else now.wall_of(since)
 
     def _topics(self, partitions: Sequence[PartitionStatus]) -> list[TopicStatus]:
         by_topic: dict[str, list[PartitionStatus]] = {}
@@ -195,14 +198,14 @@ class StatusReader:
             trend.growing_since,
         )
 
-    def _routes(self, partitions: int) -> list[RouteStatus]:
+    def _routes(self, now: Moment, partitions: int) -> list[RouteStatus]:
         known = {route.name: route for route in self._settings.routes or [LOG_EVERYTHING]}
-        found = [self._route(name, known.get(name), partitions) for name in self._counters.routes]
+        found = [self._route(now, name, known.get(name), partitions) for name in self._counters.routes]
         none, skipped = self._counters.no_route, self._counters.skipped
         replaced = {"skipped": skipped, "dead_lettered": none.dead_lettered, "abandoned": none.abandoned}
         return [*found, msgspec.structs.replace(NO_ROUTE_STATUS, **replaced)]
 
-    def _route(self, name: str, settings: RouteSettings | None, partitions: int) -> RouteStatus:
+    def _route(self, now: Moment, name: str, settings: RouteSettings | None, partitions: int) -> RouteStatus:
         counts, calls = self._counters.routes[name], self._recent.calls(name)
         errors = {kind: count for (route, kind), count in self._counters.handler_errors.items() if route == name}
         return RouteStatus(
@@ -223,5 +226,5 @@ class StatusReader:
             call_seconds_p99=calls.p99,
             calls=calls.calls,
             calls_failed=calls.failed,
-            failing_since=self._recent.since("route", name),
+            failing_since=self._in_trouble(now, "route", name),
         )

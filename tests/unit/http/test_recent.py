@@ -62,6 +62,39 @@ def test_silence_does_not_heal() -> None:
     assert scene.recent.since("topic", TOPIC) is None
 
 
+def test_a_bad_record_after_an_idle_hour() -> None:
+    """A dead letter shows for an hour, however long no record came before it."""
+    scene = Scene()
+    scene.pass_seconds(KEPT_SECONDS + 60)
+    scene.consume(1, 1)
+    scene.pass_seconds(KEPT_SECONDS / 2)
+    assert [each.dead_lettered for each in scene.recent.letters()] == [1]
+    scene.pass_seconds(KEPT_SECONDS / 2 + WINDOW_SECONDS)
+    assert scene.recent.letters() == []
+
+
+def test_a_quiet_topic_beside_a_busy_one() -> None:
+    """A topic of which each record is dead-lettered shows without a break, however many records others have."""
+    scene = Scene()
+    scene.consume(1, 1)
+    scene.pass_seconds(1)
+    for _ in range(3):
+        scene.counters.records_consumed["other"] += 1000
+        scene.pass_seconds(2 * WINDOW_SECONDS)
+        scene.consume(1, 1)
+    assert [(each.topic, each.dead_lettered, each.records) for each in scene.recent.letters()] == [(TOPIC, 4, 4)]
+    assert scene.recent.since("topic", TOPIC) == 1001.0
+
+
+def test_calls_are_those_of_the_last_minutes() -> None:
+    """Failed calls of a quiet route are forgotten after minutes."""
+    scene = Scene()
+    scene.counters.handler_errors["r", "error"] = 2
+    scene.pass_seconds(WINDOW_SECONDS + 2 * SLOT_SECONDS)
+    assert scene.recent.since("route", "r") is None
+    assert scene.recent.calls("r").calls == 0
+
+
 def test_good_records_heal() -> None:
     """Dead letters show no more when they have left the window."""
     scene = Scene()
