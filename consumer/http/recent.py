@@ -127,18 +127,23 @@ class Recent:
             written, records = sum(reasons), now.total - before.total
             if written and written >= DEAD_LETTER_SHARE * records:
                 reason = REASONS[reasons.index(max(reasons))]
-                found.append(Letters(topic, reason, self._route_of(reason), written, max(records, written)))
+                found.append(Letters(topic, reason, self._route_of(topic, reason), written, max(records, written)))
         return found
 
     def since(self, kind: str, name: str) -> float | None:
         """Return since when a route (``route``) fails, or a topic (``topic``) has dead letters; None if not."""
         return self._since.get((kind, name))
 
-    def _route_of(self, reason: str) -> str:
-        """Return the route with most of the dead letters; records that are not events have none."""
+    def _route_of(self, topic: str, reason: str) -> str:
+        """Return the route with most of the dead letters; records that are not events have none.
+
+        Letters are counted by topic and by route. The last failures know which routes had letters of this topic.
+        """
         if reason not in ("rejected", "exhausted"):
             return NO_ROUTE
-        return max(self._routes, key=self._written, default=NO_ROUTE)
+        failures = [each for each in self._counters.failures.latest_first if each.kind == reason]
+        routes = [each.route for each in failures if each.topic == topic and each.route in self._routes]
+        return max(routes or self._routes, key=self._written, default=NO_ROUTE)
 
     def _written(self, route: str) -> int:
         return self._counters.routes[route].dead_lettered - self._routes[route].before.dead_lettered

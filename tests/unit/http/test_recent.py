@@ -6,6 +6,7 @@ import pytest
 
 from consumer.http.recent import KEPT_SECONDS, SLOT_SECONDS, WINDOW_SECONDS, Recent, quantile
 from consumer.observe.counters import Counters
+from consumer.record import Position
 
 TOPIC = "t"
 
@@ -112,6 +113,17 @@ def test_the_route_with_most_dead_letters(reason: str) -> None:
     scene.consume(10, 5, reason)
     scene.counters.routes["r"].dead_lettered, scene.counters.routes["s"].dead_lettered = 1, 4
     assert [each.route for each in scene.recent.letters()] == ["s"]
+
+
+def test_each_topic_names_its_route() -> None:
+    """Of two topics with dead letters each names the route that its own failures name."""
+    scene = Scene()
+    counters = scene.counters
+    for topic, route, letters in ((TOPIC, "r", 10), ("other", "s", 100)):
+        counters.records_consumed[topic] = counters.dead_letters[topic, "exhausted"] = letters
+        counters.routes[route].dead_lettered = letters
+        counters.failures.note(1.0, route, "exhausted", "ValueError (calls.py:7)", Position(topic, 0, 1))
+    assert [(each.topic, each.route) for each in scene.recent.letters()] == [(TOPIC, "r"), ("other", "s")]
 
 
 def test_calls_and_failures() -> None:
