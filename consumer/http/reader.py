@@ -81,14 +81,15 @@ class StatusReader:
     def sample(self) -> None:
         """Note a sample for charts and trends, and the time of a change of state; called about once a second."""
         now, counters = Moment(*self._clock()), self._counters
-        lags: dict[str, int] = {}
+        lags: dict[str, dict[int, int]] = {}
         for each in self._observed.partitions:
             if (lag := each.lag_records) is not None:
-                lags[each.key.topic] = lags.get(each.key.topic, 0) + lag
-        self._history.note(now.wall, now.monotonic, counters, sum(lags.values()) if lags else None)
+                lags.setdefault(each.key.topic, {})[each.key.partition] = lag
+        total = sum(sum(found.values()) for found in lags.values()) if lags else None
+        self._history.note(now.wall, now.monotonic, counters, total)
         self._recent.note(now.monotonic)
-        for topic, total in lags.items():
-            self._trends.setdefault(topic, Trend()).note(now.wall, total)
+        for topic, found in lags.items():
+            self._trends.setdefault(topic, Trend()).note(now.monotonic, found)
         for topic in self._trends.keys() - lags.keys():  # its partitions were revoked
             del self._trends[topic]
         self._note_state(now)
@@ -119,7 +120,7 @@ class StatusReader:
             records_consumed=counters.consumed,
             last_commit_at=counters.last_commit_timestamp or None,
             max_in_flight_records=settings.delivery.max_in_flight_records,
-            topics=self._topics(partitions),
+            topics=self._topics(now, partitions),
             partitions=partitions,
             routes=self._routes(now, len(owned)),
             failures=counters.failures.latest_first,
@@ -178,16 +179,17 @@ class StatusReader:
         since = self._recent.since(kind, name)
         return None if since is None else now.wall_of(since)
 
-    def _topics(self, partitions: Sequence[PartitionStatus]) -> list[TopicStatus]:
+    def _topics(self, now: Moment, partitions: Sequence[PartitionStatus]) -> list[TopicStatus]:
         by_topic: dict[str, list[PartitionStatus]] = {}
         for each in partitions:
             by_topic.setdefault(each.topic, []).append(each)
-        return [self._topic(topic, found) for topic, found in by_topic.items()]
+        return [self._topic(now, topic, found) for topic, found in by_topic.items()]
 
-    def _topic(self, topic: str, partitions: Sequence[PartitionStatus]) -> TopicStatus:
+    def _topic(self, now: Moment, topic: str, partitions: Sequence[PartitionStatus]) -> TopicStatus:
         lags = [each.lag_records for each in partitions if each.lag_records is not None]
         ages = [each.lag_seconds for each in partitions if each.lag_seconds is not None]
         trend = self._trends.get(topic, Trend())
+        growing_since = trend.growing_since
         return TopicStatus(
             topic,
             len(partitions),
@@ -195,7 +197,7 @@ class StatusReader:
             max(ages, default=None),
             self._history.records_per_second(topic),
             trend.catch_up_seconds,
-            trend.growing_since,
+            None if growing_since is None else now.wall_of(growing_since),
         )
 
     def _routes(self, now: Moment, partitions: int) -> list[RouteStatus]:
