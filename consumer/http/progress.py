@@ -47,6 +47,8 @@ def lag(topic: TopicStatus) -> str:
 
 def catch_up(topic: TopicStatus) -> str:
     """Return when a topic is caught up at its present rate."""
+    if topic.lag_records is None:
+        return wording.MISSING
     if topic.lag_records == 0 or topic.catch_up_seconds == 0:
         return "caught up"
     if topic.growing_since is not None:
