@@ -6,6 +6,7 @@ from rich.text import Text
 
 from consumer.cli.top_section import Column, Row, Section
 from consumer.http.conditions import HoldStatus
+from consumer.http.progress import keeps_up
 from consumer.http.status import PartitionStatus, RouteStatus, Status, TopicStatus
 from consumer.http.wording import MISSING, number, rate, span, wait
 
@@ -101,9 +102,13 @@ def _catches_up(status: Status, topic: TopicStatus) -> Text | str:
         return Text(f"no: growing for {_since(status, topic.growing_since)}", "yellow")
     if topic.lag_records is None:
         return MISSING
-    if topic.catch_up_seconds is None:
-        return Text("not at this rate", "yellow")
-    return f"in {span(topic.catch_up_seconds)}" if topic.catch_up_seconds else Text("caught up", "green")
+    if not topic.lag_records or topic.catch_up_seconds == 0:
+        return Text("caught up", "green")
+    if keeps_up(topic):
+        return "keeping up"
+    return (
+        Text("not at this rate", "yellow") if topic.catch_up_seconds is None else f"in {span(topic.catch_up_seconds)}"
+    )
 
 
 def _routes(status: Status) -> Section:

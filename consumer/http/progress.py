@@ -53,11 +53,16 @@ def catch_up(topic: TopicStatus) -> str:
         return "caught up"
     if topic.growing_since is not None:
         return "growing"
-    if _age(topic) < KEEPS_UP_SECONDS:
+    if keeps_up(topic):
         return "keeping up"
     if topic.catch_up_seconds is None:
         return "not shrinking"
     return f"caught up in {wording.span(topic.catch_up_seconds)} at this rate"
+
+
+def keeps_up(topic: TopicStatus) -> bool:
+    """Return whether the lag of a topic is known and short; then it need not shrink."""
+    return topic.lag_records is not None and _age(topic) < KEEPS_UP_SECONDS
 
 
 def _age(topic: TopicStatus) -> float:
