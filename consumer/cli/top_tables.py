@@ -6,12 +6,11 @@ from rich.text import Text
 
 from consumer.cli.top_section import Column, Row, Section
 from consumer.http.conditions import HoldStatus
+from consumer.http.partitions import rank
 from consumer.http.progress import keeps_up
 from consumer.http.status import PartitionStatus, RouteStatus, Status, TopicStatus
 from consumer.http.wording import MISSING, number, rate, span, wait
 
-STATES = ("halted", "draining", "holding", "retrying", "starting", "reading", "caught up")
-"""States of a partition, the worst first."""
 STYLES = {"halted": "bold red", "draining": "yellow", "holding": "yellow", "retrying": "yellow", "caught up": "green"}
 MANY_FAILED = 0.05
 
@@ -187,7 +186,7 @@ def _partitions(status: Status) -> Section:
         )
 
     def worst_first(each: PartitionStatus) -> tuple[int, int]:
-        return (STATES.index(each.state) if each.state in STATES else 0), -(each.lag_records or 0)
+        return rank(each.state), -(each.lag_records or 0)
 
     return Section("Partitions", columns, [row(each) for each in sorted(status.partitions, key=worst_first)], 3)
 

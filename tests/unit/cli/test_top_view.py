@@ -211,12 +211,13 @@ def test_many_partitions_show_the_worst() -> None:
     """Of 256 partitions those in trouble and with most lag are shown, and how many there are."""
     partitions = [a_partition(number, lag_records=number, state="reading") for number in range(256)]
     partitions[3] = a_partition(3, state="holding", lag_records=5)
+    partitions[4] = a_partition(4, state="draining", lag_records=900)
     lines = screen(seen(judged(a_status(partitions=partitions), RUNNING)), height=30)
     start = next(place for place, line in enumerate(lines) if line.startswith("Partitions ("))
     assert lines[start].startswith("Partitions (")
     assert " of 256)" in lines[start]
     assert [line.split()[0] for line in lines[start + 1 : start + 4]] == [
-        f"session-events-{number}" for number in (3, 255, 254)
+        f"session-events-{number}" for number in (3, 4, 255)
     ]
 
 
