@@ -196,8 +196,9 @@ class KafkaSource:
 
     @property
     def member_id(self) -> str:
-        """Name of this member that the coordinator chose; empty until it has joined."""
-        coordinator = self._consumer._coordinator if self._consumer is not None else None
+        """Name of this member that the coordinator chose; empty until it has joined. Read from any thread."""
+        consumer = self._consumer  # read once: the event loop may replace it
+        coordinator = consumer._coordinator if consumer is not None else None
         return str(coordinator.member_id) if coordinator is not None else ""
 
     @property
