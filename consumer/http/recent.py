@@ -127,6 +127,7 @@ class Recent:
             written, records = sum(reasons), now.total - before.total
             if written and written >= DEAD_LETTER_SHARE * records:
                 reason = REASONS[reasons.index(max(reasons))]
+                written = min(written, records or written)  # a record has a letter for each route that gave it up
                 found.append(Letters(topic, reason, self._route_of(topic, reason), written, max(records, written)))
         return found
 

@@ -43,6 +43,16 @@ def test_a_share_of_dead_letters() -> None:
     assert scene.recent.since("topic", TOPIC) == 1001.0
 
 
+def test_a_record_with_two_letters() -> None:
+    """A record that two routes gave up is one of the last records, and letters of earlier records show too."""
+    scene = Scene()
+    scene.consume(200, 400, "exhausted")
+    assert [each[3:] for each in scene.recent.letters()] == [(200, 200)]
+    scene = Scene()
+    scene.consume(0, 5, "exhausted")
+    assert [each[3:] for each in scene.recent.letters()] == [(5, 5)]
+
+
 def test_few_dead_letters_are_no_trouble() -> None:
     """Fewer than 1 % are counted and no trouble."""
     scene = Scene()
