@@ -39,7 +39,7 @@ from consumer.settings.listing import plain_settings
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 
 SILENT_SECONDS = 10.0
-"""Time without an answer after which what brokers answered last is old. Answers to fetches come twice a second."""
+"""Time without an answer after which what brokers answered last is old. Answers to fetches come once a second."""
 NO_ROUTE_STATUS = RouteStatus(NO_ROUTE, "", [], [], 0, 0, 0, 0, 0, 0, 0, {}, 0.0, None, None, 0, 0, None)
 
 
@@ -151,7 +151,7 @@ class StatusReader:
         heard_at, servers = self._observed.heard_at, self._settings.kafka.bootstrap_servers
         if heard_at == float("-inf"):
             return BrokersStatus(servers, None, silent=False)
-        return BrokersStatus(servers, now.wall_of(heard_at), self._observed.beat_at - heard_at > SILENT_SECONDS)
+        return BrokersStatus(servers, now.wall_of(heard_at), self._observed.unheard_seconds > SILENT_SECONDS)
 
     def _stall(self, now: Moment) -> StallStatus | None:
         stall = self._observed.stall
