@@ -179,14 +179,15 @@ def _route_totals(name: str, counters: Counters) -> RouteTotals:
 
 def _calls_between(before: RouteTotals, now: RouteTotals, bounds: Sequence[float]) -> Calls:
     failed = now.failed - before.failed
-    calls = now.batches - before.batches or now.total - before.total
+    batches = now.batches - before.batches
+    calls = batches or now.total - before.total
     timed = [after - earlier for earlier, after in zip(before.timed, now.timed, strict=True)]
     inline = calls - sum(timed)
     segments = [
         (low, high, count) for (low, high), count in zip(pairwise([0.0, *bounds, bounds[-1]]), timed, strict=True)
     ]
-    if inline > 0:  # each counts with their mean
-        mean = (now.inline_seconds - before.inline_seconds) / inline
+    if inline > 0:  # each counts with their mean; the first steps of calls that waited are among these seconds
+        mean = (now.inline_seconds - before.inline_seconds) / (inline if batches else calls)
         segments.append((mean, mean, inline))
     return Calls(calls, failed, quantile(segments, 0.5), quantile(segments, 0.99))
 
