@@ -71,8 +71,10 @@ def _age(topic: TopicStatus) -> float:
 
 def _owners(status: Status) -> str:
     owners = [each for each in status.group.members if each.partitions and not each.me]
-    if not owners:
+    if status.group.asked_at is None:
         return "This member owns no partition; the group has not been described yet."
+    if not owners:
+        return f"This member owns no partition, and no other did when the group was {status.group.state}."
     named = wording.some([f"{each.host.lstrip('/')} ({each.partitions})" for each in owners])
     owned = counted(sum(each.partitions for each in owners), "partition")
     return f"This member owns no partition and takes over when another leaves. Others own {owned}: {named}."
