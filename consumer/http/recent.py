@@ -30,6 +30,8 @@ class RouteTotals(NamedTuple):
     failed: int
     """Calls that raised; a Reject is a judgement of the record and does not count."""
     inline_seconds: float
+    skipped: int
+    """Records that a daemon's only route did not match: their decoding is among its inline seconds."""
     timed: tuple[int, ...]
     """Calls by the bounds of ``handler_seconds``."""
     batches: int
@@ -172,6 +174,7 @@ def _route_totals(name: str, counters: Counters) -> RouteTotals:
         counts.dead_lettered,
         failed,
         counts.inline_seconds,
+        counters.skipped if len(counters.routes) == 1 else 0,
         tuple(counts.seconds.counts),
         sum(counts.batches.counts),
     )
@@ -187,7 +190,8 @@ def _calls_between(before: RouteTotals, now: RouteTotals, bounds: Sequence[float
         (low, high, count) for (low, high), count in zip(pairwise([0.0, *bounds, bounds[-1]]), timed, strict=True)
     ]
     if inline > 0:  # each counts with their mean; the first steps of calls that waited are among these seconds
-        mean = (now.inline_seconds - before.inline_seconds) / (inline if batches else calls)
+        slices = inline if batches else calls + now.skipped - before.skipped
+        mean = (now.inline_seconds - before.inline_seconds) / slices
         segments.append((mean, mean, inline))
     return Calls(calls, failed, quantile(segments, 0.5), quantile(segments, 0.99))
 

@@ -196,6 +196,16 @@ def test_few_inline_calls_among_many_that_waited() -> None:
     assert calls.p99 <= 0.005
 
 
+def test_skipped_records_are_no_time_of_calls() -> None:
+    """The only route's calls do not get longer with each record that it does not match."""
+    counters = Counters([TOPIC], ["r"])
+    recent = Recent(counters)
+    recent.note(1000.0)
+    counters.routes["r"].handled, counters.skipped = 5, 4995
+    counters.routes["r"].inline_seconds = 5000 * 0.000002
+    assert recent.calls("r").p50 == pytest.approx(0.000002)
+
+
 def test_without_calls() -> None:
     """Without calls there are no durations."""
     assert Scene().recent.calls("r") == (0, 0, None, None)
