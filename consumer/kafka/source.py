@@ -99,6 +99,8 @@ class KafkaSource:
         """What is committed with offsets, as their metadata, and read at the start."""
         self.at_start: Callable[[Iterable[str]], Awaitable[None]] | None = None
         """Called once with the topics, when they are known to exist."""
+        self.at_answer: Callable[[], None] | None = None
+        """Called after each wait for records, before any is taken."""
         self._pattern = pattern
         self._topics: list[str] = []
         self._found_notes: dict[TopicPartition, str] = {}
@@ -331,6 +333,8 @@ class KafkaSource:
             raise
         except Exception as error:  # the client may be broken after any other error
             raise ClientLostError("error", f"fetching failed: {described(error)}") from error
+        if self.at_answer is not None:
+            self.at_answer()
 
     @property
     def rebalancing(self) -> bool:

@@ -35,6 +35,11 @@ class Measuring:
             self._note(self._source.fetched_ends())
             await asyncio.sleep(NOTE_SECONDS if self._flows() else IDLE_SECONDS)
 
+    def note_first(self) -> None:
+        """Note ends that are not known yet, before records are taken: the first may keep the event loop for long."""
+        if any(each.partition.lag.end_offset is None for each in self._engine.workers):
+            self._note(self._source.fetched_ends())
+
     async def ask_forever(self) -> None:
         """Ask for the ends that no answer has carried lately.
 

@@ -81,3 +81,13 @@ async def test_a_partition_that_waits(monkeypatch: pytest.MonkeyPatch, happens: 
         happens(bench)
         await rounds()
         assert await questions(bench, monkeypatch) == 0
+
+
+async def test_the_end_is_known_before_the_first_record_is_taken() -> None:
+    """A first call that keeps the event loop hides no lag: its fetch carried the end, which is noted before."""
+    asked: Any = AskedSource()
+    async with an_engine_on(MemorySource(), a_route(print)) as bench:
+        bench.engine.assign([KEY])
+        asked.fetched_ends = lambda: {KEY: (100, time.monotonic())}
+        Measuring(asked, bench.engine).note_first()
+        assert bench.engine.partitions[KEY].lag.end_offset == 100
