@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from consumer.kafka import group
@@ -17,6 +18,7 @@ ONE_PARTITION = b"\x00\x00\x00\x00\x00\x01\x00\x01t\x00\x00\x00\x01\x00\x00\x00\
 
 async def described(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> Group:
     """Return a group after its loop has asked for all answers."""
+    monkeypatch.setattr(group, "log", structlog.get_logger())  # one that drops no line
     monkeypatch.setattr(group, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(group, "ASK_SECONDS", 0.0)
     left, asked = list(answers), asyncio.Event()
