@@ -47,15 +47,22 @@ def lag(topic: TopicStatus) -> str:
 
 def catch_up(topic: TopicStatus) -> str:
     """Return when a topic is caught up at its present rate."""
+    if topic.lag_records is None:
+        return wording.MISSING
     if topic.lag_records == 0 or topic.catch_up_seconds == 0:
         return "caught up"
     if topic.growing_since is not None:
         return "growing"
-    if _age(topic) < KEEPS_UP_SECONDS:
+    if keeps_up(topic):
         return "keeping up"
     if topic.catch_up_seconds is None:
         return "not shrinking"
     return f"caught up in {wording.span(topic.catch_up_seconds)} at this rate"
+
+
+def keeps_up(topic: TopicStatus) -> bool:
+    """Return whether the lag of a topic is known and short; then it need not shrink."""
+    return topic.lag_records is not None and _age(topic) < KEEPS_UP_SECONDS
 
 
 def _age(topic: TopicStatus) -> float:
@@ -64,8 +71,10 @@ def _age(topic: TopicStatus) -> float:
 
 def _owners(status: Status) -> str:
     owners = [each for each in status.group.members if each.partitions and not each.me]
-    if not owners:
+    if status.group.asked_at is None:
         return "This member owns no partition; the group has not been described yet."
+    if not owners:
+        return f"This member owns no partition, and no other did when the group was {status.group.state}."
     named = wording.some([f"{each.host.lstrip('/')} ({each.partitions})" for each in owners])
     owned = counted(sum(each.partitions for each in owners), "partition")
     return f"This member owns no partition and takes over when another leaves. Others own {owned}: {named}."

@@ -39,7 +39,7 @@ from consumer.settings.listing import plain_settings
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 
 SILENT_SECONDS = 10.0
-"""Time without an answer after which what brokers answered last is old. Answers to fetches come twice a second."""
+"""Time without an answer after which what brokers answered last is old. Answers to fetches come once a second."""
 NO_ROUTE_STATUS = RouteStatus(NO_ROUTE, "", [], [], 0, 0, 0, 0, 0, 0, 0, {}, 0.0, None, None, 0, 0, None)
 
 
@@ -81,14 +81,15 @@ class StatusReader:
     def sample(self) -> None:
         """Note a sample for charts and trends, and the time of a change of state; called about once a second."""
         now, counters = Moment(*self._clock()), self._counters
-        lags: dict[str, int] = {}
+        lags: dict[str, dict[int, int]] = {}
         for each in self._observed.partitions:
             if (lag := each.lag_records) is not None:
-                lags[each.key.topic] = lags.get(each.key.topic, 0) + lag
-        self._history.note(now.wall, now.monotonic, counters, sum(lags.values()) if lags else None)
-        self._recent.note(now.wall)
-        for topic, total in lags.items():
-            self._trends.setdefault(topic, Trend()).note(now.wall, total)
+                lags.setdefault(each.key.topic, {})[each.key.partition] = lag
+        total = sum(sum(found.values()) for found in lags.values()) if lags else None
+        self._history.note(now.wall, now.monotonic, counters, total)
+        self._recent.note(now.monotonic)
+        for topic, found in lags.items():
+            self._trends.setdefault(topic, Trend()).note(now.monotonic, found)
         for topic in self._trends.keys() - lags.keys():  # its partitions were revoked
             del self._trends[topic]
         self._note_state(now)
@@ -119,9 +120,9 @@ class StatusReader:
             records_consumed=counters.consumed,
             last_commit_at=counters.last_commit_timestamp or None,
             max_in_flight_records=settings.delivery.max_in_flight_records,
-            topics=self._topics(partitions),
+            topics=self._topics(now, partitions),
             partitions=partitions,
-            routes=self._routes(len(owned)),
+            routes=self._routes(now, len(owned)),
             failures=counters.failures.latest_first,
             commits=dict(counters.commits),
             rebalances=dict(counters.rebalances),
@@ -150,7 +151,7 @@ class StatusReader:
         heard_at, servers = self._observed.heard_at, self._settings.kafka.bootstrap_servers
         if heard_at == float("-inf"):
             return BrokersStatus(servers, None, silent=False)
-        return BrokersStatus(servers, now.wall_of(heard_at), self._observed.beat_at - heard_at > SILENT_SECONDS)
+        return BrokersStatus(servers, now.wall_of(heard_at), self._observed.unheard_seconds > SILENT_SECONDS)
 
     def _stall(self, now: Moment) -> StallStatus | None:
         stall = self._observed.stall
@@ -170,21 +171,25 @@ class StatusReader:
         )
 
     def _dead_lettering(self, now: Moment) -> list[DeadLetteringStatus]:
-        return [
-            DeadLetteringStatus(*each, self._recent.since("topic", each.topic) or now.wall)
-            for each in self._recent.letters()
-        ]
+        found = self._recent.letters()
+        return [DeadLetteringStatus(*each, self._in_trouble(now, "topic", each.topic) or now.wall) for each in found]
 
-    def _topics(self, partitions: Sequence[PartitionStatus]) -> list[TopicStatus]:
+    def _in_trouble(self, now: Moment, kind: str, name: str) -> float | None:
+        """Return the time since which a topic has dead letters, or a route fails."""
+        since = self._recent.since(kind, name)
+        return None if since is None else now.wall_of(since)
+
+    def _topics(self, now: Moment, partitions: Sequence[PartitionStatus]) -> list[TopicStatus]:
         by_topic: dict[str, list[PartitionStatus]] = {}
         for each in partitions:
             by_topic.setdefault(each.topic, []).append(each)
-        return [self._topic(topic, found) for topic, found in by_topic.items()]
+        return [self._topic(now, topic, found) for topic, found in by_topic.items()]
 
-    def _topic(self, topic: str, partitions: Sequence[PartitionStatus]) -> TopicStatus:
+    def _topic(self, now: Moment, topic: str, partitions: Sequence[PartitionStatus]) -> TopicStatus:
         lags = [each.lag_records for each in partitions if each.lag_records is not None]
         ages = [each.lag_seconds for each in partitions if each.lag_seconds is not None]
         trend = self._trends.get(topic, Trend())
+        growing_since = trend.growing_since
         return TopicStatus(
             topic,
             len(partitions),
@@ -192,17 +197,17 @@ class StatusReader:
             max(ages, default=None),
             self._history.records_per_second(topic),
             trend.catch_up_seconds,
-            trend.growing_since,
+            None if growing_since is None else now.wall_of(growing_since),
         )
 
-    def _routes(self, partitions: int) -> list[RouteStatus]:
+    def _routes(self, now: Moment, partitions: int) -> list[RouteStatus]:
         known = {route.name: route for route in self._settings.routes or [LOG_EVERYTHING]}
-        found = [self._route(name, known.get(name), partitions) for name in self._counters.routes]
+        found = [self._route(now, name, known.get(name), partitions) for name in self._counters.routes]
         none, skipped = self._counters.no_route, self._counters.skipped
         replaced = {"skipped": skipped, "dead_lettered": none.dead_lettered, "abandoned": none.abandoned}
         return [*found, msgspec.structs.replace(NO_ROUTE_STATUS, **replaced)]
 
-    def _route(self, name: str, settings: RouteSettings | None, partitions: int) -> RouteStatus:
+    def _route(self, now: Moment, name: str, settings: RouteSettings | None, partitions: int) -> RouteStatus:
         counts, calls = self._counters.routes[name], self._recent.calls(name)
         errors = {kind: count for (route, kind), count in self._counters.handler_errors.items() if route == name}
         return RouteStatus(
@@ -223,5 +228,5 @@ class StatusReader:
             call_seconds_p99=calls.p99,
             calls=calls.calls,
             calls_failed=calls.failed,
-            failing_since=self._recent.since("route", name),
+            failing_since=self._in_trouble(now, "route", name),
         )

@@ -69,8 +69,8 @@ def _call_in(frame: FrameType) -> tuple[str, int | None] | None:
         return None
     found = frame.f_locals
     if code is AWAIT:
-        ongoing = found["ongoing"]
-        return ongoing.steps[ongoing.at].name if ongoing.at < len(ongoing.steps) else "", ongoing.raw.offset
+        ongoing, at = found["ongoing"], found["ongoing"].at
+        return ongoing.steps[at].name if at < len(ongoing.steps) else "", ongoing.raw.offset
     if code in (BATCH, AWAIT_BATCH):
         calling = found["self"].calling
         return found["self"].route.name, calling.offset if calling is not None else None

@@ -54,11 +54,15 @@ class DaemonVitals:
         self._watchdog, self._waits, self._loop_time, self._group = watching
         self._rebalance_timeout_seconds = rebalance_timeout_seconds
         self._beat = time.monotonic()
+        self._heard_at, self.unheard_seconds = -math.inf, 0.0
         self._thread, self._watched = threading.get_ident(), asyncio.get_running_loop()
 
     def beat(self) -> None:
-        """Note that the event loop is running."""
-        self._beat = time.monotonic()
+        """Note that the event loop is running, and for how long it has without an answer of a broker."""
+        before, self._beat = self._beat, time.monotonic()
+        known, self._heard_at = self._heard_at, self._source.heard_at
+        ran = min(self._beat - before, 2 * BEAT_SECONDS)
+        self.unheard_seconds = self.unheard_seconds + ran if self._heard_at == known else 0.0
 
     async def beat_forever(self) -> None:
         """Call ``beat`` at intervals, and pause the engine while the group may have removed this member."""
@@ -96,11 +100,6 @@ class DaemonVitals:
     def heard_at(self) -> float:
         """Monotonic time of a broker's last answer; -inf before the first."""
         return self._source.heard_at
-
-    @property
-    def beat_at(self) -> float:
-        """Monotonic time at which the event loop ran last."""
-        return self._beat
 
     @property
     def member_id(self) -> str:

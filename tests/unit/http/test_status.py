@@ -43,12 +43,14 @@ class Scene:
         self.counters = Counters(self.settings.kafka.topics, [route.name for route in self.settings.routes])
         self.observed = FakeObserved()
         self.now = 1000.0
+        self.clock_set = 0.0
+        """Seconds by which the wall clock was set."""
         self.reader = StatusReader(
             self.settings,
             self.counters,
             self.observed,
             {"voice": 64},
-            lambda: (WALL + self.now - 1000.0, self.now),
+            lambda: (WALL + self.clock_set + self.now - 1000.0, self.now),
         )
 
     def owns(self, number: int = 0, start: int = 100, end: int | None = None) -> Partition:
@@ -329,10 +331,10 @@ def test_silent_brokers() -> None:
     """Brokers are silent when the event loop runs and has heard none; a blocked loop says nothing of them."""
     scene = Scene()
     assert scene.read().brokers.heard_at is None
-    scene.observed.heard_at = scene.observed.beat_at = scene.now
+    scene.observed.heard_at = scene.now
     scene.now += 60
     assert (scene.read().brokers.heard_at, scene.read().brokers.silent) == (WALL, False)
-    scene.observed.beat_at = scene.now
+    scene.observed.unheard_seconds = 60.0
     assert scene.read().brokers.silent
 
 
@@ -350,6 +352,23 @@ def test_a_topic_that_falls_behind() -> None:
     assert (topic.records_per_second, topic.catch_up_seconds) == (5.0, None)
     assert topic.growing_since is not None
     assert WALL <= topic.growing_since < WALL + 20
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+def test_the_wall_clock_is_set(step: float) -> None:
+    """A clock that is set neither changes the time to catch up nor keeps dead letters in view."""
+    scene = Scene()
+    partition = scene.owns(end=1100)
+    scene.counters.dead_letters["session-events", "undecodable"] = 100
+    for second in range(180):
+        scene.counters.records_consumed["session-events"] += 100
+        partition.lag.ends_at(1100 - second, 100, scene.now, WALL)
+        scene.reader.sample()
+        scene.now += 1
+        scene.clock_set = step if second > 150 else 0.0
+    status = scene.read()
+    assert status.topics[0].catch_up_seconds == pytest.approx(821, abs=1)
+    assert status.dead_lettering == []
 
 
 def test_dead_letters_have_a_share() -> None:

@@ -47,7 +47,8 @@ def lagging(**values: Any) -> Status:
 
 
 def alone(*members: MemberStatus, state: str = "Stable") -> Status:
-    return a_status(partitions=[], topics=[], group=GroupStatus("calls", state, list(members), AT - 5))
+    group = GroupStatus("calls", state, list(members), AT - 5 if state else None)
+    return a_status(partitions=[], topics=[], group=group)
 
 
 ME = MemberStatus("m-1", "session-consumer", "/10.0.3.7", 0, me=True)
@@ -68,6 +69,7 @@ OTHER = MemberStatus("m-2", "session-consumer", "/10.0.3.8", 4, me=False)
         (lagging(), "Catching up", "busy", "not shrinking"),
         (a_status(topics=[a_topic(lag_seconds=None)]), "Running", "good", "The lag is not known yet."),
         (alone(ME, OTHER), "Standby", "good", "Others own 4 partitions: 10.0.3.8 (4)."),
+        (alone(ME, state="PreparingRebalance"), "Standby", "good", "no other did when the group was Prep"),
         (alone(state=""), "Standby", "good", "the group has not been described yet"),
         (alone(ME), "No partitions", "warn", "No member of group calls owns a partition."),
         (EMPTY, "Starting", "busy", "Not joined yet."),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -196,3 +197,13 @@ async def test_a_question_ends_with_its_client() -> None:
         async with asyncio.timeout(2):
             assert await asking == {}
         run.daemon.stop()
+
+
+def test_the_member_id_while_the_client_is_replaced() -> None:
+    """Another thread may ask for the member's id at any time: the client is looked at once."""
+    clients = iter([SimpleNamespace(_coordinator=SimpleNamespace(member_id="m-1")), None])
+
+    class Replaced(KafkaSource):
+        _consumer: Any = property(lambda _: next(clients))
+
+    assert object.__new__(Replaced).member_id == "m-1"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from consumer.delivery.worker import Workers
 from consumer.observe.waiting import CallUnderWay, Standing
 from consumer.process.stacks import all_stacks, awaited_call, blocking_call
 from consumer.record import Record
@@ -127,6 +130,26 @@ async def test_a_call_that_has_ended() -> None:
     """A call that no task awaits any more has no places."""
     call = CallUnderWay(0.0, "r0", 7)
     assert awaited_call(asyncio.get_running_loop(), call) == Standing("r0", 7, [])
+
+
+async def test_a_call_that_ends_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that goes on to the end of a record's routes while another looks at it disturbs nothing."""
+
+    class Ongoing:
+        steps = (SimpleNamespace(name="r0"),)
+        raw = SimpleNamespace(offset=7)
+        moves = iter([0, 1])
+
+        @property
+        def at(self) -> int:
+            return next(self.moves)
+
+    arguments: Any = (None, Ongoing(), None)
+    call: Any = Workers.await_call(*arguments)
+    monkeypatch.setattr(sys, "_current_frames", lambda: {1: call.cr_frame})
+    found = blocking_call(1)
+    call.close()
+    assert (found.route, found.offset) == ("r0", 7)
 
 
 async def test_all_stacks_name_threads_and_tasks() -> None:
