@@ -276,6 +276,20 @@ def test_a_blocked_loop_is_no_outage(page: Page) -> None:
     assert "measured 1 min 15 s ago" in words(page, status)
 
 
+def test_a_loop_that_is_blocked_for_less_than_the_limit() -> None:
+    """A loop that has not run for half a minute is the verdict before it is a stall, and no broker is blamed."""
+    status = a_status(
+        brokers=BrokersStatus(["kafka-1:9092"], AT - 31, silent=False),
+        partitions=[a_partition(1, end_offset_age_seconds=75.0)],
+        unready="no broker answered for 30 s",
+    )
+    (verdict,) = judge(status)
+    assert (verdict.word, verdict.tone, verdict.since) == ("Blocked", "warn", AT - 31)
+    assert verdict.sentence.startswith("The event loop has not run for 31 s")
+    assert verdict.runbook == "SessionConsumerLoopBlocked"
+    assert "roker" not in verdict.sentence + verdict.todo
+
+
 def test_a_halt_before_its_drain_ended() -> None:
     """Until a halted partition has drained there is no command, and the verdict says what is waited for."""
     halt = msgspec.structs.replace(a_halt(1), mend=DRAINS, command="")
