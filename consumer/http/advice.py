@@ -101,7 +101,8 @@ SILENT = Advice(
     CHECK,
 )
 SILENT_AT_START = Advice(
-    "Bring the brokers or the network back; the command says what is wrong with each.",
+    "Bring the brokers or the network back; the command says what is wrong with each. Without an answer the process"
+    " exits with 69 after kafka.start_timeout_seconds.",
     "SessionConsumerNotRunning",
     CHECK,
 )

@@ -149,7 +149,7 @@ class StatusReader:
         """Return whether brokers answer; a blocked event loop hears none, and they may be well."""
         heard_at, servers = self._observed.heard_at, self._settings.kafka.bootstrap_servers
         if heard_at == float("-inf"):
-            return BrokersStatus(servers, None, silent=False)
+            return BrokersStatus(servers, None, silent=now.wall - self._process.started_at > SILENT_SECONDS)
         return BrokersStatus(servers, now.wall_of(heard_at), self._observed.beat_at - heard_at > SILENT_SECONDS)
 
     def _stall(self, now: Moment) -> StallStatus | None:

@@ -336,6 +336,14 @@ def test_silent_brokers() -> None:
     assert scene.read().brokers.silent
 
 
+def test_brokers_that_never_answered() -> None:
+    """Brokers that have not answered since the start are silent after some seconds."""
+    scene = Scene()
+    assert not scene.read().brokers.silent
+    scene.now += 11
+    assert (scene.read().brokers.heard_at, scene.read().brokers.silent) == (None, True)
+
+
 def test_a_topic_that_falls_behind() -> None:
     """A topic has the rate of its records, the age of the oldest, and the time since which its lag has grown."""
     scene = Scene()
