@@ -6,6 +6,7 @@ from rich.text import Text
 
 from consumer.cli.top_section import Column, Row, Section
 from consumer.http.conditions import HoldStatus
+from consumer.http.progress import KEEPS_UP_SECONDS
 from consumer.http.status import PartitionStatus, RouteStatus, Status, TopicStatus
 from consumer.http.wording import MISSING, number, rate, span, wait
 
@@ -97,6 +98,10 @@ def _topics(status: Status) -> Section:
 
 
 def _catches_up(status: Status, topic: TopicStatus) -> Text | str:
+    if topic.lag_records and topic.lag_seconds is not None and topic.lag_seconds < KEEPS_UP_SECONDS:
+        return "keeping up"
+    if topic.lag_records == 0:
+        return Text("caught up", "green")
     if topic.growing_since is not None:
         return Text(f"no: growing for {_since(status, topic.growing_since)}", "yellow")
     if topic.lag_records is None:

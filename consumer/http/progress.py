@@ -1,4 +1,4 @@
-"""Verdicts on a daemon without trouble: it starts, drains, stands by, catches up or runs. Pure."""
+"""Whether the loop runs, and verdicts on a daemon without trouble: it starts, stands by, catches up or runs. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,23 @@ from consumer.http.status import Status, TopicStatus, Verdict
 
 KEEPS_UP_SECONDS = 10.0
 """Lag below which a daemon counts as keeping up: while records flow, the newest are not committed yet."""
+
+BLOCKED_SECONDS = 13.0
+"""Age of the last answer from which the event loop counts as blocked, if it heard a broker when it ran last."""
+
+
+def blocked_since(status: Status) -> float | None:
+    """Return since when the event loop has not run, about; None if it runs. It hears a broker twice a second."""
+    heard_at = status.brokers.heard_at
+    if heard_at is None or status.brokers.silent or status.stall is not None:
+        return None
+    return heard_at if status.at - heard_at >= BLOCKED_SECONDS else None
+
+
+def blocked(seconds: float) -> str:
+    """Describe an event loop that has not run for some seconds."""
+    what = f"The event loop has not run for {wording.span(seconds)}: most likely a handler blocks it"
+    return f"{what}. Nothing is consumed, and lag is not measured."
 
 
 def passing(status: Status) -> Iterator[Verdict]:
@@ -27,7 +44,7 @@ def calm(status: Status) -> Verdict:
     if not status.partitions:
         return Verdict("Standby", "good", _owners(status), "", "", "", status.since)
     behind = max((each for each in status.topics if each.lag_seconds is not None), key=_age, default=None)
-    word, tone = "Running", "good"
+    word, tone, since = "Running", "good", status.since
     if behind is None:
         sentence = "The lag is not known yet."
     elif all(each.state == "caught up" for each in status.partitions):
@@ -37,7 +54,24 @@ def calm(status: Status) -> Verdict:
     else:
         word, tone = "Catching up", "busy"
         sentence = f"{behind.topic}: {lag(behind)}, {catch_up(behind)}."
-    return Verdict(word, tone, sentence, "", "", "", status.since)
+        if behind.growing_since is not None or behind.catch_up_seconds is None:
+            since = behind.growing_since or status.at - _age(behind)
+            word, sentence = "Behind", f"{sentence}{_longest_wait(status)}"
+    return Verdict(word, tone, sentence, "", "", "", since)
+
+
+def _longest_wait(status: Status) -> str:
+    """Name the longest of the calls, flushes and commits that partitions wait for."""
+    waits = [
+        (wait.since, wait.kind, f"{each.topic}-{each.partition}")
+        for each in status.partitions
+        for wait in each.waits
+        if wait.kind in ("call", "flush", "commit") and status.at - wait.since >= KEEPS_UP_SECONDS
+    ]
+    if not waits:
+        return ""
+    since, kind, partition = min(waits)
+    return f" A {kind} in {partition} has lasted {wording.span(status.at - since)}."
 
 
 def lag(topic: TopicStatus) -> str:
@@ -49,10 +83,10 @@ def catch_up(topic: TopicStatus) -> str:
     """Return when a topic is caught up at its present rate."""
     if topic.lag_records == 0 or topic.catch_up_seconds == 0:
         return "caught up"
+    if topic.lag_seconds is not None and _age(topic) < KEEPS_UP_SECONDS:
+        return "keeping up"
     if topic.growing_since is not None:
         return "growing"
-    if _age(topic) < KEEPS_UP_SECONDS:
-        return "keeping up"
     if topic.catch_up_seconds is None:
         return "not shrinking"
     return f"caught up in {wording.span(topic.catch_up_seconds)} at this rate"

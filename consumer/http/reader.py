@@ -184,14 +184,14 @@ class StatusReader:
     def _topic(self, topic: str, partitions: Sequence[PartitionStatus]) -> TopicStatus:
         lags = [each.lag_records for each in partitions if each.lag_records is not None]
         ages = [each.lag_seconds for each in partitions if each.lag_seconds is not None]
-        trend = self._trends.get(topic, Trend())
+        trend, rate = self._trends.get(topic, Trend()), self._history.records_per_second(topic)
         return TopicStatus(
             topic,
             len(partitions),
             sum(lags) if lags else None,
             max(ages, default=None),
-            self._history.records_per_second(topic),
-            trend.catch_up_seconds,
+            rate,
+            trend.catch_up_seconds if rate or not sum(lags) else None,  # nothing moves: no rate to catch up at
             trend.growing_since,
         )
 

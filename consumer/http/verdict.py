@@ -18,8 +18,6 @@ faster than they are handled, and the alerts fire at two."""
 LASTING_SECONDS = 10.0
 """Age from which a retry by policy is a warning. The first attempts fail within seconds, and most of their records are
 then handled."""
-BLOCKED_SECONDS = 13.0
-"""Age of the last answer from which the event loop counts as blocked if it had heard a broker when it ran last."""
 STALE_SECONDS = 60.0
 """Age from which an end offset is a warning: the leader of its partition has not answered for that long."""
 
@@ -127,19 +125,9 @@ def silent_for(status: Status) -> str:
 
 def _blocked(status: Status) -> Iterator[Finding]:
     """Judge an event loop that does not run, until the watchdog calls it a stall."""
-    since = _blocked_since(status)
+    since = progress.blocked_since(status)
     if since is not None:
-        what = f"The event loop has not run for {wording.span(status.at - since)}: most likely a handler blocks it"
-        sentence = f"{what}. Nothing is consumed, and lag is not measured."
-        yield Finding(_verdict("Blocked", sentence, advice.STALLS["loop"], since))
-
-
-def _blocked_since(status: Status) -> float | None:
-    """Return since when the event loop has not run, about; None if it runs. It hears a broker twice a second."""
-    heard_at = status.brokers.heard_at
-    if heard_at is None or status.brokers.silent or status.stall is not None:
-        return None
-    return heard_at if status.at - heard_at >= BLOCKED_SECONDS else None
+        yield Finding(_verdict("Blocked", progress.blocked(status.at - since), advice.STALLS["loop"], since))
 
 
 def _readiness(status: Status) -> Iterator[Finding]:
@@ -158,7 +146,7 @@ def _readiness(status: Status) -> Iterator[Finding]:
 
 def _explained(status: Status) -> bool:
     """Whether an earlier verdict says why the daemon is not ready."""
-    return bool(status.halts or status.stall or status.brokers.silent) or _blocked_since(status) is not None
+    return bool(status.halts or status.stall or status.brokers.silent) or progress.blocked_since(status) is not None
 
 
 def _dead_lettering(status: Status) -> Iterator[Finding]:
@@ -249,7 +237,7 @@ def _growing(status: Status) -> Iterator[Finding]:
 def _stale_ends(status: Status) -> Iterator[Finding]:
     ages = [each.end_offset_age_seconds or 0.0 for each in status.partitions]
     stale = [each for each in ages if each >= STALE_SECONDS]
-    if stale and not status.brokers.silent and status.stall is None and _blocked_since(status) is None:
+    if stale and not status.brokers.silent and status.stall is None and progress.blocked_since(status) is None:
         of = f"{len(stale)} of {counted(len(ages), 'partition')}"
         sentence = f"The leaders of {of} have not answered for {wording.span(max(stale))}: their lag is as old as that."
         what = advice.SILENT._replace(todo="Look for partitions without a leader; the command asks every broker.")

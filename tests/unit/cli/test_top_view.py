@@ -190,8 +190,9 @@ def test_routes_and_topics() -> None:
         topics=[
             a_topic("calm"),
             a_topic("behind", lag_records=9000, lag_seconds=60.0, catch_up_seconds=90.0),
-            a_topic("late", lag_records=10_000, catch_up_seconds=None),
-            a_topic("growing", lag_records=20_000, catch_up_seconds=None, growing_since=AT - 300.0),
+            a_topic("near", lag_records=20, lag_seconds=0.9, catch_up_seconds=None, growing_since=AT - 30.0),
+            a_topic("late", lag_records=10_000, lag_seconds=60.0, catch_up_seconds=None),
+            a_topic("growing", lag_records=20_000, lag_seconds=60.0, catch_up_seconds=None, growing_since=AT - 300.0),
         ],
         dead_lettering=[dead_lettering()],
     )
@@ -201,7 +202,7 @@ def test_routes_and_topics() -> None:
     assert crm.startswith("crm 12 12.3 ms 2.5 s 25.0% 17 of 64 0 0")
     assert rows.index(crm) < next(place for place, row in enumerate(rows) if row.startswith("voice "))
     start = next(place for place, row in enumerate(rows) if row.startswith("Topics "))
-    ends = ("no: growing for 5 min", "not at this rate", "in 1 min 30 s", "caught up")
+    ends = ("no: growing for 5 min", "not at this rate", "in 1 min 30 s", "keeping up", "caught up")
     assert all(row.endswith(end) for row, end in zip(rows[start + 1 :], ends, strict=False))
     assert any(line.split()[:6] == ["session-events", "undecodable", "none", "267", "of", "400"] for line in lines)
 

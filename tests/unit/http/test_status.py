@@ -360,6 +360,20 @@ def test_a_topic_that_falls_behind() -> None:
     assert WALL <= topic.growing_since < WALL + 20
 
 
+def test_nothing_catches_up_while_nothing_is_consumed() -> None:
+    """A lag that shrank within the minute promises no time to catch up once no record has come for ten seconds."""
+    scene = Scene()
+    partition = scene.owns(end=100)
+    for second in range(40):
+        scene.counters.records_consumed["session-events"] += 5 * (second < 20)
+        partition.lag.ends_at(200 - 5 * min(second, 19), 100, scene.now, WALL)
+        scene.reader.sample()
+        scene.now += 1
+        if second == 19:
+            assert scene.read().topics[0].catch_up_seconds is not None
+    assert scene.read().topics[0].catch_up_seconds is None
+
+
 def test_dead_letters_have_a_share() -> None:
     """Dead letters among the last records are one entry of their topic, with the most frequent reason."""
     scene = Scene()

@@ -14,7 +14,7 @@ from consumer.cli.main import cli
 from consumer.http import advice, wording
 from consumer.http.advice import Advice
 from consumer.http.page import Page
-from consumer.http.status import BrokersStatus, GroupStatus, MemberStatus, Status
+from consumer.http.status import BrokersStatus, GroupStatus, MemberStatus, Status, WaitStatus
 from consumer.http.verdict import judge
 from consumer.observe.remedy import DRAINS, HOLD_ENDS
 from consumer.observe.watchdog import MESSAGES
@@ -65,7 +65,8 @@ OTHER = MemberStatus("m-2", "session-consumer", "/10.0.3.8", 4, me=False)
             "busy",
             "session-events: 4,000 records, 1 min 35 s behind, caught up in 1 min 1 s at this rate.",
         ),
-        (lagging(), "Catching up", "busy", "not shrinking"),
+        (lagging(), "Behind", "busy", "not shrinking"),
+        (lagging(growing_since=AT - 20, lag_seconds=30.0), "Behind", "busy", "30 s behind, growing."),
         (a_status(topics=[a_topic(lag_seconds=None)]), "Running", "good", "The lag is not known yet."),
         (alone(ME, OTHER), "Standby", "good", "Others own 4 partitions: 10.0.3.8 (4)."),
         (alone(state=""), "Standby", "good", "the group has not been described yet"),
@@ -242,6 +243,19 @@ def test_growing_lag_matters_after_a_minute() -> None:
     assert (verdict.word, verdict.tone, verdict.since) == ("Falling behind", "warn", AT - 360)
     assert verdict.sentence == "The lag of session-events has grown for 6 min: 4,000 records, 1 min 35 s behind."
     assert [each.tone for each in judge(lagging(growing_since=AT - 30, lag_seconds=30.0))] == ["busy"]
+
+
+def test_a_call_that_lasts() -> None:
+    """Before a call that does not end is a stall, the verdict on the lag names the longest and since when."""
+    waits = [WaitStatus("data", AT - 70, None), WaitStatus("call", AT - 31, None)]
+    partitions = [
+        a_partition(0, state="reading", waits=[WaitStatus("call", AT - 11, None)]),
+        a_partition(1, state="reading", waits=waits),
+    ]
+    topics = [a_topic(lag_records=1200, lag_seconds=31.0, catch_up_seconds=None)]
+    (verdict,) = judge(a_status(partitions=partitions, topics=topics))
+    assert verdict.sentence.endswith("not shrinking. A call in session-events-1 has lasted 31 s.")
+    assert verdict.since == AT - 31
 
 
 def test_lag_behind_a_hold() -> None:

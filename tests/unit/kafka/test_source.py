@@ -41,7 +41,7 @@ async def test_an_unknown_error_of_an_offset_lookup_is_tried_again() -> None:
 
 
 async def test_brokers_are_heard_while_the_client_joins() -> None:
-    """A group may take a rebalance timeout to answer a join; the brokers are asked until then, and not called silent."""
+    """A group may take as long as a rebalance to answer a join; brokers are asked, and heard, until then."""
     async with FakeBroker() as broker:
         broker.silent.add(JOIN)
         run = Run(broker, kafka={"rebalance_timeout_seconds": 8.0})
