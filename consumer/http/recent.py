@@ -32,6 +32,8 @@ class RouteTotals(NamedTuple):
     inline_seconds: float
     timed: tuple[int, ...]
     """Calls by the bounds of ``handler_seconds``."""
+    timed_seconds: float
+    """Their sum."""
     batches: int
 
 
@@ -142,6 +144,7 @@ def _route_totals(name: str, counts: RouteCounters, counters: Counters) -> Route
         rejected,
         counts.inline_seconds,
         tuple(counts.seconds.counts),
+        counts.seconds.total,
         sum(counts.batches.counts),
     )
 
@@ -151,13 +154,26 @@ def _calls_between(before: RouteTotals, now: RouteTotals, bounds: Sequence[float
     calls = now.batches - before.batches or now.handled + now.rejected - before.handled - before.rejected + failed
     timed = [after - earlier for earlier, after in zip(before.timed, now.timed, strict=True)]
     inline = calls - sum(timed)
-    segments = [
-        (low, high, count) for (low, high), count in zip(pairwise([0.0, *bounds, bounds[-1]]), timed, strict=True)
-    ]
+    segments = timed_segments(bounds, timed, now.timed_seconds - before.timed_seconds)
     if inline > 0:  # each counts with their mean
         mean = (now.inline_seconds - before.inline_seconds) / inline
         segments.append((mean, mean, inline))
     return Calls(calls, failed, quantile(segments, 0.5), quantile(segments, 0.99))
+
+
+def timed_segments(bounds: Sequence[float], counts: Sequence[int], total: float) -> list[tuple[float, float, int]]:
+    """Return a low, a high and a number of values for each bucket, so that the values add up to about ``total``.
+
+    Buckets are wide: that of a call of 0.1 s reaches to 0.25 s. The values of each lie around a place in it, the same
+    share of the way up in all. The last bucket has no upper bound: with values in it the sum does not help.
+    """
+    buckets = list(zip(pairwise([0.0, *bounds, bounds[-1]]), counts, strict=True))
+    lowest = sum(low * count for (low, _), count in buckets)
+    widths = sum((high - low) * count for (low, high), count in buckets)
+    up = 0.5 if counts[-1] or not widths else min(1.0, max(0.0, (total - lowest) / widths))
+    around = min(up, 1.0 - up)
+    first, last = up - around, up + around
+    return [(low + (high - low) * first, low + (high - low) * last, count) for (low, high), count in buckets]
 
 
 def quantile(segments: Sequence[tuple[float, float, int]], share: float) -> float | None:
