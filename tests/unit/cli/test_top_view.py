@@ -34,7 +34,7 @@ RUNNING = Verdict("Running", "good", "", "", "", "", AT - 11_520.0)
 HALTED = Verdict(
     "Halted", "bad", "1 of 12 partitions is halted", "Mend the batch, or move past it", COMMAND, "Halted", AT - 300.0
 )
-HOLDING = Verdict("Holding", "warn", "route crm waits for its server", "Start the server", "", "Holding", AT - 95.0)
+HOLDING = Verdict("Holding", "warn", "Route crm waits for its server", "Start the server", "", "Holding", AT - 95.0)
 DEAD = NoStatusError("Timed out", "did not answer within 3 s", "Check the address.")
 
 
@@ -81,6 +81,12 @@ def test_a_running_daemon() -> None:
     for name in ("Topics (1)", "Routes (3)", "Partitions (4)", "Members (2)"):
         assert name in text
     assert lines[-1] == "q quits"
+
+
+def test_the_name_of_a_topic_keeps_its_case() -> None:
+    """A sentence that begins with a topic is printed as it is: the name may be copied from there."""
+    halted = msgspec.structs.replace(HALTED, sentence="calls-1 halted (fuse)")
+    assert screen(seen(judged(a_status(), halted)))[0].startswith(" Halted  calls-1 halted (fuse). For 5 min")
 
 
 def test_trouble_fits_a_small_terminal() -> None:
