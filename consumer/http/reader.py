@@ -157,13 +157,16 @@ class StatusReader:
         if stall is None:
             return None
         standing = self._observed.standing()
+        partitions = list(map(str, stall.partitions))
+        if standing.partition:  # first, because the offset and the places are of its record
+            partitions = [standing.partition, *(each for each in partitions if each != standing.partition)]
         exits_at = now.wall_of(stall.late_at) + self._settings.watchdog.window_seconds
         return StallStatus(
             stall.kind,
             str(stall),
             now.wall_of(stall.since),
             exits_at,
-            list(map(str, stall.partitions)),
+            partitions,
             standing.route,
             standing.offset,
             list(standing.places),

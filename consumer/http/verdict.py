@@ -61,8 +61,12 @@ def _stall(status: Status) -> Iterator[Finding]:
     stall = status.stall
     if stall is None:
         return
-    at = wording.some(stall.partitions) + (f" at offset {stall.offset}" if stall.offset is not None else "")
-    place = f", in {stall.places[0]}" if stall.places else ""
+    at = wording.some(stall.partitions)
+    if stall.offset is not None:
+        others = len(stall.partitions) - 1
+        at = f"{wording.some(stall.partitions[:1])} at offset {stall.offset}"
+        at += f" and {counted(others, 'other partition')}" if others > 0 else ""
+    place = f", in {wording.own_place(stall.places)}" if stall.places else ""
     lasting = f"for {wording.span(status.at - stall.since)}"
     if stall.kind == "loop":
         by = f" by route {stall.route}" if stall.route else ""

@@ -246,7 +246,7 @@ def test_a_stall() -> None:
     scene = Scene()
     scene.now += 100
     scene.observed.stall = Stall("loop", (), scene.now - 60, scene.now)
-    scene.observed.stands = Standing("voice", 105, ["sleep (calls.py:7)"])
+    scene.observed.stands = Standing("voice", 105, ["sleep (calls.py:7)"], "session-events-3")
     scene.observed.unready = "stalled: too"
     status = scene.read()
     assert (status.state, status.since) == ("stalled", WALL + 40)
@@ -255,7 +255,7 @@ def test_a_stall() -> None:
         "the event loop is blocked, most likely by a handler that waits without await",
         WALL + 40,
         WALL + 100 + scene.settings.watchdog.window_seconds,
-        [],
+        ["session-events-3"],
         "voice",
         105,
         ["sleep (calls.py:7)"],
@@ -264,6 +264,17 @@ def test_a_stall() -> None:
     scene.observed.stall = None
     assert scene.read().stall is None
     assert (scene.read().state, scene.read().since) == ("running", WALL + 100)
+
+
+def test_the_partition_of_the_call_that_stalls_comes_first() -> None:
+    """Of several partitions whose calls do not end, the first is that of the record that the offset names."""
+    scene = Scene()
+    keys = tuple(TopicPartition("session-events", number) for number in range(3))
+    scene.observed.stall = Stall("call", keys, scene.now - 60, scene.now)
+    scene.observed.stands = Standing("voice", 105, [], "session-events-2")
+    stall = scene.read().stall
+    assert stall is not None
+    assert stall.partitions == ["session-events-2", "session-events-0", "session-events-1"]
 
 
 def test_versions_and_totals() -> None:

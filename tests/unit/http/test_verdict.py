@@ -14,7 +14,7 @@ from consumer.cli.main import cli
 from consumer.http import advice, wording
 from consumer.http.advice import Advice
 from consumer.http.page import Page
-from consumer.http.status import BrokersStatus, GroupStatus, MemberStatus, Status, WaitStatus
+from consumer.http.status import BrokersStatus, GroupStatus, MemberStatus, Status
 from consumer.http.verdict import judge
 from consumer.observe.remedy import DRAINS, HOLD_ENDS
 from consumer.observe.watchdog import MESSAGES
@@ -245,19 +245,6 @@ def test_growing_lag_matters_after_a_minute() -> None:
     assert [each.tone for each in judge(lagging(growing_since=AT - 30, lag_seconds=30.0))] == ["busy"]
 
 
-def test_a_call_that_lasts() -> None:
-    """Before a call that does not end is a stall, the verdict on the lag names the longest and since when."""
-    waits = [WaitStatus("data", AT - 70, None), WaitStatus("call", AT - 31, None)]
-    partitions = [
-        a_partition(0, state="reading", waits=[WaitStatus("call", AT - 11, None)]),
-        a_partition(1, state="reading", waits=waits),
-    ]
-    topics = [a_topic(lag_records=1200, lag_seconds=31.0, catch_up_seconds=None)]
-    (verdict,) = judge(a_status(partitions=partitions, topics=topics))
-    assert verdict.sentence.endswith("not shrinking. A call in session-events-1 has lasted 31 s.")
-    assert verdict.since == AT - 31
-
-
 def test_lag_behind_a_hold() -> None:
     """Lag of a topic that holds asks for no more members: the hold is its cause."""
     status = lagging(growing_since=AT - 90)
@@ -290,18 +277,15 @@ def test_a_blocked_loop_is_no_outage(page: Page) -> None:
     assert "measured 1 min 15 s ago" in words(page, status)
 
 
-def test_a_loop_that_is_blocked_for_less_than_the_limit() -> None:
-    """A loop that has not run for half a minute is the verdict before it is a stall, and no broker is blamed."""
-    status = a_status(
-        brokers=BrokersStatus(["kafka-1:9092"], AT - 31, silent=False),
-        partitions=[a_partition(1, end_offset_age_seconds=75.0)],
-        unready="no broker answered for 30 s",
-    )
-    (verdict,) = judge(status)
-    assert (verdict.word, verdict.tone, verdict.since) == ("Blocked", "warn", AT - 31)
-    assert verdict.sentence.startswith("The event loop has not run for 31 s")
-    assert verdict.runbook == "SessionConsumerLoopBlocked"
-    assert "roker" not in verdict.sentence + verdict.todo
+def test_a_stall_of_several_partitions() -> None:
+    """The offset stands beside its partition, and the place is that of the handler, not of what it waits in."""
+    library, package = "/usr/lib/python3.12/asyncio/tasks.py:649", "/venv/lib/python3.12/site-packages/aiohttp/c.py:9"
+    places = [f"sleep ({library})", f"get ({package})", "ask (/srv/calls.py:7)", "talk (/srv/calls.py:3)"]
+    stall = a_stall(partitions=["calls-2", "calls-0", "calls-1"], offset=98, places=places)
+    (verdict,) = judge(a_status(state="stalled", stall=stall))
+    assert ": calls-2 at offset 98 and 2 other partitions, in ask (/srv/calls.py:7)." in verdict.sentence
+    assert wording.own_place(places[:2]) == places[1]
+    assert wording.own_place(places[:1]) == places[0]
 
 
 def test_a_halt_before_its_drain_ended() -> None:

@@ -1,0 +1,34 @@
+"""What the verdict says of a daemon that is behind, and of an event loop that does not run."""
+
+from __future__ import annotations
+
+from consumer.http.status import BrokersStatus, WaitStatus
+from consumer.http.verdict import judge
+from tests.statuses import AT, a_partition, a_status, a_topic
+
+
+def test_a_call_that_lasts() -> None:
+    """Before a call that does not end is a stall, the verdict on the lag names the longest and since when."""
+    waits = [WaitStatus("data", AT - 70, None), WaitStatus("call", AT - 31, None)]
+    partitions = [
+        a_partition(0, state="reading", waits=[WaitStatus("call", AT - 11, None)]),
+        a_partition(1, state="reading", waits=waits),
+    ]
+    topics = [a_topic(lag_records=1200, lag_seconds=31.0, catch_up_seconds=None)]
+    (verdict,) = judge(a_status(partitions=partitions, topics=topics))
+    assert verdict.sentence.endswith("not shrinking. A call in session-events-1 has lasted 31 s.")
+    assert verdict.since == AT - 31
+
+
+def test_a_loop_that_is_blocked_for_less_than_the_limit() -> None:
+    """A loop that has not run for half a minute is the verdict before it is a stall, and no broker is blamed."""
+    status = a_status(
+        brokers=BrokersStatus(["kafka-1:9092"], AT - 31, silent=False),
+        partitions=[a_partition(1, end_offset_age_seconds=75.0)],
+        unready="no broker answered for 30 s",
+    )
+    (verdict,) = judge(status)
+    assert (verdict.word, verdict.tone, verdict.since) == ("Blocked", "warn", AT - 31)
+    assert verdict.sentence.startswith("The event loop has not run for 31 s")
+    assert verdict.runbook == "SessionConsumerLoopBlocked"
+    assert "roker" not in verdict.sentence + verdict.todo
