@@ -277,7 +277,8 @@ class Workers:
             batch.collecting.begin_chunk(chunk)
         self.partition.begin_chunk(chunk)
         if chunk.next_offset > chunk.first_offset:
-            self.partition.lag.delivered(chunk.first_offset, chunk.timestamp, time.monotonic(), time.time())
+            first, now, wall = chunk.first_offset, time.monotonic(), time.time()
+            self.partition.lag.delivered(first, chunk.timestamp, now, wall, chunk.next_offset)
 
     def has_room(self) -> bool:
         """Whether another record may be taken. It calls nothing: the flat loop asks while it fills batches."""
