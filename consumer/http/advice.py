@@ -28,7 +28,10 @@ class Advice(NamedTuple):
 HALT = "SessionConsumerHalted"
 ONLY_WAY = f"{FIXES[HaltReason.CORRUPT_BATCH]}, then restart"
 """Advice of the remedy for a cause that no restart can mend."""
-FUSE = "Run the command to see why most records became dead letters, repair that, then restart."
+FUSE = (
+    "Run the command to see why most records became dead letters, repair that, then restart. If bad records are left in"
+    " the topic, set dead_letter.limit_ratio = 1 until they are dead-lettered."
+)
 
 _BY_ITSELF = "The daemon replaces its Kafka client by itself; run the command to see what the brokers answer."
 _NOT_CONSUMING = "SessionConsumerNotConsuming"
