@@ -1,4 +1,4 @@
-"""Whether the loop runs, and verdicts on a daemon without trouble: it starts, stands by, catches up or runs. Pure."""
+"""Progress of a daemon: whether its loop runs and failures go on, and verdicts on one without trouble. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from consumer.http.status import Status, TopicStatus, Verdict
 KEEPS_UP_SECONDS = 10.0
 """Lag below which a daemon counts as keeping up: while records flow, the newest are not committed yet."""
 
+QUIET_SECONDS = 20.0
+"""Time without a failure after which a verdict on failures of the last minutes says so."""
 BLOCKED_SECONDS = 13.0
 """Age of the last answer from which the event loop counts as blocked, if it heard a broker when it ran last."""
 
@@ -27,6 +29,17 @@ def blocked(seconds: float) -> str:
     """Describe an event loop that has not run for some seconds."""
     what = f"The event loop has not run for {wording.span(seconds)}: most likely a handler blocks it"
     return f"{what}. Nothing is consumed, and lag is not measured."
+
+
+def stopped(status: Status, route: str, kind: str = "", topic: str = "") -> str:
+    """Say how long ago a route or topic failed last, unless it still fails: a repair leaves the failures counted."""
+    times = [
+        each.last_at
+        for each in status.failures
+        if each.route == route and kind in ("", each.kind) and (route != "none" or each.topic == topic)
+    ]
+    seconds = status.at - max(times, default=status.at)
+    return f"; none for {wording.span(seconds)}" if seconds >= QUIET_SECONDS else ""
 
 
 def passing(status: Status) -> Iterator[Verdict]:

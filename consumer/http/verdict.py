@@ -158,7 +158,7 @@ def _dead_lettering(status: Status) -> Iterator[Finding]:
         route = f" by route {each.route}" if each.route != "none" else ""
         sentence = (
             f"{each.dead_lettered:,} of the last {each.records:,} records of {each.topic} were"
-            f" dead-lettered{route} ({each.reason})."
+            f" dead-lettered{route} ({each.reason}){progress.stopped(status, each.route, each.reason, each.topic)}."
         )
         what = advice.LETTERS.get(each.reason, advice.HANDLER_LETTERS)
         command = f"{advice.DLQ_LIST} --reason {shlex.quote(each.reason)}"
@@ -218,7 +218,8 @@ def _routes(status: Status) -> Iterator[Finding]:
             continue
         share = f"{error_rate(each)} of the calls of route {each.name} failed in the last minutes"
         last = next((failure.error for failure in status.failures if failure.route == each.name), "")
-        sentence = f"{share}, {each.calls_failed:,} of {each.calls:,}{f'; the last: {last}' if last else ''}."
+        sentence = f"{share}, {each.calls_failed:,} of {each.calls:,}{f'; the last: {last}' if last else ''}"
+        sentence += f"{progress.stopped(status, each.name)}."
         yield Finding(_verdict("Calls fail", sentence, advice.FAILING_ROUTE, each.failing_since, each.name))
 
 

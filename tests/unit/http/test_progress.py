@@ -1,10 +1,10 @@
-"""What the verdict says of a daemon that is behind, and of an event loop that does not run."""
+"""What the verdict says of lag, of an event loop that does not run, and of failures that have stopped."""
 
 from __future__ import annotations
 
 from consumer.http.status import BrokersStatus, WaitStatus
 from consumer.http.verdict import judge
-from tests.statuses import AT, a_partition, a_status, a_topic
+from tests.statuses import AT, a_failure, a_partition, a_route, a_status, a_topic, dead_lettering
 
 
 def test_a_call_that_lasts() -> None:
@@ -32,3 +32,16 @@ def test_a_loop_that_is_blocked_for_less_than_the_limit() -> None:
     assert verdict.sentence.startswith("The event loop has not run for 31 s")
     assert verdict.runbook == "SessionConsumerLoopBlocked"
     assert "roker" not in verdict.sentence + verdict.todo
+
+
+def test_failures_that_have_stopped() -> None:
+    """After a repair failures count for the rest of the window, and the verdict says for how long there was none."""
+    letters = a_failure("undecodable", route="none", last_at=AT - 64)
+    other = a_failure("undecodable", route="none", topic="other")
+    (verdict,) = judge(a_status(dead_lettering=[dead_lettering()], failures=[other, letters]))
+    assert verdict.sentence.endswith("(undecodable); none for 1 min 4 s.")
+    route = a_route("crm", calls=100, calls_failed=30, failing_since=AT - 90)
+    (verdict,) = judge(a_status(routes=[route], failures=[a_failure(last_at=AT - 34)]))
+    assert verdict.sentence.endswith("; none for 34 s.")
+    (verdict,) = judge(a_status(routes=[route], failures=[a_failure(last_at=AT - 34), a_failure(last_at=AT - 1)]))
+    assert "none for" not in verdict.sentence
