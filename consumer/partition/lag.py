@@ -19,7 +19,7 @@ class Lag:
         self.ages = Ages()
         self._ahead: tuple[int, float] | None = None
         """Position above which records were first measured, and the monotonic time of that."""
-        self._ends = Ages()
+        self.ends = Ages()
         """End offsets above the committed one, with the times at which they were measured."""
         self._delivered_to = 0
         """Offset after the last chunk that was delivered."""
@@ -31,24 +31,17 @@ class Lag:
             self._ahead = None
         elif self._ahead is None or self._ahead[0] != position:
             self._ahead = position, now
-        if committed is not None and offset > committed and now >= self._ends.next_at:
-            self._ends.note(offset, int(wall * 1000), now)
+        if committed is not None and offset > committed and now >= self.ends.next_at:
+            self.ends.note(offset, int(wall * 1000), now)
 
-    def delivered(
-        self, offset: int, timestamp_ms: int | None, now: float, wall: float, next_offset: int | None = None
-    ) -> None:
+    def delivered(self, offset: int, next_offset: int, timestamp_ms: int | None, now: float, wall: float) -> None:
         """Note the first record of a chunk before it is worked on; without a timestamp it is as old as its delivery.
 
         ``next_offset`` is the offset after the chunk.
         """
-        self._delivered_to = next_offset or offset + 1
+        self._delivered_to = next_offset
         if now >= self.ages.next_at:
             self.ages.note(offset, int(wall * 1000) if (timestamp_ms or -1) < 0 else timestamp_ms, now)
-
-    def forget_below(self, offset: int) -> None:
-        """Forget the times of committed records."""
-        self.ages.forget_below(offset)
-        self._ends.forget_below(offset)
 
     def ahead_since(self, position: int) -> float | None:
         """Return the monotonic time since which records are known above ``position``; None if none are."""
@@ -74,10 +67,8 @@ class Lag:
         if committed is None or not records:
             return None if records is None else 0.0
         before, since = self.ages.around(committed)
-        if since is None and committed < self._delivered_to:
-            since = before
         if since is None:
-            _, seen = self._ends.around(committed + 1)
+            seen = self.ends.around(committed + 1)[1] if committed >= self._delivered_to else None
             since = max((each for each in (before, seen) if each is not None), default=wall)
         return max(0.0, wall - since)
 

@@ -98,7 +98,8 @@ class Partition:
     def commit(self, offset: int) -> None:
         """Note the offset that was committed."""
         self.committed = offset
-        self.lag.forget_below(offset)
+        self.lag.ages.forget_below(offset)
+        self.lag.ends.forget_below(offset)
 
     @property
     def lag_records(self) -> int | None:

@@ -132,7 +132,7 @@ def test_a_record_within_a_chunk_is_as_old_as_its_first() -> None:
     partition = Partition(KEY, 1)
     partition.start(0)
     partition.lag.ends_at(300, 0, 0.0, 1000.0)
-    partition.lag.delivered(0, 10_000, 1.0, 1001.0, 20)
+    partition.lag.delivered(0, 20, 10_000, 1.0, 1001.0)
     partition.watermark.advance(5)
     partition.commit(5)
     assert partition.lag_seconds(1002.0) == 992.0
