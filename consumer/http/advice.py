@@ -110,6 +110,10 @@ SILENT_AT_START = Advice(
     CHECK,
 )
 REBALANCING = Advice("Find the member that keeps the group waiting, and restart it.", "SessionConsumerRebalancing")
+REBALANCING_OFTEN = Advice(
+    "Find the member that comes and goes, or that is not heard, and repair it; its log has the reason.",
+    "SessionConsumerRebalancing",
+)
 NOT_READY = Advice("Run the command, and repair what it names.", "SessionConsumerNotRunning", CHECK)
 REBUILDING = Advice(
     "Wait; if it happens again, look for the reason in log event kafka_client_lost.", "SessionConsumerClientRebuilt"

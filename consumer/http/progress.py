@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from consumer.errors import counted
-from consumer.http import wording
+from consumer.http import advice, wording
 from consumer.http.status import Status, TopicStatus, Verdict
 
 KEEPS_UP_SECONDS = 10.0
@@ -29,6 +29,17 @@ def blocked(seconds: float) -> str:
     """Describe an event loop that has not run for some seconds."""
     what = f"The event loop has not run for {wording.span(seconds)}: most likely a handler blocks it"
     return f"{what}. Nothing is consumed, and lag is not measured."
+
+
+def rebalancing(status: Status) -> Iterator[Verdict]:
+    """Judge a group that rebalances again and again."""
+    group = status.group
+    if group.rebalancing_since is not None:
+        sentence = (
+            f"The group has rebalanced {group.rebalances} times in the last 2 min, and drained all work each time."
+        )
+        what = advice.REBALANCING_OFTEN
+        yield Verdict("Rebalancing", "warn", sentence, what.todo, what.command, what.runbook, group.rebalancing_since)
 
 
 def stopped(status: Status, route: str, kind: str = "", topic: str = "") -> str:

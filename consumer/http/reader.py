@@ -20,6 +20,7 @@ from consumer.http.conditions import (
 )
 from consumer.http.history import History
 from consumer.http.partitions import Moment, partition_status
+from consumer.http.rebalances import Rebalances
 from consumer.http.recent import Recent
 from consumer.http.status import (
     BrokersStatus,
@@ -62,6 +63,7 @@ class StatusReader:
         self._clock = clock
         self._history = History()
         self._recent = Recent(counters)
+        self._rebalances = Rebalances()
         self._trends: dict[str, Trend] = {}
         started_at = clock()[0]
         self._since = ("starting", started_at)
@@ -87,6 +89,7 @@ class StatusReader:
                 lags[each.key.topic] = lags.get(each.key.topic, 0) + lag
         self._history.note(now.wall, now.monotonic, counters, sum(lags.values()) if lags else None)
         self._recent.note(now.wall)
+        self._rebalances.note(now.wall, counters.rebalances["revoked"] + counters.rebalances["lost"])
         for topic, total in lags.items():
             self._trends.setdefault(topic, Trend()).note(now.wall, total)
         for topic in self._trends.keys() - lags.keys():  # its partitions were revoked
@@ -139,11 +142,12 @@ class StatusReader:
             self._since = (state, now.wall_of(stall.since) if stall is not None else now.wall)
 
     def _group(self) -> GroupStatus:
-        found, me = self._observed.group, self._observed.member_id
+        found, me, group_id = self._observed.group, self._observed.member_id, self._settings.kafka.group_id
+        often = len(self._rebalances), self._rebalances.since
         if found is None:
-            return GroupStatus(self._settings.kafka.group_id, "", [], None)
+            return GroupStatus(group_id, "", [], None, *often)
         members = [MemberStatus(*each, me=each.member_id == me) for each in found.members]
-        return GroupStatus(self._settings.kafka.group_id, found.state, members, found.at)
+        return GroupStatus(group_id, found.state, members, found.at, *often)
 
     def _brokers(self, now: Moment) -> BrokersStatus:
         """Return whether brokers answer; a blocked event loop hears none, and they may be well."""

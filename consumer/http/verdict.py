@@ -42,6 +42,7 @@ def findings(status: Status) -> list[Finding]:
         *_brokers(status),
         *_blocked(status),
         *_readiness(status),
+        *map(Finding, progress.rebalancing(status)),
         *_dead_lettering(status),
         *hold_findings(status, _holds(status)),
         *_routes(status),
