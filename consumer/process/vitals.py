@@ -24,6 +24,8 @@ from consumer.process.waits import Waits
 from consumer.record import TopicPartition
 
 BEAT_SECONDS = 0.25
+BLOCKED_SECONDS = 2.0
+"""Time without a beat after which missing answers are laid to the event loop, which does not read them."""
 
 
 class Watching(NamedTuple):
@@ -134,6 +136,13 @@ class DaemonVitals:
         stall = self._watchdog.stall
         return f"stalled: {stall}" if stall is not None else None
 
+    def _silence(self) -> str | None:
+        """Message that no broker has answered for long, or that nobody heard it because the event loop is blocked."""
+        silence, blocked = self._reconnect.silence, time.monotonic() - self._beat
+        if silence is None or blocked < BLOCKED_SECONDS:
+            return silence
+        return f"the event loop has not run for {blocked:.0f} s"
+
     @property
     def unready(self) -> str | None:
         """Why ``/readyz`` fails: the first reason that applies; None if it does not fail."""
@@ -146,7 +155,7 @@ class DaemonVitals:
             rebalancing = 0.0
         halted = ", ".join(str(each.key) for each in self.partitions if each.halt is not None)
         return (
-            self._reconnect.silence
+            self._silence()
             or self.unhealthy
             or (f"rebalancing for {rebalancing:.0f} s" if rebalancing else None)
             or (f"halted: {halted}" if halted else None)
