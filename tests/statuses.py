@@ -179,6 +179,7 @@ def a_status(**values: Any) -> Status:
         "subscribed": ["session-events"],
         "state": "running",
         "since": AT - 11_520.0,
+        "loop_ran_at": AT - 0.2,
         "unready": None,
         "stall": None,
         "records_per_second": 18_204.0,

@@ -97,6 +97,8 @@ def _topics(status: Status) -> Section:
 
 
 def _catches_up(status: Status, topic: TopicStatus) -> Text | str:
+    if topic.lag_records == 0:
+        return Text("caught up", "green")
     if topic.growing_since is not None:
         return Text(f"no: growing for {_since(status, topic.growing_since)}", "yellow")
     if topic.lag_records is None:

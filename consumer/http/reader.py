@@ -20,6 +20,7 @@ from consumer.http.conditions import (
 )
 from consumer.http.history import History
 from consumer.http.partitions import Moment, partition_status
+from consumer.http.rebalances import Rebalances
 from consumer.http.recent import Recent
 from consumer.http.status import (
     BrokersStatus,
@@ -62,6 +63,7 @@ class StatusReader:
         self._clock = clock
         self._history = History()
         self._recent = Recent(counters)
+        self._rebalances = Rebalances()
         self._trends: dict[str, Trend] = {}
         started_at = clock()[0]
         self._since = ("starting", started_at)
@@ -88,6 +90,7 @@ class StatusReader:
         total = sum(sum(found.values()) for found in lags.values()) if lags else None
         self._history.note(now.wall, now.monotonic, counters, total)
         self._recent.note(now.monotonic)
+        self._rebalances.note(now.wall, counters.rebalances["revoked"] + counters.rebalances["lost"])
         for topic, found in lags.items():
             self._trends.setdefault(topic, Trend()).note(now.monotonic, found)
         for topic in self._trends.keys() - lags.keys():  # its partitions were revoked
@@ -110,6 +113,7 @@ class StatusReader:
             subscribed=[settings.kafka.topic_pattern] if settings.kafka.topic_pattern else settings.kafka.topics,
             state=self._since[0],
             since=self._since[1],
+            loop_ran_at=min(now.wall, now.wall_of(self._observed.ran_at)),
             unready=self._observed.unready,
             stall=self._stall(now),
             halts=halt_statuses(settings.kafka, owned),
@@ -140,17 +144,18 @@ class StatusReader:
             self._since = (state, now.wall_of(stall.since) if stall is not None else now.wall)
 
     def _group(self) -> GroupStatus:
-        found, me = self._observed.group, self._observed.member_id
+        found, me, group_id = self._observed.group, self._observed.member_id, self._settings.kafka.group_id
+        often = len(self._rebalances), self._rebalances.since
         if found is None:
-            return GroupStatus(self._settings.kafka.group_id, "", [], None)
+            return GroupStatus(group_id, "", [], None, *often)
         members = [MemberStatus(*each, me=each.member_id == me) for each in found.members]
-        return GroupStatus(self._settings.kafka.group_id, found.state, members, found.at)
+        return GroupStatus(group_id, found.state, members, found.at, *often)
 
     def _brokers(self, now: Moment) -> BrokersStatus:
         """Return whether brokers answer; a blocked event loop hears none, and they may be well."""
         heard_at, servers = self._observed.heard_at, self._settings.kafka.bootstrap_servers
         if heard_at == float("-inf"):
-            return BrokersStatus(servers, None, silent=False)
+            return BrokersStatus(servers, None, silent=now.wall - self._process.started_at > SILENT_SECONDS)
         return BrokersStatus(servers, now.wall_of(heard_at), self._observed.unheard_seconds > SILENT_SECONDS)
 
     def _stall(self, now: Moment) -> StallStatus | None:
@@ -158,13 +163,16 @@ class StatusReader:
         if stall is None:
             return None
         standing = self._observed.standing()
+        partitions = list(map(str, stall.partitions))
+        if standing.partition:  # first, because the offset and the places are of its record
+            partitions = [standing.partition, *(each for each in partitions if each != standing.partition)]
         exits_at = now.wall_of(stall.late_at) + self._settings.watchdog.window_seconds
         return StallStatus(
             stall.kind,
             str(stall),
             now.wall_of(stall.since),
             exits_at,
-            list(map(str, stall.partitions)),
+            partitions,
             standing.route,
             standing.offset,
             list(standing.places),
@@ -188,15 +196,15 @@ class StatusReader:
     def _topic(self, now: Moment, topic: str, partitions: Sequence[PartitionStatus]) -> TopicStatus:
         lags = [each.lag_records for each in partitions if each.lag_records is not None]
         ages = [each.lag_seconds for each in partitions if each.lag_seconds is not None]
-        trend = self._trends.get(topic, Trend())
+        trend, rate = self._trends.get(topic, Trend()), self._history.records_per_second(topic)
         growing_since = trend.growing_since
         return TopicStatus(
             topic,
             len(partitions),
             sum(lags) if lags else None,
             max(ages, default=None),
-            self._history.records_per_second(topic),
-            trend.catch_up_seconds,
+            rate,
+            trend.catch_up_seconds if rate or not sum(lags) else None,  # nothing moves: no rate to catch up at
             None if growing_since is None else now.wall_of(growing_since),
         )
 

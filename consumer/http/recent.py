@@ -34,6 +34,8 @@ class RouteTotals(NamedTuple):
     """Records that a daemon's only route did not match: their decoding is among its inline seconds."""
     timed: tuple[int, ...]
     """Calls by the bounds of ``handler_seconds``."""
+    timed_seconds: float
+    """Their sum."""
     batches: int
 
 
@@ -176,6 +178,7 @@ def _route_totals(name: str, counters: Counters) -> RouteTotals:
         counts.inline_seconds,
         counters.skipped if len(counters.routes) == 1 else 0,
         tuple(counts.seconds.counts),
+        counts.seconds.total,
         sum(counts.batches.counts),
     )
 
@@ -186,14 +189,27 @@ def _calls_between(before: RouteTotals, now: RouteTotals, bounds: Sequence[float
     calls = batches or now.total - before.total
     timed = [after - earlier for earlier, after in zip(before.timed, now.timed, strict=True)]
     inline = calls - sum(timed)
-    segments = [
-        (low, high, count) for (low, high), count in zip(pairwise([0.0, *bounds, bounds[-1]]), timed, strict=True)
-    ]
+    segments = timed_segments(bounds, timed, now.timed_seconds - before.timed_seconds)
     if inline > 0:  # each counts with their mean; the first steps of calls that waited are among these seconds
         slices = inline if batches else calls + now.skipped - before.skipped
         mean = (now.inline_seconds - before.inline_seconds) / slices
         segments.append((mean, mean, inline))
     return Calls(calls, failed, quantile(segments, 0.5), quantile(segments, 0.99))
+
+
+def timed_segments(bounds: Sequence[float], counts: Sequence[int], total: float) -> list[tuple[float, float, int]]:
+    """Return a low, a high and a number of values for each bucket, so that the values add up to about ``total``.
+
+    Buckets are wide: that of a call of 0.1 s reaches to 0.25 s. The values of each lie around a place in it, the same
+    share of the way up in all. The last bucket has no upper bound: with values in it the sum does not help.
+    """
+    buckets = list(zip(pairwise([0.0, *bounds, bounds[-1]]), counts, strict=True))
+    lowest = sum(low * count for (low, _), count in buckets)
+    widths = sum((high - low) * count for (low, high), count in buckets)
+    up = 0.5 if counts[-1] or not widths else min(1.0, max(0.0, (total - lowest) / widths))
+    around = min(up, 1.0 - up)
+    first, last = up - around, up + around
+    return [(low + (high - low) * first, low + (high - low) * last, count) for (low, high), count in buckets]
 
 
 def quantile(segments: Sequence[tuple[float, float, int]], share: float) -> float | None:

@@ -411,8 +411,13 @@ class KafkaSource:
         return self._ends.fetched(self._consumer) if self._fetch is not None else {}
 
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Ask the brokers for the end offsets for this reader; those of brokers that do not answer are missing."""
-        return await self._ends.ask(self._consumer, keys) if self._fetch is not None else {}
+        """Ask the brokers for the end offsets for this reader; those of brokers that do not answer are missing.
+
+        A client that still joins has none, and asks for metadata: joining may take as long as a rebalance.
+        """
+        if self._consumer is None or not self._consumer._client.cluster.brokers():
+            return {}
+        return await self._ends.ask(self._consumer, keys if self._fetch is not None else ())
 
     async def revoked(self, keys: Collection[Any]) -> None:
         """Pass a revocation to the engine; returns when it has drained and committed."""

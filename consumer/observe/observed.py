@@ -47,6 +47,10 @@ class Observed(Protocol):
         """Seconds for which the event loop has run since that answer; it hears brokers only while it runs."""
 
     @property
+    def ran_at(self) -> float:
+        """Monotonic time at which the event loop ran last."""
+
+    @property
     def member_id(self) -> str:
         """Name of this member that the coordinator chose; empty until it has joined."""
 

@@ -24,6 +24,8 @@ from consumer.process.waits import Waits
 from consumer.record import TopicPartition
 
 BEAT_SECONDS = 0.25
+BLOCKED_SECONDS = 2.0
+"""Time without a beat after which missing answers are laid to the event loop, which does not read them."""
 
 
 class Watching(NamedTuple):
@@ -102,6 +104,11 @@ class DaemonVitals:
         return self._source.heard_at
 
     @property
+    def ran_at(self) -> float:
+        """Monotonic time at which the event loop ran last."""
+        return self._beat
+
+    @property
     def member_id(self) -> str:
         """Name of this member that the coordinator chose; empty until it has joined."""
         return self._source.member_id
@@ -133,6 +140,14 @@ class DaemonVitals:
         stall = self._watchdog.stall
         return f"stalled: {stall}" if stall is not None else None
 
+    def _silence(self) -> str | None:
+        """Message that no broker has answered for long, or that nobody heard it because the event loop is blocked."""
+        now = time.monotonic()
+        if now - self._beat < BLOCKED_SECONDS:
+            return self._reconnect.silence(self.unheard_seconds)
+        silent = self._reconnect.silence(now - self._source.heard_at) is not None
+        return f"the event loop has not run for {now - self._beat:.0f} s" if silent else None
+
     @property
     def unready(self) -> str | None:
         """Why ``/readyz`` fails: the first reason that applies; None if it does not fail."""
@@ -145,7 +160,7 @@ class DaemonVitals:
             rebalancing = 0.0
         halted = ", ".join(str(each.key) for each in self.partitions if each.halt is not None)
         return (
-            self._reconnect.silence
+            self._silence()
             or self.unhealthy
             or (f"rebalancing for {rebalancing:.0f} s" if rebalancing else None)
             or (f"halted: {halted}" if halted else None)

@@ -26,6 +26,7 @@ class FakeObserved:
     seconds: Mapping[str, float] = field(default_factory=dict)
     heard_at: float = float("-inf")
     unheard_seconds: float = 0.0
+    ran_at: float = float("inf")
     member_id: str = ""
     group: GroupDescription | None = None
     stands: Standing = field(default_factory=Standing)

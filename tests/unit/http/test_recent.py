@@ -210,3 +210,39 @@ def test_without_calls() -> None:
     """Without calls there are no durations."""
     assert Scene().recent.calls("r") == (0, 0, None, None)
     assert quantile([], 0.5) is None
+
+
+def test_calls_of_one_duration() -> None:
+    """Calls that all last 0.1 s have about that as median and p99, although their bucket reaches to 0.25 s."""
+    scene = Scene()
+    counts = scene.counters.routes["r"]
+    counts.handled = 400
+    for _ in range(400):
+        counts.seconds.observe(0.1004)
+    calls = scene.recent.calls("r")
+    assert calls.p50 == pytest.approx(0.1004, rel=0.01)
+    assert calls.p99 == pytest.approx(0.1004, rel=0.01)
+
+
+def test_slow_calls_among_fast_ones() -> None:
+    """A few slow calls are the p99, and the median stays that of the fast ones."""
+    scene = Scene()
+    counts = scene.counters.routes["r"]
+    counts.handled = 1000
+    counts.seconds.observe(0.02, times=970)
+    counts.seconds.observe(2.0, times=30)
+    calls = scene.recent.calls("r")
+    assert calls.p50 is not None
+    assert calls.p99 is not None
+    assert 0.01 < calls.p50 <= 0.025
+    assert 1.0 < calls.p99 <= 2.5
+
+
+def test_calls_above_the_last_bound() -> None:
+    """Calls longer than the last bound count with it, whatever they add up to."""
+    scene = Scene()
+    counts = scene.counters.routes["r"]
+    counts.handled = 10
+    counts.seconds.observe(1000.0, times=10)
+    calls = scene.recent.calls("r")
+    assert (calls.p50, calls.p99) == (counts.seconds.bounds[-1], counts.seconds.bounds[-1])

@@ -248,7 +248,7 @@ def test_a_stall() -> None:
     scene = Scene()
     scene.now += 100
     scene.observed.stall = Stall("loop", (), scene.now - 60, scene.now)
-    scene.observed.stands = Standing("voice", 105, ["sleep (calls.py:7)"])
+    scene.observed.stands = Standing("voice", 105, ["sleep (calls.py:7)"], "session-events-3")
     scene.observed.unready = "stalled: too"
     status = scene.read()
     assert (status.state, status.since) == ("stalled", WALL + 40)
@@ -257,7 +257,7 @@ def test_a_stall() -> None:
         "the event loop is blocked, most likely by a handler that waits without await",
         WALL + 40,
         WALL + 100 + scene.settings.watchdog.window_seconds,
-        [],
+        ["session-events-3"],
         "voice",
         105,
         ["sleep (calls.py:7)"],
@@ -266,6 +266,17 @@ def test_a_stall() -> None:
     scene.observed.stall = None
     assert scene.read().stall is None
     assert (scene.read().state, scene.read().since) == ("running", WALL + 100)
+
+
+def test_the_partition_of_the_call_that_stalls_comes_first() -> None:
+    """Of several partitions whose calls do not end, the first is that of the record that the offset names."""
+    scene = Scene()
+    keys = tuple(TopicPartition("session-events", number) for number in range(3))
+    scene.observed.stall = Stall("call", keys, scene.now - 60, scene.now)
+    scene.observed.stands = Standing("voice", 105, [], "session-events-2")
+    stall = scene.read().stall
+    assert stall is not None
+    assert stall.partitions == ["session-events-2", "session-events-0", "session-events-1"]
 
 
 def test_versions_and_totals() -> None:
@@ -338,6 +349,14 @@ def test_silent_brokers() -> None:
     assert scene.read().brokers.silent
 
 
+def test_brokers_that_never_answered() -> None:
+    """Brokers that have not answered since the start are silent after some seconds."""
+    scene = Scene()
+    assert not scene.read().brokers.silent
+    scene.now += 11
+    assert (scene.read().brokers.heard_at, scene.read().brokers.silent) == (None, True)
+
+
 def test_a_topic_that_falls_behind() -> None:
     """A topic has the rate of its records, the age of the oldest, and the time since which its lag has grown."""
     scene = Scene()
@@ -369,6 +388,20 @@ def test_the_wall_clock_is_set(step: float) -> None:
     status = scene.read()
     assert status.topics[0].catch_up_seconds == pytest.approx(821, abs=1)
     assert status.dead_lettering == []
+
+
+def test_nothing_catches_up_while_nothing_is_consumed() -> None:
+    """A lag that shrank within the minute promises no time to catch up once no record has come for ten seconds."""
+    scene = Scene()
+    partition = scene.owns(end=100)
+    for second in range(40):
+        scene.counters.records_consumed["session-events"] += 5 * (second < 20)
+        partition.lag.ends_at(200 - 5 * min(second, 19), 100, scene.now, WALL)
+        scene.reader.sample()
+        scene.now += 1
+        if second == 19:
+            assert scene.read().topics[0].catch_up_seconds is not None
+    assert scene.read().topics[0].catch_up_seconds is None
 
 
 def test_dead_letters_have_a_share() -> None:

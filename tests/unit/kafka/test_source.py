@@ -41,6 +41,21 @@ async def test_an_unknown_error_of_an_offset_lookup_is_tried_again() -> None:
             assert run.rebuilds == {}
 
 
+async def test_brokers_are_heard_while_the_client_joins() -> None:
+    """A group may take as long as a rebalance to answer a join; brokers are asked, and heard, until then."""
+    async with FakeBroker() as broker:
+        broker.silent.add(JOIN)
+        run = Run(broker, kafka={"rebalance_timeout_seconds": 8.0})
+        run.task = asyncio.create_task(run.daemon.run())
+        try:
+            await run.until(lambda: broker.requests[JOIN])
+            began = run.source.heard_at
+            await run.until(lambda: run.source.heard_at > began)
+            assert (run.source.joined, run.rebuilds) == (False, {})
+        finally:
+            await run.end()
+
+
 async def test_idle_detection_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """S2: aiokafka miscounts polls that raise or are cancelled; the source does not rely on that count."""
     seen: list[float] = []

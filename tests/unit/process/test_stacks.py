@@ -57,7 +57,7 @@ async def test_a_call_that_waits(at: int, routes: int, ordering: str) -> None:
         await until(lambda: bench.counters.routes["r0"].waiting)
         await until(lambda: [each.offset for each in bench.engine.workers[0].calls] == [at])
         found = stands(bench)
-        assert (found.route, found.offset) == ("r0", at)
+        assert (found.route, found.offset, found.partition) == ("r0", at, str(KEY))
         names = [place.partition(" ")[0] for place in found.places]
         assert names[:3] == ["wait", "ask", "__call__"]
         assert all("test_stacks.py:" in place for place in found.places[1:3])
@@ -77,7 +77,8 @@ async def test_a_batch_that_waits() -> None:
         bench.engine.assign([KEY])
         await until(lambda: bench.counters.routes["b"].waiting)
         found = stands(bench)
-        assert (found.route, found.offset, found.places[0].partition(" ")[0]) == ("b", 3, "wait")
+        assert (found.route, found.offset, found.partition) == ("b", 3, str(KEY))
+        assert found.places[0].startswith("wait ")
         go.set()
 
 
@@ -113,7 +114,7 @@ def test_a_call_that_keeps_the_loop(routes: int) -> None:
             await until(lambda: seen)
 
     asyncio.run(run())
-    assert (seen[0].route, seen[0].offset) == ("r0", 2)
+    assert (seen[0].route, seen[0].offset, seen[0].partition) == ("r0", 2, str(KEY))
     assert any(place.startswith("block (") for place in seen[0].places)
     assert not any(place.startswith(("pull (", "run (")) for place in seen[0].places)
 
