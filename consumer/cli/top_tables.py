@@ -97,16 +97,14 @@ def _topics(status: Status) -> Section:
 
 
 def _catches_up(status: Status, topic: TopicStatus) -> Text | str:
-    if topic.lag_records == 0:
-        return Text("caught up", "green")
-    if topic.growing_since is not None:
-        return Text(f"no: growing for {_since(status, topic.growing_since)}", "yellow")
     if topic.lag_records is None:
         return MISSING
-    if not topic.lag_records or topic.catch_up_seconds == 0:
+    if topic.lag_records == 0 or topic.catch_up_seconds == 0:
         return Text("caught up", "green")
     if keeps_up(topic):
         return "keeping up"
+    if topic.growing_since is not None:
+        return Text(f"no: growing for {_since(status, topic.growing_since)}", "yellow")
     return (
         Text("not at this rate", "yellow") if topic.catch_up_seconds is None else f"in {span(topic.catch_up_seconds)}"
     )

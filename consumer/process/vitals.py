@@ -56,15 +56,14 @@ class DaemonVitals:
         self._watchdog, self._waits, self._loop_time, self._group = watching
         self._rebalance_timeout_seconds = rebalance_timeout_seconds
         self._beat = time.monotonic()
-        self._heard_at, self.unheard_seconds = -math.inf, 0.0
+        self._heard_at, self._unheard = -math.inf, 0.0
+        """A broker's last answer, as of the last beat, and for how long the event loop has run since."""
         self._thread, self._watched = threading.get_ident(), asyncio.get_running_loop()
 
     def beat(self) -> None:
         """Note that the event loop is running, and for how long it has without an answer of a broker."""
-        before, self._beat = self._beat, time.monotonic()
-        known, self._heard_at = self._heard_at, self._source.heard_at
-        ran = min(self._beat - before, 2 * BEAT_SECONDS)
-        self.unheard_seconds = self.unheard_seconds + ran if self._heard_at == known else 0.0
+        self._unheard = self.unheard_seconds
+        self._beat, self._heard_at = time.monotonic(), self._source.heard_at
 
     async def beat_forever(self) -> None:
         """Call ``beat`` at intervals, and pause the engine while the group may have removed this member."""
@@ -102,6 +101,13 @@ class DaemonVitals:
     def heard_at(self) -> float:
         """Monotonic time of a broker's last answer; -inf before the first."""
         return self._source.heard_at
+
+    @property
+    def unheard_seconds(self) -> float:
+        """Seconds for which the event loop has run without an answer of a broker; it hears none while it is blocked."""
+        if self._source.heard_at != self._heard_at:
+            return 0.0
+        return self._unheard + min(time.monotonic() - self._beat, 2 * BEAT_SECONDS)
 
     @property
     def ran_at(self) -> float:

@@ -211,8 +211,8 @@ def test_routes_and_topics() -> None:
     assert crm.startswith("crm 12 12.3 ms 2.5 s 25.0% 17 of 64 0 0")
     assert rows.index(crm) < next(place for place, row in enumerate(rows) if row.startswith("voice "))
     start = next(place for place, row in enumerate(rows) if row.startswith("Topics "))
-    ends = ("no: growing for 5 min", "not at this rate", "in 1 min 30 s", "keeping up", "caught up")
-    assert all(row.endswith(end) for row, end in zip(rows[start + 1 :], ends, strict=False))
+    ends = ("no: growing for 5 min", "not at this rate", "in 1 min 30 s", *["keeping up"] * 2, "caught up")
+    assert all(row.endswith(end) for row, end in zip(rows[start + 1 : start + 7], ends, strict=True))
     assert any(line.split()[:6] == ["session-events", "undecodable", "none", "267", "of", "400"] for line in lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from consumer.http.rebalances import MANY, WINDOW_SECONDS, Rebalances
 from consumer.http.verdict import judge
 from tests.statuses import AT, a_status
-from tests.unit.http.test_status import WALL, Scene
+from tests.unit.http.scene import WALL, Scene
 
 
 def test_a_member_that_comes_and_goes() -> None:

@@ -9,13 +9,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from consumer.http.conditions import DeadLetteringStatus, HaltedPartition, StallStatus
+from consumer.http.conditions import DeadLetteringStatus, StallStatus
 from consumer.http.history import SAMPLES, History
-from consumer.http.reader import StatusReader
-from consumer.http.status import Status
 from consumer.observe.counters import Counters
 from consumer.observe.members import GroupDescription, Member
-from consumer.observe.remedy import HOLD_ENDS
 from consumer.observe.waiting import Standing
 from consumer.observe.watchdog import Stall
 from consumer.outcome import HaltReason
@@ -24,7 +21,7 @@ from consumer.partition.state import Partition, Phase
 from consumer.record import TopicPartition
 from consumer.settings.listing import HIDDEN, plain_settings
 from consumer.settings.sections import Kafka, RouteSettings, Security, Settings
-from tests.fakes.observed import FakeObserved
+from tests.unit.http.scene import WALL, Scene
 
 
 def close(partition: Partition) -> None:
@@ -32,39 +29,6 @@ def close(partition: Partition) -> None:
 
 
 PHONE = "+18045550100"
-WALL = 1_793_000_000.0
-
-
-class Scene:
-    """A daemon's objects, as a test sets them, and the reader of its status."""
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings(routes=[RouteSettings("voice", "calls:talk")])
-        self.counters = Counters(self.settings.kafka.topics, [route.name for route in self.settings.routes])
-        self.observed = FakeObserved()
-        self.now = 1000.0
-        self.clock_set = 0.0
-        """Seconds by which the wall clock was set."""
-        self.reader = StatusReader(
-            self.settings,
-            self.counters,
-            self.observed,
-            {"voice": 64},
-            lambda: (WALL + self.clock_set + self.now - 1000.0, self.now),
-        )
-
-    def owns(self, number: int = 0, start: int = 100, end: int | None = None) -> Partition:
-        """Assign a partition that begins at ``start``; its end is measured when given."""
-        partition = Partition(TopicPartition("session-events", number), 1)
-        partition.start(start)
-        if end is not None:
-            partition.lag.ends_at(end, partition.known_committed, self.now, WALL)
-        self.observed.partitions.append(partition)
-        return partition
-
-    def read(self) -> Status:
-        """Read the status as a client of ``/status.json`` gets it."""
-        return msgspec.json.decode(msgspec.json.encode(self.reader.read()), type=Status)
 
 
 def test_a_partition() -> None:
@@ -124,59 +88,6 @@ def test_partitions_are_in_order() -> None:
     for number in (10, 2, 1):
         scene.owns(number)
     assert [each.partition for each in scene.read().partitions] == [1, 2, 10]
-
-
-@pytest.mark.parametrize("reason", HaltReason)
-def test_a_halt_and_its_end(reason: HaltReason) -> None:
-    """A halt has its reason, place and remedy and, if one helps, the command that moves past it."""
-    scene = Scene()
-    partition = scene.owns(2)
-    partition.halt = Halt(reason, 100, "something is wrong", "mended", WALL - 60, 101)
-    (halt,) = scene.read().halts
-    assert (halt.topic, halt.reason, halt.since) == ("session-events", reason.value, WALL - 60)
-    assert halt.partitions == [HaltedPartition(2, 100, "something is wrong", WALL - 60)]
-    assert halt.mend.endswith(", then restart")
-    assert "kafka-consumer-groups" not in halt.mend
-    assert halt.command.startswith("kafka-consumer-groups.sh ") == (reason is not HaltReason.FUSE)
-
-
-def test_halts_of_a_topic_have_one_command() -> None:
-    """Halts of one topic and reason are one entry since the first; the command moves every partition past its cause."""
-    scene = Scene()
-    for number in (4, 2):
-        halt = Halt(HaltReason.CORRUPT_BATCH, 100 + number, "broken", "mended", WALL - number, 101 + number)
-        scene.owns(number).halt = halt
-    scene.owns(1).halt = Halt(HaltReason.NO_OFFSET, -1, "none", "mended", WALL)
-    no_offset, corrupt = scene.read().halts
-    assert (corrupt.reason, corrupt.since) == ("corrupt_batch", WALL - 4)
-    assert [(each.partition, each.offset) for each in corrupt.partitions] == [(2, 102), (4, 104)]
-    assert "session-events,2,103 session-events,4,105 > offsets.csv" in corrupt.command
-    assert [(each.partition, each.offset) for each in no_offset.partitions] == [(1, None)]
-    assert "--topic session-events:1 --to-earliest" in no_offset.command
-
-
-def test_holds_are_put_together() -> None:
-    """Thousands of records that wait for the same thing are one entry: their number, the lowest, and since when."""
-    scene = Scene()
-    partition = scene.owns(1)
-    for offset in range(100, 1100):
-        partition.holds.add(Hold("pause", "voice", offset, WALL - offset, "OSError (a.py:3)", offset, WALL + offset))
-    partition.holds.add(Hold("retry", "voice", 100, WALL))
-    partition.holds.add(Hold("error", "voice", 100, WALL))
-    error, pause, retry = scene.read().holds
-    assert (pause.kind, pause.records, pause.offset, pause.since) == ("pause", 1000, 100, WALL - 1099)
-    assert (pause.error, pause.attempts, pause.next_at) == ("OSError (a.py:3)", 100, WALL + 100)
-    assert (retry.kind, retry.records, error.kind) == ("retry", 1, "error")
-    assert (pause.ends, retry.ends, error.ends) == (HOLD_ENDS["pause"], HOLD_ENDS["retry"], "")
-
-
-@pytest.mark.parametrize("kind", [*HOLD_ENDS, "error", "timeout", "reject"])
-def test_what_is_a_hold(kind: str) -> None:
-    """The page shows as holds what the metric ``holding`` counts: waits without a limit."""
-    partition = Partition(TopicPartition("t", 0), 1)
-    hold = Hold(kind, "voice", 1, WALL)
-    partition.holds.add(hold)
-    assert bool(partition.held) == (kind in HOLD_ENDS)
 
 
 def test_routes_and_outcomes() -> None:

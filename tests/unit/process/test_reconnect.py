@@ -170,7 +170,7 @@ async def test_brokers_that_all_moved_are_found_again(deaf_soon: None) -> None:
             await run.consumes()
             await broker.__aexit__(None, None, None)
             broker.port = port
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(1.0)
             assert (await run.get("/readyz"))[0] == 503
             assert (await run.get("/healthz"))[0] == 200
             await broker.__aenter__()
