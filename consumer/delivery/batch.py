@@ -286,8 +286,7 @@ class BatchCalls:
 
         The events of the call before are not used again: the handler may have changed them.
         """
-        wants_bytes = self.route.handler.wants_bytes
-        events = [raw.value if wants_bytes else self.dispatch.steps_of(raw)[0] for raw in raws]
+        events = [raw.value if self.route.handler.wants_bytes else self.dispatch.steps_of(raw)[0] for raw in raws]
         coroutine, failed = self.begin_call(events, raws)
         return failed or await self.end_call(coroutine, len(raws))
 
