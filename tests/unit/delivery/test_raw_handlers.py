@@ -14,7 +14,7 @@ from consumer.routes.route import Route
 from schemas.formats import Plain
 from tests.unit.delivery.engines import QUICK, an_engine_on
 from tests.unit.delivery.handlers import Letters
-from tests.unit.delivery.log_source import LogSource, records
+from tests.unit.delivery.log_source import LogSource, keyed
 from tests.unit.delivery.source import KEY
 from tests.unit.delivery.waiting import until
 
@@ -37,7 +37,7 @@ async def test_each_route_gets_what_it_wants() -> None:
         a_raw_route(lambda value: got.append(("raw", value))),
         a_raw_route(lambda value, record: got.append(("both", (value, record.value))), "both"),
     ]
-    source = LogSource(records(1))
+    source = LogSource(keyed([b"k"]))
     async with an_engine_on(source, *routes, decoder=decoder()) as bench:
         bench.engine.assign([KEY])
         await until(lambda: source.committed == source.end)
@@ -66,7 +66,7 @@ async def test_a_batch_of_bytes_that_fails(*, wants_record: bool) -> None:
         a_raw_route(handle_with if wants_record else handle),
         Route("e", None, bind_handler(lambda _e: None, "t")),
     ]
-    source, letters = LogSource(records(3)), Letters()
+    source, letters = LogSource(keyed([b"k"] * 3)), Letters()
     async with an_engine_on(source, *routes, decoder=decoder(), retry=QUICK, letters=letters) as bench:
         bench.engine.assign([KEY])
         await until(lambda: source.committed == source.end)
