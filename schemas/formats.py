@@ -41,7 +41,7 @@ def make_reader(kind: EventType, form: str, framing: str, *, keep_unknown: bool 
         reader = AdaptiveReader(kind.of, codec) if kind.both_spellings else Plain(codec.Decoder(kind.of).decode)
     if form == "cloudevents":
         reader = Unwrapped(reader, cloudevent_data)
-    return Unwrapped(reader, unframed) if framing == "confluent" else reader
+    return Framed(reader) if framing == "confluent" else reader
 
 
 class Reader(Protocol):
@@ -117,6 +117,19 @@ class Unwrapped:
     def reread(self, value: Any) -> Any:
         """Decode what is unwrapped, or raise."""
         return self._reader.reread(self._unwrap(value))
+
+
+class Framed(Unwrapped):
+    """Decodes documents behind a schema id; the usual case is decided without a call."""
+
+    def __init__(self, reader: Reader) -> None:
+        super().__init__(reader, unframed)
+
+    @property
+    def first(self) -> Callable[[Any], Any]:
+        """The decoder that fits most values now, of what is behind a schema id."""
+        decode, length = self._reader.first, SCHEMA_ID_BYTES
+        return lambda value: decode(value[length:] if value[0] == 0 else value)
 
 
 def unframed(value: Buffer) -> Buffer:
