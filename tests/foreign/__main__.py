@@ -77,6 +77,7 @@ async def consume(kafka: Kafka, folder: Path) -> None:
         f"kafka.topics={json.dumps(kafka.topics)}",
     ]
     given += [f"kafka.group_id={kafka.group_id}", "http.port=0", "log.format=json"]
+    given += ["dead_letter.limit_ratio=1"]  # a fault must end as a table, not as a halt
     async with RunningConsumer(settings(folder), given) as daemon:
 
         async def done() -> bool:
