@@ -20,6 +20,8 @@ CODECS = {"json": msgspec.json, "cloudevents": msgspec.json, "msgpack": msgspec.
 SCHEMA_ID_BYTES = 5
 """Length of the magic byte and the schema id that a schema registry's serializer writes before the document."""
 
+NULL = msgspec.Raw(b"null")
+
 
 class FormatError(ValueError):
     """A value is not in the format of its topic; the text holds nothing of the value."""
@@ -149,7 +151,7 @@ class _Envelope(msgspec.Struct, gc=False):
 
     specversion: str
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    data_base64: str | msgspec.UnsetType = msgspec.UNSET
+    data_base64: str | None = None
     datacontenttype: str | None = None
 
 
@@ -166,11 +168,11 @@ def cloudevent_data(value: Buffer) -> Buffer:
         raise FormatError("it is not a CloudEvent in structured mode; format = json reads binary mode") from None
     if not is_json(envelope.datacontenttype):
         raise FormatError("its datacontenttype is not JSON")
-    if envelope.data_base64 is msgspec.UNSET:
+    if envelope.data_base64 is None:
         if envelope.data is msgspec.UNSET:
             raise FormatError("it is a CloudEvent without data")
         return envelope.data
-    if envelope.data is not msgspec.UNSET:
+    if envelope.data not in (msgspec.UNSET, NULL):
         raise FormatError("it is a CloudEvent with both data and data_base64")
     try:
         return binascii.a2b_base64(envelope.data_base64, strict_mode=True)
