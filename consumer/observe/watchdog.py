@@ -57,6 +57,8 @@ class Stall(NamedTuple):
     """Monotonic time since which it is a stall."""
     call: CallUnderWay | None = None
     """The call that should have ended first, if calls do not end."""
+    call_of: TopicPartition | None = None
+    """Its partition."""
 
     def __str__(self) -> str:
         return f"{MESSAGES[self.kind]}{f' ({self.where})' if self.partitions else ''}"
@@ -143,8 +145,8 @@ class Watchdog:
         for kind in MESSAGES:
             if found := late.get(kind):
                 keys = tuple(sorted(key for key, *_ in found if key is not None))
-                _, first, late_at = min(found, key=itemgetter(2))
-                return Stall(kind, keys, min(wait.since for _, wait, _ in found), late_at, first.call)
+                key, first, late_at = min(found, key=itemgetter(2))
+                return Stall(kind, keys, min(wait.since for _, wait, _ in found), late_at, first.call, key)
         return None
 
     def _without_progress(self, now: float, partitions: Sequence[Vital]) -> list[tuple[TopicPartition, Waiting]]:

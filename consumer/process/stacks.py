@@ -19,6 +19,7 @@ from consumer.delivery.calls import Driver, drive
 from consumer.delivery.dispatch import Dispatch
 from consumer.delivery.worker import Workers
 from consumer.observe.waiting import CallUnderWay, Standing
+from consumer.record import TopicPartition
 
 FRAMES = 12
 PULL, RUN, AWAIT = Dispatch.pull.__code__, Dispatch.run.__code__, Workers.await_call.__code__
@@ -51,15 +52,15 @@ def blocking_call(thread: int) -> Standing:
     return Standing(places=list(map(_place, frames[:FRAMES])))
 
 
-def awaited_call(watched: asyncio.AbstractEventLoop, call: CallUnderWay) -> Standing:
-    """Return where the task stands that awaits a call."""
+def awaited_call(watched: asyncio.AbstractEventLoop, call: CallUnderWay, key: TopicPartition) -> Standing:
+    """Return where the task stands that awaits a call of a partition."""
     for task in _tasks(watched):
         frames = list(_awaited_frames(task.get_coro()))[::-1]
         for index, each in enumerate(frames):
-            if _call_in(each) == (call.route, call.offset):
+            if _call_in(each) == (call.route, call.offset) and _partition_of(each) == str(key):
                 found = [frame for frame in frames[:index] if frame.f_code not in (RESUME, DRIVE)]
-                return Standing(call.route, call.offset, list(map(_place, found))[:FRAMES], _partition_of(each))
-    return Standing(call.route, call.offset, [])
+                return Standing(call.route, call.offset, list(map(_place, found))[:FRAMES], str(key))
+    return Standing(call.route, call.offset, [], str(key))
 
 
 def _call_in(frame: FrameType) -> tuple[str, int | None] | None:

@@ -129,7 +129,9 @@ class DaemonVitals:
         stall = self._watchdog.stall
         if stall is None or (stall.kind != "loop" and stall.call is None):
             return Standing()
-        return blocking_call(self._thread) if stall.call is None else awaited_call(self._watched, stall.call)
+        if stall.call is None or stall.call_of is None:
+            return blocking_call(self._thread)
+        return awaited_call(self._watched, stall.call, stall.call_of)
 
     def loop_seconds(self) -> Mapping[str, float]:
         """Return the seconds of the event loop by state."""

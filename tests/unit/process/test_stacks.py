@@ -13,7 +13,7 @@ import pytest
 from consumer.delivery.worker import Workers
 from consumer.observe.waiting import CallUnderWay, Standing
 from consumer.process.stacks import all_stacks, awaited_call, blocking_call
-from consumer.record import Record
+from consumer.record import Record, TopicPartition
 from consumer.routes.handler import bind_handler
 from consumer.routes.route import Route
 from tests.unit.delivery.engines import Bench, a_route, an_engine_on
@@ -26,7 +26,7 @@ ORDERINGS = ["partition", "key", "unordered"]
 def stands(bench: Bench) -> Standing:
     """Return where the call under way stands."""
     (call,) = bench.engine.workers[0].calls
-    return awaited_call(asyncio.get_running_loop(), call)
+    return awaited_call(asyncio.get_running_loop(), call, KEY)
 
 
 class Stuck:
@@ -130,7 +130,7 @@ async def test_no_call_keeps_the_loop() -> None:
 async def test_a_call_that_has_ended() -> None:
     """A call that no task awaits any more has no places."""
     call = CallUnderWay(0.0, "r0", 7)
-    assert awaited_call(asyncio.get_running_loop(), call) == Standing("r0", 7, [])
+    assert awaited_call(asyncio.get_running_loop(), call, KEY) == Standing("r0", 7, [], str(KEY))
 
 
 async def test_a_call_that_ends_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ async def test_a_call_that_ends_while_it_is_looked_at(monkeypatch: pytest.Monkey
         def at(self) -> int:
             return next(self.moves)
 
-    arguments: Any = (None, Ongoing(), None)
+    arguments: Any = (SimpleNamespace(partition=SimpleNamespace(key=KEY)), Ongoing(), None)
     call: Any = Workers.await_call(*arguments)
     monkeypatch.setattr(sys, "_current_frames", lambda: {1: call.cr_frame})
     found = blocking_call(1)
@@ -158,3 +158,28 @@ async def test_all_stacks_name_threads_and_tasks() -> None:
     stacks = all_stacks(asyncio.get_running_loop())
     assert any(each.startswith("thread MainThread: ") for each in stacks)
     assert any("test_all_stacks_name_threads_and_tasks" in each for each in stacks if each.startswith("task "))
+
+
+async def test_two_partitions_that_wait_at_one_offset() -> None:
+    """The place of a call is that of its own partition, also when another waits at the same offset."""
+    go, other = asyncio.Event(), TopicPartition(KEY.topic, KEY.partition + 1)
+
+    async def first() -> None:
+        await go.wait()
+
+    async def second() -> None:
+        await go.wait()
+
+    async def handle(_event: bytes, record: Record) -> None:
+        await (first() if record.partition == KEY.partition else second())
+
+    source = MemorySource()
+    for key in (KEY, other):
+        source.give(a_chunk(0, 1), key=key)
+    async with an_engine_on(source, a_route(handle)) as bench:
+        bench.engine.assign([KEY, other])
+        await until(lambda: bench.counters.routes["r0"].waiting == 2)
+        for key, name in ((KEY, "first"), (other, "second")):
+            found = awaited_call(asyncio.get_running_loop(), CallUnderWay(0.0, "r0", 0), key)
+            assert (found.places[1].partition(" ")[0], found.partition) == (name, str(key))
+        go.set()
