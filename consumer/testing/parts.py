@@ -80,6 +80,8 @@ async def consumer(
     """
     if handler is not None:
         name = getattr(handler, "__name__", type(handler).__name__)
+        if isinstance(handler, str):
+            name = handler.rpartition(":")[2]
         routes = {name: {**route, "handler": handler}}
     elif route:
         raise TypeError(f"{', '.join(route)}: these are keys of a route; name a handler, or put them in routes")
