@@ -2,7 +2,7 @@
 
 An option annotated ``Secret`` is text that no command line may hold.
 
-The type of an event is ``schemas.session.Session``.
+The type of an event is ``schemas.session.Session``, unless ``[[schemas]]`` names another for its topic.
 """
 
 from typing import Annotated

@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from schemas.formats import SCHEMA_ID_BYTES
+
 
 class TopicPartition(NamedTuple):
     """One partition of a topic. It equals the client library's type, so either works as the same dict key."""
@@ -96,12 +98,14 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 def _attributes_in(value: bytes) -> dict[str, str]:
-    """Return the attributes of a CloudEvent in structured mode, whatever stands before its JSON object."""
+    """Return the attributes of a CloudEvent in structured mode, also behind a schema id. One that is null is unset."""
+    document = value[SCHEMA_ID_BYTES:] if value[:1] == b"\0" else value
     try:
-        found = msgspec.json.decode(value[max(0, value.find(b"{")) :], type=dict[str, msgspec.Raw])
+        found = msgspec.json.decode(document, type=dict[str, msgspec.Raw])
         given = {name: msgspec.json.decode(raw) for name, raw in found.items() if name not in ("data", "data_base64")}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
-    if "specversion" not in given:
+    known = {name: each for name, each in given.items() if each is not None}
+    if "specversion" not in known:
         return {}
-    return {name: each if isinstance(each, str) else msgspec.json.encode(each).decode() for name, each in given.items()}
+    return {name: each if isinstance(each, str) else msgspec.json.encode(each).decode() for name, each in known.items()}

@@ -20,6 +20,8 @@ CODECS = {"json": msgspec.json, "cloudevents": msgspec.json, "msgpack": msgspec.
 SCHEMA_ID_BYTES = 5
 """Length of the magic byte and the schema id that a schema registry's serializer writes before the document."""
 
+NULL = msgspec.Raw(b"null")
+
 
 class FormatError(ValueError):
     """A value is not in the format of its topic; the text holds nothing of the value."""
@@ -41,7 +43,7 @@ def make_reader(kind: EventType, form: str, framing: str, *, keep_unknown: bool 
         reader = AdaptiveReader(kind.of, codec) if kind.both_spellings else Plain(codec.Decoder(kind.of).decode)
     if form == "cloudevents":
         reader = Unwrapped(reader, cloudevent_data)
-    return Unwrapped(reader, unframed) if framing == "confluent" else reader
+    return Framed(reader) if framing == "confluent" else reader
 
 
 class Reader(Protocol):
@@ -119,6 +121,19 @@ class Unwrapped:
         return self._reader.reread(self._unwrap(value))
 
 
+class Framed(Unwrapped):
+    """Decodes documents behind a schema id; the usual case is decided without a call."""
+
+    def __init__(self, reader: Reader) -> None:
+        super().__init__(reader, unframed)
+
+    @property
+    def first(self) -> Callable[[Any], Any]:
+        """The decoder that fits most values now, of what is behind a schema id."""
+        decode, length = self._reader.first, SCHEMA_ID_BYTES
+        return lambda value: decode(value[length:] if value[0] == 0 else value)
+
+
 def unframed(value: Buffer) -> Buffer:
     """Return the document of a value as serializers of a schema registry write it.
 
@@ -136,7 +151,7 @@ class _Envelope(msgspec.Struct, gc=False):
 
     specversion: str
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    data_base64: str | msgspec.UnsetType = msgspec.UNSET
+    data_base64: str | None = None
     datacontenttype: str | None = None
 
 
@@ -153,11 +168,11 @@ def cloudevent_data(value: Buffer) -> Buffer:
         raise FormatError("it is not a CloudEvent in structured mode; format = json reads binary mode") from None
     if not is_json(envelope.datacontenttype):
         raise FormatError("its datacontenttype is not JSON")
-    if envelope.data_base64 is msgspec.UNSET:
+    if envelope.data_base64 is None:
         if envelope.data is msgspec.UNSET:
             raise FormatError("it is a CloudEvent without data")
         return envelope.data
-    if envelope.data is not msgspec.UNSET:
+    if envelope.data not in (msgspec.UNSET, NULL):
         raise FormatError("it is a CloudEvent with both data and data_base64")
     try:
         return binascii.a2b_base64(envelope.data_base64, strict_mode=True)

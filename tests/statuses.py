@@ -22,9 +22,9 @@ from consumer.http.status import (
 )
 from consumer.http.verdict import judge
 from consumer.observe.recent_failures import Failure
-from consumer.observe.remedy import HOLD_ENDS, remedy, split_remedy
+from consumer.observe.remedy import HOLD_ENDS, joint_remedy
 from consumer.outcome import HaltReason
-from consumer.record import TopicPartition
+from consumer.partition.hold import Halt
 from consumer.settings.listing import plain_settings
 from consumer.settings.sections import Kafka, Settings
 
@@ -48,15 +48,25 @@ def a_partition(number: int, topic: str = "session-events", **values: Any) -> Pa
     return PartitionStatus(topic, number, **(usual | values))
 
 
-def a_halt(*numbers: int, reason: HaltReason = HaltReason.CORRUPT_BATCH, topic: str = "session-events") -> HaltStatus:
-    offset = 88_120 + numbers[0]
-    mend, command = split_remedy(remedy(Kafka(), TopicPartition(topic, numbers[0]), reason, offset + 1))
-    partitions = [
-        HaltedPartition(
-            number, 88_120 + number, f"the checksum of the batch at offset {88_120 + number} is wrong", AT - 300
+def a_halt(
+    *numbers: int,
+    reason: HaltReason = HaltReason.CORRUPT_BATCH,
+    topic: str = "session-events",
+    kafka: Kafka = Kafka(),  # noqa: B008 - frozen
+) -> HaltStatus:
+    halts = {
+        number: Halt(
+            reason,
+            88_120 + number,
+            f"the checksum of the batch at offset {88_120 + number} is wrong",
+            "known",
+            AT - 300.0,
+            88_121 + number,
         )
         for number in numbers
-    ]
+    }
+    mend, command = joint_remedy(kafka, topic, halts)
+    partitions = [HaltedPartition(number, each.offset, each.explanation, each.since) for number, each in halts.items()]
     return HaltStatus(topic, reason.value, mend, command, AT - 300.0, partitions)
 
 
@@ -179,6 +189,7 @@ def a_status(**values: Any) -> Status:
         "subscribed": ["session-events"],
         "state": "running",
         "since": AT - 11_520.0,
+        "loop_ran_at": AT - 0.2,
         "unready": None,
         "stall": None,
         "records_per_second": 18_204.0,

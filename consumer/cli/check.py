@@ -90,7 +90,9 @@ async def _handlers(read: Loaded) -> str:
     with traced(read.settings, loaded_routes(read)) as routes:
         async with contextlib.AsyncExitStack() as opened:
             await enter_handlers(routes, opened)
-    return ", ".join(f"{each.name} → {each.handler}" for each in read.settings.routes or [LOG_EVERYTHING])
+    handlers = ", ".join(f"{each.name} → {each.handler}" for each in read.settings.routes or [LOG_EVERYTHING])
+    types = "".join(f"; events of {each.topic}: {each.type} ({each.format})" for each in read.settings.schemas)
+    return f"{handlers}{types}"
 
 
 async def _port(settings: Settings) -> str:

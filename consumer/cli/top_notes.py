@@ -103,7 +103,12 @@ def _unanswered(seen: Seen, now: float) -> list[Text]:
 
 def _judgement(verdict: Verdict, at: float, *, old: bool) -> Text:
     since = f"For {span(max(0.0, at - verdict.since))}, since {clock(verdict.since)} UTC."
-    return Text.assemble(word(verdict, old=old), " ", " ".join(filter(None, (sentence(verdict.sentence), since))))
+    return Text.assemble(word(verdict, old=old), " ", " ".join(filter(None, (_stopped(verdict.sentence), since))))
+
+
+def _stopped(text: str) -> str:
+    """Add a full stop if there is none; the first word may be the name of a topic, and is left as it is."""
+    return f"{text.removesuffix('.')}." if text else ""
 
 
 def _ways(weight: int, todo: str, command: str, width: int | None) -> list[Note]:

@@ -6,11 +6,11 @@ from rich.text import Text
 
 from consumer.cli.top_section import Column, Row, Section
 from consumer.http.conditions import HoldStatus
+from consumer.http.partitions import rank
+from consumer.http.progress import keeps_up
 from consumer.http.status import PartitionStatus, RouteStatus, Status, TopicStatus
 from consumer.http.wording import MISSING, number, rate, span, wait
 
-STATES = ("halted", "draining", "holding", "retrying", "starting", "reading", "caught up")
-"""States of a partition, the worst first."""
 STYLES = {"halted": "bold red", "draining": "yellow", "holding": "yellow", "retrying": "yellow", "caught up": "green"}
 MANY_FAILED = 0.05
 
@@ -97,13 +97,17 @@ def _topics(status: Status) -> Section:
 
 
 def _catches_up(status: Status, topic: TopicStatus) -> Text | str:
-    if topic.growing_since is not None:
-        return Text(f"no: growing for {_since(status, topic.growing_since)}", "yellow")
     if topic.lag_records is None:
         return MISSING
-    if topic.catch_up_seconds is None:
-        return Text("not at this rate", "yellow")
-    return f"in {span(topic.catch_up_seconds)}" if topic.catch_up_seconds else Text("caught up", "green")
+    if topic.lag_records == 0 or topic.catch_up_seconds == 0:
+        return Text("caught up", "green")
+    if keeps_up(topic):
+        return "keeping up"
+    if topic.growing_since is not None:
+        return Text(f"no: growing for {_since(status, topic.growing_since)}", "yellow")
+    return (
+        Text("not at this rate", "yellow") if topic.catch_up_seconds is None else f"in {span(topic.catch_up_seconds)}"
+    )
 
 
 def _routes(status: Status) -> Section:
@@ -182,7 +186,7 @@ def _partitions(status: Status) -> Section:
         )
 
     def worst_first(each: PartitionStatus) -> tuple[int, int]:
-        return (STATES.index(each.state) if each.state in STATES else 0), -(each.lag_records or 0)
+        return rank(each.state), -(each.lag_records or 0)
 
     return Section("Partitions", columns, [row(each) for each in sorted(status.partitions, key=worst_first)], 3)
 

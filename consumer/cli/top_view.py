@@ -192,12 +192,12 @@ def _tiles(status: Status, width: int, *, old: bool) -> RenderableType:
 def _numbers(status: Status) -> list[tuple[str, str, str]]:
     total = len(status.partitions)
     committed, age = status.last_commit_at, _age(status)
-    old = f"{_short_span(age)} old" if age > OLD_SECONDS or status.brokers.silent else ""
+    old = f"{_short_span(age)} old" if age > OLD_SECONDS or (status.brokers.silent and age) else ""
     known = sum(each.lag_records is not None for each in status.partitions)
     return [
         ("Records/s", rate(status.records_per_second), f"{size(status.bytes_per_second)}/s"),
         ("Lag", number(_lag(status)), old or ("records" if known == total else f"of {known}/{total} part.")),
-        ("Behind", span(_behind(status)), old if status.brokers.silent else "oldest"),
+        ("Behind", span(_behind(status)), (old if status.brokers.silent else "") or "oldest"),
         (
             "In flight",
             number(sum(each.in_flight_records for each in status.partitions)),

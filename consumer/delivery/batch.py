@@ -55,7 +55,7 @@ class BatchCalls:
         self._left = (0, 0)
         """Records of that batch without an outcome or a letter, and their bytes."""
         self.route = route
-        self._dispatch = dispatch
+        self.dispatch = dispatch
         self._failure_handler = failure_handler
         self._gate = failure_handler.gate
         self._partition = failure_handler.partition
@@ -286,8 +286,7 @@ class BatchCalls:
 
         The events of the call before are not used again: the handler may have changed them.
         """
-        wants_bytes = self.route.handler.wants_bytes
-        events = [raw.value if wants_bytes else self._dispatch.steps_of(raw)[0] for raw in raws]
+        events = [raw.value if self.route.handler.wants_bytes else self.dispatch.steps_of(raw)[0] for raw in raws]
         coroutine, failed = self.begin_call(events, raws)
         return failed or await self.end_call(coroutine, len(raws))
 
@@ -309,7 +308,7 @@ class BatchCalls:
 
     def _belongs(self, raw: RawRecord) -> bool:
         try:
-            return any(step.name == self.route.name for step in self._dispatch.steps_of(raw)[1])
+            return any(step.name == self.route.name for step in self.dispatch.steps_of(raw)[1])
         except DecodeError:
             return False
 

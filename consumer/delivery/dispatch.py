@@ -140,7 +140,7 @@ class Dispatch:
     ) -> None:
         """``undecodable`` takes a record that is not an event, and returns False when the partition halted instead."""
         self.counters = counters
-        self._key = key
+        self.key = key
         self._decoder = pipeline.decoder
         self._choose = pipeline.choose
         self._undecodable = undecodable
@@ -189,7 +189,7 @@ class Dispatch:
 
     def steps_of(self, raw: RawRecord) -> tuple[Any, list[Step]]:
         """Decode a record and match its routes; raise DecodeError. A record that nobody chose is not even decoded."""
-        choice = self._choose(self._key, raw) if self._choose is not None else None
+        choice = self._choose(self.key, raw) if self._choose is not None else None
         if self._choose is not None and choice is None:
             return None, []
         value = raw.value

@@ -277,7 +277,8 @@ class Workers:
             batch.collecting.begin_chunk(chunk)
         self.partition.begin_chunk(chunk)
         if chunk.next_offset > chunk.first_offset:
-            self.partition.lag.delivered(chunk.first_offset, chunk.timestamp, time.monotonic(), time.time())
+            first, last, now = chunk.first_offset, chunk.next_offset, time.monotonic()
+            self.partition.lag.delivered(first, last, chunk.timestamp, now, time.time())
 
     def has_room(self) -> bool:
         """Whether another record may be taken. It calls nothing: the flat loop asks while it fills batches."""

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from consumer.errors import SettingsError, SinkError
+from consumer.handlers.documents import document_of, with_position
 from consumer.handlers.full_files import Compressor, free_name, full_files
 from consumer.handlers.line_file import LineFile, open_lines, real_path, sync_folder
 from consumer.record import Record
@@ -110,13 +111,8 @@ class JsonLines:
 
     def _with_record(self, event: Any, record: Record) -> bytes:
         """Return the line of an event with its record; a tombstone has no fields but its position."""
-        line = _in_one_line(record.value or b"null") if self._original else self._encode(event)
-        if not self._positions:
-            return line
-        topic, partition, offset = record.origin
-        position = self._encode({"_topic": topic, "_partition": partition, "_offset": offset})
-        fields = line.rstrip()[:-1] if event is not None else b"{"
-        return fields + (b"" if fields.strip() == b"{" else b",") + position[1:]
+        line = document_of(record) if self._original else self._encode(event)
+        return with_position(line if event is not None else b"{}", record) if self._positions else line
 
     async def flush(self) -> None:
         """Write the buffer and wait until the disk has it. Raises SinkError when that fails."""
@@ -242,8 +238,3 @@ class JsonLines:
         for file in [*self._retired, *([self._file] if self._file else [])]:
             file.close()
         self._file = None
-
-
-def _in_one_line(value: bytes) -> bytes:
-    """Return a JSON text without line ends; JSON has them only between its tokens."""
-    return value.replace(b"\r", b" ").replace(b"\n", b" ") if b"\n" in value or b"\r" in value else value

@@ -28,7 +28,10 @@ class Advice(NamedTuple):
 HALT = "SessionConsumerHalted"
 ONLY_WAY = f"{FIXES[HaltReason.CORRUPT_BATCH]}, then restart"
 """Advice of the remedy for a cause that no restart can mend."""
-FUSE = "Run the command to see why most records became dead letters, repair that, then restart."
+FUSE = (
+    "Run the command to see why most records became dead letters, repair that, then restart. If bad records are left in"
+    " the topic, set dead_letter.limit_ratio = 1 until they are dead-lettered."
+)
 
 _BY_ITSELF = "The daemon replaces its Kafka client by itself; run the command to see what the brokers answer."
 _NOT_CONSUMING = "SessionConsumerNotConsuming"
@@ -101,11 +104,16 @@ SILENT = Advice(
     CHECK,
 )
 SILENT_AT_START = Advice(
-    "Bring the brokers or the network back; the command says what is wrong with each.",
+    "Bring the brokers or the network back; the command says what is wrong with each. Without an answer the process"
+    " exits with 69 after kafka.start_timeout_seconds.",
     "SessionConsumerNotRunning",
     CHECK,
 )
 REBALANCING = Advice("Find the member that keeps the group waiting, and restart it.", "SessionConsumerRebalancing")
+REBALANCING_OFTEN = Advice(
+    "Find the member that comes and goes, or that is not heard, and repair it; its log has the reason.",
+    "SessionConsumerRebalancing",
+)
 NOT_READY = Advice("Run the command, and repair what it names.", "SessionConsumerNotRunning", CHECK)
 REBUILDING = Advice(
     "Wait; if it happens again, look for the reason in log event kafka_client_lost.", "SessionConsumerClientRebuilt"

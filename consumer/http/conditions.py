@@ -74,7 +74,7 @@ class StallStatus(msgspec.Struct, frozen=True):
     exits_at: float
     """Time at which the process ends with exit code 70 if the stall lasts."""
     partitions: list[str]
-    """Partitions concerned; empty if the stall concerns the daemon."""
+    """Partitions concerned, that of the record at ``offset`` first; empty if the stall concerns the daemon."""
     route: str
     """Route of the call that does not end; empty if it is not a call."""
     offset: int | None

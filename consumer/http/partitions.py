@@ -10,6 +10,9 @@ from consumer.observe.remedy import HOLD_ENDS
 from consumer.observe.waiting import Waiting
 from consumer.partition.state import Partition, Phase
 
+WORST_FIRST = ("halted", "holding", "retrying", "draining", "starting", "reading", "caught up")
+RANKS = {state: place for place, state in enumerate(WORST_FIRST)}
+
 
 class Moment(NamedTuple):
     """One time, by both clocks."""
@@ -43,6 +46,11 @@ def partition_status(partition: Partition, waits: Sequence[Waiting], now: Moment
             for each in waits
         ],
     )
+
+
+def rank(state: str) -> int:
+    """Return the place of a partition's state, the worst first; one that this version does not know is the worst."""
+    return RANKS.get(state, 0)
 
 
 def _state_of(partition: Partition, lag_records: int | None) -> str:

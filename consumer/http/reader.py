@@ -20,6 +20,7 @@ from consumer.http.conditions import (
 )
 from consumer.http.history import History
 from consumer.http.partitions import Moment, partition_status
+from consumer.http.rebalances import Rebalances
 from consumer.http.recent import Recent
 from consumer.http.status import (
     BrokersStatus,
@@ -39,7 +40,7 @@ from consumer.settings.listing import plain_settings
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 
 SILENT_SECONDS = 10.0
-"""Time without an answer after which what brokers answered last is old. Answers to fetches come twice a second."""
+"""Time without an answer after which what brokers answered last is old. Answers to fetches come once a second."""
 NO_ROUTE_STATUS = RouteStatus(NO_ROUTE, "", [], [], 0, 0, 0, 0, 0, 0, 0, {}, 0.0, None, None, 0, 0, None)
 
 
@@ -62,6 +63,7 @@ class StatusReader:
         self._clock = clock
         self._history = History()
         self._recent = Recent(counters)
+        self._rebalances = Rebalances()
         self._trends: dict[str, Trend] = {}
         started_at = clock()[0]
         self._since = ("starting", started_at)
@@ -81,14 +83,16 @@ class StatusReader:
     def sample(self) -> None:
         """Note a sample for charts and trends, and the time of a change of state; called about once a second."""
         now, counters = Moment(*self._clock()), self._counters
-        lags: dict[str, int] = {}
+        lags: dict[str, dict[int, int]] = {}
         for each in self._observed.partitions:
             if (lag := each.lag_records) is not None:
-                lags[each.key.topic] = lags.get(each.key.topic, 0) + lag
-        self._history.note(now.wall, now.monotonic, counters, sum(lags.values()) if lags else None)
-        self._recent.note(now.wall)
-        for topic, total in lags.items():
-            self._trends.setdefault(topic, Trend()).note(now.wall, total)
+                lags.setdefault(each.key.topic, {})[each.key.partition] = lag
+        total = sum(sum(found.values()) for found in lags.values()) if lags else None
+        self._history.note(now.wall, now.monotonic, counters, total)
+        self._recent.note(now.monotonic)
+        self._rebalances.note(now.wall, counters.rebalances["revoked"] + counters.rebalances["lost"])
+        for topic, found in lags.items():
+            self._trends.setdefault(topic, Trend()).note(now.monotonic, found)
         for topic in self._trends.keys() - lags.keys():  # its partitions were revoked
             del self._trends[topic]
         self._note_state(now)
@@ -109,6 +113,7 @@ class StatusReader:
             subscribed=[settings.kafka.topic_pattern] if settings.kafka.topic_pattern else settings.kafka.topics,
             state=self._since[0],
             since=self._since[1],
+            loop_ran_at=min(now.wall, now.wall_of(self._observed.ran_at)),
             unready=self._observed.unready,
             stall=self._stall(now),
             halts=halt_statuses(settings.kafka, owned),
@@ -119,9 +124,9 @@ class StatusReader:
             records_consumed=counters.consumed,
             last_commit_at=counters.last_commit_timestamp or None,
             max_in_flight_records=settings.delivery.max_in_flight_records,
-            topics=self._topics(partitions),
+            topics=self._topics(now, partitions),
             partitions=partitions,
-            routes=self._routes(len(owned)),
+            routes=self._routes(now, len(owned)),
             failures=counters.failures.latest_first,
             commits=dict(counters.commits),
             rebalances=dict(counters.rebalances),
@@ -139,70 +144,78 @@ class StatusReader:
             self._since = (state, now.wall_of(stall.since) if stall is not None else now.wall)
 
     def _group(self) -> GroupStatus:
-        found, me = self._observed.group, self._observed.member_id
+        found, me, group_id = self._observed.group, self._observed.member_id, self._settings.kafka.group_id
+        often = len(self._rebalances), self._rebalances.since
         if found is None:
-            return GroupStatus(self._settings.kafka.group_id, "", [], None)
+            return GroupStatus(group_id, "", [], None, *often)
         members = [MemberStatus(*each, me=each.member_id == me) for each in found.members]
-        return GroupStatus(self._settings.kafka.group_id, found.state, members, found.at)
+        return GroupStatus(group_id, found.state, members, found.at, *often)
 
     def _brokers(self, now: Moment) -> BrokersStatus:
         """Return whether brokers answer; a blocked event loop hears none, and they may be well."""
         heard_at, servers = self._observed.heard_at, self._settings.kafka.bootstrap_servers
         if heard_at == float("-inf"):
-            return BrokersStatus(servers, None, silent=False)
-        return BrokersStatus(servers, now.wall_of(heard_at), self._observed.beat_at - heard_at > SILENT_SECONDS)
+            return BrokersStatus(servers, None, silent=now.wall - self._process.started_at > SILENT_SECONDS)
+        return BrokersStatus(servers, now.wall_of(heard_at), self._observed.unheard_seconds > SILENT_SECONDS)
 
     def _stall(self, now: Moment) -> StallStatus | None:
         stall = self._observed.stall
         if stall is None:
             return None
         standing = self._observed.standing()
+        partitions = list(map(str, stall.partitions))
+        if standing.partition:  # first, because the offset and the places are of its record
+            partitions = [standing.partition, *(each for each in partitions if each != standing.partition)]
         exits_at = now.wall_of(stall.late_at) + self._settings.watchdog.window_seconds
         return StallStatus(
             stall.kind,
             str(stall),
             now.wall_of(stall.since),
             exits_at,
-            list(map(str, stall.partitions)),
+            partitions,
             standing.route,
             standing.offset,
             list(standing.places),
         )
 
     def _dead_lettering(self, now: Moment) -> list[DeadLetteringStatus]:
-        return [
-            DeadLetteringStatus(*each, self._recent.since("topic", each.topic) or now.wall)
-            for each in self._recent.letters()
-        ]
+        found = self._recent.letters()
+        return [DeadLetteringStatus(*each, self._in_trouble(now, "topic", each.topic) or now.wall) for each in found]
 
-    def _topics(self, partitions: Sequence[PartitionStatus]) -> list[TopicStatus]:
+    def _in_trouble(self, now: Moment, kind: str, name: str) -> float | None:
+        """Return the time since which a topic has dead letters, or a route fails."""
+        since = self._recent.since(kind, name)
+        return None if since is None else now.wall_of(since)
+
+    def _topics(self, now: Moment, partitions: Sequence[PartitionStatus]) -> list[TopicStatus]:
         by_topic: dict[str, list[PartitionStatus]] = {}
         for each in partitions:
             by_topic.setdefault(each.topic, []).append(each)
-        return [self._topic(topic, found) for topic, found in by_topic.items()]
+        return [self._topic(now, topic, found) for topic, found in by_topic.items()]
 
-    def _topic(self, topic: str, partitions: Sequence[PartitionStatus]) -> TopicStatus:
+    def _topic(self, now: Moment, topic: str, partitions: Sequence[PartitionStatus]) -> TopicStatus:
         lags = [each.lag_records for each in partitions if each.lag_records is not None]
         ages = [each.lag_seconds for each in partitions if each.lag_seconds is not None]
-        trend = self._trends.get(topic, Trend())
+        trend, rate = self._trends.get(topic, Trend()), self._history.records_per_second(topic)
+        growing_since = trend.growing_since
         return TopicStatus(
             topic,
             len(partitions),
             sum(lags) if lags else None,
             max(ages, default=None),
-            self._history.records_per_second(topic),
-            trend.catch_up_seconds,
-            trend.growing_since,
+            rate,
+            trend.catch_up_seconds if rate or not sum(lags) else None,  # nothing moves: no rate to catch up at
+            None if growing_since is None else now.wall_of(growing_since),
         )
 
-    def _routes(self, partitions: int) -> list[RouteStatus]:
+    def _routes(self, now: Moment, partitions: int) -> list[RouteStatus]:
         known = {route.name: route for route in self._settings.routes or [LOG_EVERYTHING]}
-        found = [self._route(name, known.get(name), partitions) for name in self._counters.routes]
+        found = [self._route(now, name, known.get(name), partitions) for name in self._counters.routes]
         none, skipped = self._counters.no_route, self._counters.skipped
         replaced = {"skipped": skipped, "dead_lettered": none.dead_lettered, "abandoned": none.abandoned}
         return [*found, msgspec.structs.replace(NO_ROUTE_STATUS, **replaced)]
 
-    def _route(self, name: str, settings: RouteSettings | None, partitions: int) -> RouteStatus:
+    def _route(self, now: Moment, name: str, settings: RouteSettings | None, partitions: int) -> RouteStatus:
         counts, calls = self._counters.routes[name], self._recent.calls(name)
         errors = {kind: count for (route, kind), count in self._counters.handler_errors.items() if route == name}
         return RouteStatus(
@@ -223,5 +236,5 @@ class StatusReader:
             call_seconds_p99=calls.p99,
             calls=calls.calls,
             calls_failed=calls.failed,
-            failing_since=self._recent.since("route", name),
+            failing_since=self._in_trouble(now, "route", name),
         )

@@ -150,6 +150,10 @@ class GroupStatus(msgspec.Struct, frozen=True):
     members: list[MemberStatus]
     asked_at: float | None
     """Time of that answer; None until there is one."""
+    rebalances: int = 0
+    """Times that partitions of this member were taken away in the last two minutes."""
+    rebalancing_since: float | None = None
+    """Time since which they have been taken away again and again; None if they have not."""
 
 
 class BrokersStatus(msgspec.Struct, frozen=True):
@@ -176,6 +180,8 @@ class Status(msgspec.Struct, frozen=True):
     state: str
     """``stalled``, or the state of the daemon: ``starting``, ``running``, ``rebuilding`` or ``draining``."""
     since: float
+    loop_ran_at: float
+    """Time at which the event loop ran last. It runs several times a second, unless something blocks it."""
     unready: str | None
     """Reason, if ``/readyz`` returns 503."""
     stall: StallStatus | None

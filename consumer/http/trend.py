@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Collection, Mapping
 
 SAMPLES = 60
 """A minute, at one sample a second."""
@@ -13,9 +14,13 @@ GROWING_SLOTS = 3
 
 
 class Trend:
-    """Samples of one topic's lag; owned by the status reader."""
+    """Samples of one topic's lag while the same partitions are owned; owned by the status reader."""
 
     def __init__(self) -> None:
+        self._begin(frozenset())
+
+    def _begin(self, partitions: Collection[int]) -> None:
+        self._partitions = partitions
         self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
         self._slot: list[int] = []
         self._mean = math.inf
@@ -24,8 +29,11 @@ class Trend:
         """Slots in a row that had more than the one before."""
         self._rising_since = 0.0
 
-    def note(self, at: float, lag: int) -> None:
-        """Note the lag at ``at`` (seconds since 1970)."""
+    def note(self, at: float, lags: Mapping[int, int]) -> None:
+        """Note the lags by partition at ``at`` (monotonic); other partitions than before begin another trend."""
+        if lags.keys() != self._partitions:
+            self._begin(frozenset(lags))
+        lag = sum(lags.values())
         self._samples.append((at, lag))
         self._slot.append(lag)
         if len(self._slot) < SLOT_SAMPLES:
@@ -41,7 +49,7 @@ class Trend:
 
     @property
     def growing_since(self) -> float | None:
-        """Time since which the lag has grown without a break; None if it does not grow."""
+        """Monotonic time since which the lag has grown without a break; None if it does not grow."""
         return self._rising_since if self._rising >= GROWING_SLOTS else None
 
     @property

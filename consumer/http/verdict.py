@@ -40,7 +40,9 @@ def findings(status: Status) -> list[Finding]:
         *_stall(status),
         *_halts(status),
         *_brokers(status),
+        *_blocked(status),
         *_readiness(status),
+        *map(Finding, progress.rebalancing(status)),
         *_dead_lettering(status),
         *hold_findings(status, _holds(status)),
         *_routes(status),
@@ -60,8 +62,12 @@ def _stall(status: Status) -> Iterator[Finding]:
     stall = status.stall
     if stall is None:
         return
-    at = wording.some(stall.partitions) + (f" at offset {stall.offset}" if stall.offset is not None else "")
-    place = f", in {stall.places[0]}" if stall.places else ""
+    at = wording.some(stall.partitions)
+    if stall.offset is not None:
+        others = len(stall.partitions) - 1
+        at = f"{wording.some(stall.partitions[:1])} at offset {stall.offset}"
+        at += f" and {counted(others, 'other partition')}" if others > 0 else ""
+    place = f", in {wording.own_place(stall.places)}" if stall.places else ""
     lasting = f"for {wording.span(status.at - stall.since)}"
     if stall.kind == "loop":
         by = f" by route {stall.route}" if stall.route else ""
@@ -122,13 +128,20 @@ def silent_for(status: Status) -> str:
     return wording.span(max(0.0, status.at - (status.process.started_at if heard_at is None else heard_at)))
 
 
+def _blocked(status: Status) -> Iterator[Finding]:
+    """Judge an event loop that does not run, until the watchdog calls it a stall."""
+    since = progress.blocked_since(status)
+    if since is not None:
+        yield Finding(_verdict("Blocked", progress.blocked(status.at - since), advice.STALLS["loop"], since))
+
+
 def _readiness(status: Status) -> Iterator[Finding]:
     """Judge what keeps the daemon from running, unless an earlier verdict has said it."""
     assigned = sum(each.partitions for each in status.group.members)
     if status.state == "rebuilding":
         sentence = "The Kafka client was lost, and a new one joins the group."
         yield Finding(_verdict("Rebuilding", sentence, advice.REBUILDING, status.since))
-    elif status.unready and status.state == "running" and not (status.halts or status.stall or status.brokers.silent):
+    elif status.unready and status.state == "running" and not _explained(status):
         what = advice.REBALANCING if status.unready.startswith("rebalancing") else advice.NOT_READY
         yield Finding(_verdict("Not ready", wording.sentence(status.unready), what, status.since))
     elif status.state == "running" and not status.partitions and status.group.state == "Stable" and not assigned:
@@ -136,12 +149,17 @@ def _readiness(status: Status) -> Iterator[Finding]:
         yield Finding(_verdict("No partitions", sentence, advice.NO_PARTITIONS, status.since))
 
 
+def _explained(status: Status) -> bool:
+    """Whether an earlier verdict says why the daemon is not ready."""
+    return bool(status.halts or status.stall or status.brokers.silent) or progress.blocked_since(status) is not None
+
+
 def _dead_lettering(status: Status) -> Iterator[Finding]:
     for each in sorted(status.dead_lettering, key=_share, reverse=True):
         route = f" by route {each.route}" if each.route != "none" else ""
         sentence = (
             f"{each.dead_lettered:,} of the last {each.records:,} records of {each.topic} were"
-            f" dead-lettered{route} ({each.reason})."
+            f" dead-lettered{route} ({each.reason}){progress.stopped(status, each.route, each.reason, each.topic)}."
         )
         what = advice.LETTERS.get(each.reason, advice.HANDLER_LETTERS)
         command = f"{advice.DLQ_LIST} --reason {shlex.quote(each.reason)}"
@@ -201,7 +219,8 @@ def _routes(status: Status) -> Iterator[Finding]:
             continue
         share = f"{error_rate(each)} of the calls of route {each.name} failed in the last minutes"
         last = next((failure.error for failure in status.failures if failure.route == each.name), "")
-        sentence = f"{share}, {each.calls_failed:,} of {each.calls:,}{f'; the last: {last}' if last else ''}."
+        sentence = f"{share}, {each.calls_failed:,} of {each.calls:,}{f'; the last: {last}' if last else ''}"
+        sentence += f"{progress.stopped(status, each.name)}."
         yield Finding(_verdict("Calls fail", sentence, advice.FAILING_ROUTE, each.failing_since, each.name))
 
 
@@ -224,7 +243,7 @@ def _growing(status: Status) -> Iterator[Finding]:
 def _stale_ends(status: Status) -> Iterator[Finding]:
     ages = [each.end_offset_age_seconds or 0.0 for each in status.partitions]
     stale = [each for each in ages if each >= STALE_SECONDS]
-    if stale and not status.brokers.silent and status.stall is None:
+    if stale and not status.brokers.silent and status.stall is None and progress.blocked_since(status) is None:
         of = f"{len(stale)} of {counted(len(ages), 'partition')}"
         sentence = f"The leaders of {of} have not answered for {wording.span(max(stale))}: their lag is as old as that."
         what = advice.SILENT._replace(todo="Look for partitions without a leader; the command asks every broker.")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from consumer.http.chart import Chart, make_chart
 from consumer.http.conditions import HoldStatus
+from consumer.http.partitions import rank
 from consumer.http.progress import KEEPS_UP_SECONDS
 from consumer.http.status import PartitionStatus, Status
 from consumer.http.trouble import Trouble, make_troubles
@@ -21,9 +22,6 @@ OLD_END_SECONDS = 15.0
 """Age above which the page shows how old a lag is: the partition's leader does not answer."""
 FEW = 24
 """Number of partitions up to which all are shown at once."""
-
-WORST_FIRST = ("halted", "holding", "retrying", "draining", "starting", "reading", "caught up")
-RANK = {state: place for place, state in enumerate(WORST_FIRST)}
 
 
 class Row(NamedTuple):
@@ -112,7 +110,7 @@ def _badness(partition: PartitionStatus) -> tuple[bool, int, int]:
     """Return what sorts the worst first; those without trouble keep their order, so that rows do not jump."""
     if _is_calm(partition):
         return True, 0, 0
-    return False, RANK.get(partition.state, 0), -(partition.lag_records or 0)
+    return False, rank(partition.state), -(partition.lag_records or 0)
 
 
 def _rows(status: Status, most_lag: int) -> list[Row]:

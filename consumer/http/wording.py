@@ -120,6 +120,13 @@ def percent(part: float, whole: float) -> str:
     return f"{share:.1f} %" if 0 < share < 9.95 else f"{share:.0f} %"
 
 
+def own_place(places: Sequence[str]) -> str:
+    """Return the innermost place that is neither of Python's library nor of a package, if there is one."""
+    outside = [each for each in places if "/lib/python" not in each]
+    packages = [each for each in places if "-packages/" in each]
+    return [*outside, *packages, *places][0]
+
+
 def some(names: Sequence[str], most: int = 3) -> str:
     """Join names, at most ``most`` of them; the others are counted."""
     rest = f" and {len(names) - most:,} more" if len(names) > most else ""

@@ -19,6 +19,9 @@ from consumer.settings.sections import Kafka
 
 log = structlog.get_logger("consumer.kafka")
 
+QUIET_SECONDS = 2.0
+"""Time without an answer after which a question that fails is an outage: fetches are answered once a second."""
+
 
 class EndOffsets:
     """Finds the end offsets for this reader: the last stable offset under read_committed. Owned by the source."""
@@ -27,25 +30,33 @@ class EndOffsets:
         self.heard_at = float("-inf")
         """Monotonic time of a broker's last answer."""
         self._kafka = kafka
+        self._noted: dict[TopicPartition, int] = {}
+        """Wall time of the last answer to a fetch of each partition, in milliseconds, as the client states it."""
         self._unreachable = False
         self._asking: asyncio.Future[Any] | None = None
 
     def fetched(self, consumer: Any) -> dict[TopicPartition, tuple[int, float]]:
-        """Return the end of each assigned partition that the last answer to its fetch carried, and its monotonic time.
+        """Return the ends that answers to fetches carried since the last call, and the answers' monotonic times.
 
-        An answer without records carries it too, so that of an idle partition is half a second old at most.
+        An answer without records carries it too, so that of an idle partition is about a second old at most. The client
+        states the time of an answer by the wall clock, which may be set: no answer is from the future, or counts twice.
         """
         subscription = consumer._subscription.subscription
         assignment = subscription.assignment if subscription is not None else None
         if assignment is None:
             return {}
         stable = self._kafka.isolation_level == "read_committed"
-        monotonic_less_wall = time.monotonic() - time.time()
-        found = {}
+        now = time.monotonic()
+        monotonic_less_wall = now - time.time()
+        found, noted = {}, {}
         for partition, state in assignment._tp_state.items():
             end = state.lso if stable and state.lso is not None and state.lso >= 0 else state.highwater
             if end is not None and end >= 0:
-                found[TopicPartition(*partition)] = end, state.timestamp / 1000 + monotonic_less_wall
+                key = TopicPartition(*partition)
+                noted[key] = state.timestamp
+                if self._noted.get(key) != state.timestamp:
+                    found[key] = end, min(now, state.timestamp / 1000 + monotonic_less_wall)
+        self._noted = noted
         self.heard(max((at for _, at in found.values()), default=self.heard_at))
         return found
 
@@ -77,7 +88,7 @@ class EndOffsets:
                 ends |= answer
         if problem is None or ends:
             self.heard(time.monotonic())
-        elif not self._unreachable:
+        elif not self._unreachable and time.monotonic() - self.heard_at > QUIET_SECONDS:
             self._unreachable = True
             log.warning("brokers_unreachable", why=refusals(self._kafka) or problem)
         return ends

@@ -56,7 +56,7 @@ class Group:
             async with asyncio.timeout(ANSWER_SECONDS):
                 coordinator = consumer._coordinator.coordinator_id
                 answer = await consumer._client.send(coordinator, DescribeGroupsRequest([self._source.group_id]))
-                self.description = _description_of(answer)
+                self.description = _read(answer)
         except (*REQUEST_ERRORS, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -64,6 +64,14 @@ class Group:
             log.info("group_not_described", why=described(error))
             return True
         return self.description.state == "Stable"
+
+
+def _read(answer: Any) -> GroupDescription:
+    """Read an answer; raise KafkaError if that is impossible: software of the group's leader wrote the assignments."""
+    try:
+        return _description_of(answer)
+    except (LookupError, TypeError, ValueError) as error:
+        raise KafkaError(f"the coordinator's answer cannot be read: {type(error).__name__}") from None
 
 
 def _description_of(answer: Any) -> GroupDescription:

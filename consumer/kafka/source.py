@@ -99,6 +99,8 @@ class KafkaSource:
         """What is committed with offsets, as their metadata, and read at the start."""
         self.at_start: Callable[[Iterable[str]], Awaitable[None]] | None = None
         """Called once with the topics, when they are known to exist."""
+        self.at_answer: Callable[[], None] | None = None
+        """Called after each wait for records, before any is taken."""
         self._pattern = pattern
         self._topics: list[str] = []
         self._found_notes: dict[TopicPartition, str] = {}
@@ -196,8 +198,9 @@ class KafkaSource:
 
     @property
     def member_id(self) -> str:
-        """Name of this member that the coordinator chose; empty until it has joined."""
-        coordinator = self._consumer._coordinator if self._consumer is not None else None
+        """Name of this member that the coordinator chose; empty until it has joined. Read from any thread."""
+        consumer = self._consumer  # read once: the event loop may replace it
+        coordinator = consumer._coordinator if consumer is not None else None
         return str(coordinator.member_id) if coordinator is not None else ""
 
     @property
@@ -330,6 +333,8 @@ class KafkaSource:
             raise
         except Exception as error:  # the client may be broken after any other error
             raise ClientLostError("error", f"fetching failed: {described(error)}") from error
+        if self.at_answer is not None:
+            self.at_answer()
 
     @property
     def rebalancing(self) -> bool:
@@ -406,8 +411,13 @@ class KafkaSource:
         return self._ends.fetched(self._consumer) if self._fetch is not None else {}
 
     async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Ask the brokers for the end offsets for this reader; those of brokers that do not answer are missing."""
-        return await self._ends.ask(self._consumer, keys) if self._fetch is not None else {}
+        """Ask the brokers for the end offsets for this reader; those of brokers that do not answer are missing.
+
+        A client that still joins has none, and asks for metadata: joining may take as long as a rebalance.
+        """
+        if self._consumer is None or not self._consumer._client.cluster.brokers():
+            return {}
+        return await self._ends.ask(self._consumer, keys if self._fetch is not None else ())
 
     async def revoked(self, keys: Collection[Any]) -> None:
         """Pass a revocation to the engine; returns when it has drained and committed."""

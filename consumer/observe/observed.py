@@ -43,8 +43,12 @@ class Observed(Protocol):
         """Monotonic time of a broker's last answer; -inf before the first."""
 
     @property
-    def beat_at(self) -> float:
-        """Monotonic time at which the event loop ran last; it hears brokers only while it runs."""
+    def unheard_seconds(self) -> float:
+        """Seconds for which the event loop has run since that answer; it hears brokers only while it runs."""
+
+    @property
+    def ran_at(self) -> float:
+        """Monotonic time at which the event loop ran last."""
 
     @property
     def member_id(self) -> str:

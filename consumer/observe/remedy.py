@@ -11,7 +11,9 @@ from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
 
 FIXES = {
-    HaltReason.NO_DEAD_LETTER: "fix the handler, or have a dead-letter topic that accepts it (dead_letter.topic)",
+    HaltReason.NO_DEAD_LETTER: (
+        "have a dead-letter topic that accepts it (dead_letter.topic), or fix the handler if one failed"
+    ),
     HaltReason.OUT_OF_RANGE: "set kafka.out_of_range to earliest or latest",
     HaltReason.CORRUPT_BATCH: "the batch cannot be read; move the group past it",
     HaltReason.BATCH_TOO_LARGE: "set a larger kafka.max_batch_bytes",

@@ -43,6 +43,8 @@ class Standing(NamedTuple):
     offset: int | None = None
     places: Sequence[str] = ()
     """Places in code, innermost first, up to where the call was made."""
+    partition: str = ""
+    """Topic and partition of the record; empty if it is not known."""
 
 
 class Waiting(NamedTuple):

@@ -19,10 +19,10 @@ class Lag:
         self.ages = Ages()
         self._ahead: tuple[int, float] | None = None
         """Position above which records were first measured, and the monotonic time of that."""
-        self._behind_since: float | None = None
-        """Time, in seconds since 1970, at which records above the committed offset were first seen."""
-        self._seen_to = 0
-        """End offset at that time."""
+        self.ends = Ages()
+        """End offsets above the committed one, with the times at which they were measured."""
+        self._delivered_to = 0
+        """Offset after the last chunk that was delivered."""
 
     def ends_at(self, offset: int, committed: int | None, now: float, wall: float, position: int | None = None) -> None:
         """Note the end offset, measured at ``now`` (monotonic) and ``wall``, and where the partition was then."""
@@ -31,13 +31,15 @@ class Lag:
             self._ahead = None
         elif self._ahead is None or self._ahead[0] != position:
             self._ahead = position, now
-        if committed is None or offset <= committed:
-            self._behind_since = None
-        elif self._behind_since is None or committed >= self._seen_to:  # the records seen then are committed
-            self._behind_since, self._seen_to = wall, offset
+        if committed is not None and offset > committed and now >= self.ends.next_at:
+            self.ends.note(offset, int(wall * 1000), now)
 
-    def delivered(self, offset: int, timestamp_ms: int | None, now: float, wall: float) -> None:
-        """Note the first record of a chunk before it is worked on; without a timestamp it is as old as its delivery."""
+    def delivered(self, offset: int, next_offset: int, timestamp_ms: int | None, now: float, wall: float) -> None:
+        """Note the first record of a chunk before it is worked on; without a timestamp it is as old as its delivery.
+
+        ``next_offset`` is the offset after the chunk.
+        """
+        self._delivered_to = next_offset
         if now >= self.ages.next_at:
             self.ages.note(offset, int(wall * 1000) if (timestamp_ms or -1) < 0 else timestamp_ms, now)
 
@@ -58,15 +60,16 @@ class Lag:
     def seconds(self, committed: int | None, position: int | None, wall: float) -> float | None:
         """Return the age of the oldest record that is not committed, 0 without any; None while that is not known.
 
-        The timestamp of a record is known once it is worked on. A record that is not yet fetched counts as old as the
-        first measurement that showed it.
+        The timestamp of a chunk's first record is known once it is worked on, and stands for the whole chunk. A record
+        that is not yet fetched counts as old as the first measurement that showed it.
         """
         records = self.records(committed, position)
         if committed is None or not records:
             return None if records is None else 0.0
         before, since = self.ages.around(committed)
         if since is None:
-            since = max((each for each in (before, self._behind_since) if each is not None), default=wall)
+            seen = self.ends.around(committed + 1)[1] if committed >= self._delivered_to else None
+            since = max((each for each in (before, seen) if each is not None), default=wall)
         return max(0.0, wall - since)
 
 

@@ -99,6 +99,7 @@ class Partition:
         """Note the offset that was committed."""
         self.committed = offset
         self.lag.ages.forget_below(offset)
+        self.lag.ends.forget_below(offset)
 
     @property
     def lag_records(self) -> int | None:

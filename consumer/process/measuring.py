@@ -35,6 +35,11 @@ class Measuring:
             self._note(self._source.fetched_ends())
             await asyncio.sleep(NOTE_SECONDS if self._flows() else IDLE_SECONDS)
 
+    def note_first(self) -> None:
+        """Note ends that are not known yet, before records are taken: the first may keep the event loop for long."""
+        if any(each.partition.lag.end_offset is None for each in self._engine.workers):
+            self._note(self._source.fetched_ends())
+
     async def ask_forever(self) -> None:
         """Ask for the ends that no answer has carried lately.
 
@@ -55,13 +60,13 @@ class Measuring:
             await asyncio.sleep(FLOWING_SECONDS if self._flows() else IDLE_SECONDS)
 
     def _flows(self) -> bool:
-        return any(not each.idle for each in self._engine.workers)
+        return any(map(_works, self._engine.workers))
 
     def _is_stale(self, workers: Workers, now: float) -> bool:
         """Whether the end of a partition is to be asked for again."""
         measured_at = workers.partition.lag.measured_at
         answers = now - measured_at < MEASURE_SECONDS
-        seconds = FLOWING_SECONDS if answers and not workers.idle else MEASURE_SECONDS
+        seconds = FLOWING_SECONDS if answers and _works(workers) else MEASURE_SECONDS
         return now - max(measured_at, self._asked_at.get(workers.partition.key, 0.0)) >= seconds
 
     def _note(self, ends: Mapping[TopicPartition, tuple[int, float]]) -> None:
@@ -72,3 +77,8 @@ class Measuring:
             if partition is not None and at > partition.lag.measured_at:
                 committed, position = partition.known_committed, partition.position
                 partition.lag.ends_at(end, committed, at, at + wall_less_monotonic, position)
+
+
+def _works(workers: Workers) -> bool:
+    """Whether records are worked on; one that is halted or paused has no worker that waits for data either."""
+    return not (workers.idle or workers.partition.ended or workers.partition.pauses)

@@ -57,7 +57,8 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
     loop_time.waits_for = partial(loop_waits_for, engine)
     reconnect = Reconnect(source, engine, settings.watchdog, lifecycle.stopping)
     watchdog = Watchdog(watchdog_limits(settings))
-    group = Group(source)
+    group, measuring = Group(source), Measuring(source, engine)
+    source.at_answer = measuring.note_first
     watching = Watching(watchdog, Waits(engine, routes, wait_limits(settings)), loop_time, group)
     vitals = DaemonVitals(source, engine, reconnect, lifecycle, watching, settings.kafka.rebalance_timeout_seconds)
     collector = DaemonCollector(counters, vitals, settings.delivery.max_in_flight_records)
@@ -76,7 +77,7 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
             reconnect=reconnect,
             vitals=vitals,
             group=group,
-            measuring=Measuring(source, engine),
+            measuring=measuring,
             http=http,
             supervisor=supervisor,
         )

@@ -44,11 +44,10 @@ class Reconnect:
             self._lost = ClientLostError(reason, why)
             self._lost_now.set()
 
-    @property
-    def silence(self) -> str | None:
-        """Message that no broker has answered for ``HEARD_SECONDS``; None if one has."""
-        silent = time.monotonic() - self._source.heard_at > HEARD_SECONDS
-        return f"no broker answered for {HEARD_SECONDS:g} s" if silent else None
+    @staticmethod
+    def silence(seconds: float) -> str | None:
+        """Message that no broker has answered for ``HEARD_SECONDS``; None if that is longer than ``seconds``."""
+        return f"no broker answered for {HEARD_SECONDS:g} s" if seconds > HEARD_SECONDS else None
 
     async def poll_forever(self) -> None:
         """Join the group and consume until the engine stops; raise StalledError after too many new clients."""

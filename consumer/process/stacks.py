@@ -47,7 +47,7 @@ def blocking_call(thread: int) -> Standing:
     for index, each in enumerate(frames):
         call = _call_in(each)
         if call is not None:
-            return Standing(*call, list(map(_place, frames[:index]))[:FRAMES])
+            return Standing(*call, list(map(_place, frames[:index]))[:FRAMES], _partition_of(each))
     return Standing(places=list(map(_place, frames[:FRAMES])))
 
 
@@ -58,7 +58,7 @@ def awaited_call(watched: asyncio.AbstractEventLoop, call: CallUnderWay) -> Stan
         for index, each in enumerate(frames):
             if _call_in(each) == (call.route, call.offset):
                 found = [frame for frame in frames[:index] if frame.f_code not in (RESUME, DRIVE)]
-                return Standing(call.route, call.offset, list(map(_place, found))[:FRAMES])
+                return Standing(call.route, call.offset, list(map(_place, found))[:FRAMES], _partition_of(each))
     return Standing(call.route, call.offset, [])
 
 
@@ -69,13 +69,21 @@ def _call_in(frame: FrameType) -> tuple[str, int | None] | None:
         return None
     found = frame.f_locals
     if code is AWAIT:
-        ongoing = found["ongoing"]
-        return ongoing.steps[ongoing.at].name if ongoing.at < len(ongoing.steps) else "", ongoing.raw.offset
+        ongoing, at = found["ongoing"], found["ongoing"].at
+        return ongoing.steps[at].name if at < len(ongoing.steps) else "", ongoing.raw.offset
     if code in (BATCH, AWAIT_BATCH):
         calling = found["self"].calling
         return found["self"].route.name, calling.offset if calling is not None else None
     raw = found.get("raw")
     return found.get("name", ""), raw.offset if raw is not None else None
+
+
+def _partition_of(frame: FrameType) -> str:
+    """Return the topic and partition of the call that a frame makes or awaits."""
+    owner = frame.f_locals["self"]
+    if frame.f_code is AWAIT:
+        return str(owner.partition.key)
+    return str(owner.dispatch.key if frame.f_code in (BATCH, AWAIT_BATCH) else owner.key)
 
 
 def _awaited_frames(awaited: Any) -> Iterator[FrameType]:

@@ -24,6 +24,8 @@ from consumer.process.waits import Waits
 from consumer.record import TopicPartition
 
 BEAT_SECONDS = 0.25
+BLOCKED_SECONDS = 2.0
+"""Time without a beat after which missing answers are laid to the event loop, which does not read them."""
 
 
 class Watching(NamedTuple):
@@ -54,11 +56,14 @@ class DaemonVitals:
         self._watchdog, self._waits, self._loop_time, self._group = watching
         self._rebalance_timeout_seconds = rebalance_timeout_seconds
         self._beat = time.monotonic()
+        self._heard_at, self._unheard = -math.inf, 0.0
+        """A broker's last answer, as of the last beat, and for how long the event loop has run since."""
         self._thread, self._watched = threading.get_ident(), asyncio.get_running_loop()
 
     def beat(self) -> None:
-        """Note that the event loop is running."""
-        self._beat = time.monotonic()
+        """Note that the event loop is running, and for how long it has without an answer of a broker."""
+        self._unheard = self.unheard_seconds
+        self._beat, self._heard_at = time.monotonic(), self._source.heard_at
 
     async def beat_forever(self) -> None:
         """Call ``beat`` at intervals, and pause the engine while the group may have removed this member."""
@@ -98,7 +103,14 @@ class DaemonVitals:
         return self._source.heard_at
 
     @property
-    def beat_at(self) -> float:
+    def unheard_seconds(self) -> float:
+        """Seconds for which the event loop has run without an answer of a broker; it hears none while it is blocked."""
+        if self._source.heard_at != self._heard_at:
+            return 0.0
+        return self._unheard + min(time.monotonic() - self._beat, 2 * BEAT_SECONDS)
+
+    @property
+    def ran_at(self) -> float:
         """Monotonic time at which the event loop ran last."""
         return self._beat
 
@@ -134,6 +146,14 @@ class DaemonVitals:
         stall = self._watchdog.stall
         return f"stalled: {stall}" if stall is not None else None
 
+    def _silence(self) -> str | None:
+        """Message that no broker has answered for long, or that nobody heard it because the event loop is blocked."""
+        now = time.monotonic()
+        if now - self._beat < BLOCKED_SECONDS:
+            return self._reconnect.silence(self.unheard_seconds)
+        silent = self._reconnect.silence(now - self._source.heard_at) is not None
+        return f"the event loop has not run for {now - self._beat:.0f} s" if silent else None
+
     @property
     def unready(self) -> str | None:
         """Why ``/readyz`` fails: the first reason that applies; None if it does not fail."""
@@ -146,7 +166,7 @@ class DaemonVitals:
             rebalancing = 0.0
         halted = ", ".join(str(each.key) for each in self.partitions if each.halt is not None)
         return (
-            self._reconnect.silence
+            self._silence()
             or self.unhealthy
             or (f"rebalancing for {rebalancing:.0f} s" if rebalancing else None)
             or (f"halted: {halted}" if halted else None)

@@ -134,8 +134,8 @@ def _check_topics_of(settings: Settings) -> None:
             fits = not topics or any(fnmatchcase(topic, pattern) for topic in topics)
             _require(fits, f"{where}: {pattern!r} fits none of kafka.topics{hint(pattern, topics)}")
     for number, each in enumerate(settings.schemas):
-        framed = each.framing == "none" or each.format == "json"
-        _require(framed, f"schemas[{number}].framing: only JSON is read behind it; leave format out, or framing")
+        read = each.framing == "none" or each.format != "msgpack"
+        _require(read, f"schemas[{number}].framing: MessagePack is not read behind a schema id; leave framing out")
 
 
 def _require(holds: bool, otherwise: str) -> None:

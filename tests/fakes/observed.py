@@ -25,7 +25,8 @@ class FakeObserved:
     waiting: dict[TopicPartition, Sequence[Waiting]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     heard_at: float = float("-inf")
-    beat_at: float = float("-inf")
+    unheard_seconds: float = 0.0
+    ran_at: float = float("inf")
     member_id: str = ""
     group: GroupDescription | None = None
     stands: Standing = field(default_factory=Standing)

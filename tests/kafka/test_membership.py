@@ -136,7 +136,7 @@ async def test_topics_of_a_pattern(cluster: Cluster) -> None:
         _, text = await consumer.get("/metrics")
         assert ".dlq" not in text
         status = json.loads((await consumer.get("/status.json"))[1])
-        assert status["topics"] == [pattern]
+        assert status["subscribed"] == [pattern]
         assert await consumer.stop() == 0
     code, out, err = await command("dlq", "list", "--json", "-c", str(settings))
     assert [row["topic"] for row in json.loads(out)["letters"]] == [cluster.topic], err

@@ -147,18 +147,18 @@ def test_first_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The handler and the settings of the README work as they are shown, and the handler is short."""
     (code,) = blocks(README, "python")
     (settings,) = blocks(README, "toml")
-    assert len(code.strip().splitlines()) <= 15
+    assert len(code.strip().splitlines()) <= 20
     (tmp_path / "handlers").mkdir()
-    (tmp_path / "handlers" / "calls.py").write_text(code)
+    (tmp_path / "handlers" / "shop.py").write_text(code)
     (tmp_path / "settings.toml").write_text(settings)
     monkeypatch.setattr(sys, "path", sys.path[:])
     loaded = load_settings(tmp_path / "settings.toml", {}).settings
     routes = load_routes(loaded, {})
     assert [(route.name, route.handler.is_async, route.handler.wants_record) for route in routes] == [
-        ("talk", True, True),
-        ("archive", False, False),
+        ("talk", True, False),
+        ("bill", True, False),
     ]
-    sys.modules.pop("calls")
+    sys.modules.pop("shop")
 
 
 @pytest.mark.parametrize("code", blocks_of_all("python"))

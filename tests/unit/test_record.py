@@ -20,11 +20,18 @@ def test_binary_mode() -> None:
     assert found == {"specversion": "1.0", "type": "order.paid", "datacontenttype": "application/json"}
 
 
-@pytest.mark.parametrize("before", [b"", b" ", b"\0\0\0\0\7"])
+@pytest.mark.parametrize("before", [b"", b" ", b"\0\0\0\0\7", b"\0\0\0\0{", b"\0{\0\0\0 "])
 def test_structured_mode(before: bytes) -> None:
     """In structured mode attributes stand beside the data, also behind a schema id; the data is none of them."""
     found = attributes(before + STRUCTURED, (("content-type", b"application/cloudevents+json"),))
     assert found == {"specversion": "1.0", "type": "order.paid", "sequence": "7"}
+
+
+def test_unset_attributes() -> None:
+    """An attribute that is null is unset: the record does not have it."""
+    found = attributes(b'{"specversion":"1.0","subject":null,"sampled":false,"data":null}')
+    assert found == {"specversion": "1.0", "sampled": "false"}
+    assert attributes(b'{"specversion":null,"type":"order.paid"}') == {}
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"\xff{", b'{"a":1}', b"{" * 100_000, b'{"specversion":}'])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from consumer.http.history import SAMPLES, Sample
 from consumer.http.status import BrokersStatus, GroupStatus, MemberStatus, PartitionStatus, Status, WaitStatus
+from consumer.settings.sections import Kafka
 from tests.statuses import (
     AT,
     KINDS,
@@ -172,13 +170,7 @@ def hold() -> Status:
 def halt() -> Status:
     """Nine partitions of 64 have a corrupt batch, and one command passes them all."""
     numbers = (3, 7, 12, 19, 20, 33, 41, 52, 60)
-    halted = a_halt(*numbers)
-    offsets = "".join(f"session-events,{each.partition},{(each.offset or 0) + 1}\\n" for each in halted.partitions)
-    command = (
-        f"printf {shlex.quote(offsets)} > offsets.csv && kafka-consumer-groups.sh"
-        f" --bootstrap-server {','.join(SERVERS)} --group session-consumer --reset-offsets --from-file offsets.csv"
-        " --execute"
-    )
+    halted = a_halt(*numbers, kafka=Kafka(bootstrap_servers=SERVERS))
     partitions = [
         reading(
             number,
@@ -195,7 +187,7 @@ def halt() -> Status:
     return a_status(
         **routes(),
         **owning(partitions, catch_up_seconds=None),
-        halts=[msgspec.structs.replace(halted, command=command)],
+        halts=[halted],
         history=history(load, lambda age: 22_795 + 1_447 * max(0, 300 - age)),
         unready="halted: session-events-3",
     )

@@ -319,4 +319,4 @@ async def test_a_blocked_event_loop(cluster: Cluster, opened: Open, tmp_path: Pa
         await eventually(begun.exists)
         async with opened(url=f"{await daemon.url()}/") as found:
             await expect(found.page.get_by_role("heading", name="Stalled")).to_be_visible(timeout=20_000)
-            await expect(found.page.locator("#state")).to_contain_text("The event loop is blocked")
+            await expect(found.page.locator("#state")).to_contain_text("The event loop has been blocked by route all")

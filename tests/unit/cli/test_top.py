@@ -27,9 +27,9 @@ from tests.process import end
 from tests.statuses import AT, a_status
 from tests.unit.process.consumers import a_free_port
 
-GOOD = Verdict("Running", "good", "all is well", "", "", "", AT)
-WARN = Verdict("Holding", "warn", "a route waits", "Start its server", "", "", AT)
-BAD = Verdict("Halted", "bad", "a partition is halted", "Move past it", "", "", AT)
+GOOD = Verdict("Running", "good", "All is well", "", "", "", AT)
+WARN = Verdict("Holding", "warn", "A route waits", "Start its server", "", "", AT)
+BAD = Verdict("Halted", "bad", "A partition is halted", "Move past it", "", "", AT)
 
 
 def judged(verdict: Verdict) -> Status:

@@ -34,7 +34,7 @@ RUNNING = Verdict("Running", "good", "", "", "", "", AT - 11_520.0)
 HALTED = Verdict(
     "Halted", "bad", "1 of 12 partitions is halted", "Mend the batch, or move past it", COMMAND, "Halted", AT - 300.0
 )
-HOLDING = Verdict("Holding", "warn", "route crm waits for its server", "Start the server", "", "Holding", AT - 95.0)
+HOLDING = Verdict("Holding", "warn", "Route crm waits for its server", "Start the server", "", "Holding", AT - 95.0)
 DEAD = NoStatusError("Timed out", "did not answer within 3 s", "Check the address.")
 
 
@@ -81,6 +81,12 @@ def test_a_running_daemon() -> None:
     for name in ("Topics (1)", "Routes (3)", "Partitions (4)", "Members (2)"):
         assert name in text
     assert lines[-1] == "q quits"
+
+
+def test_the_name_of_a_topic_keeps_its_case() -> None:
+    """A sentence that begins with a topic is printed as it is: the name may be copied from there."""
+    halted = msgspec.structs.replace(HALTED, sentence="calls-1 halted (fuse)")
+    assert screen(seen(judged(a_status(), halted)))[0].startswith(" Halted  calls-1 halted (fuse). For 5 min")
 
 
 def test_trouble_fits_a_small_terminal() -> None:
@@ -168,7 +174,9 @@ def test_numbers_of_an_outage_say_how_old_they_are() -> None:
     assert "no broker has answered for 1 min 35 s: kafka-1:9092, kafka-2:9092" in text
     assert text.count("1 min old") == 2
     never = BrokersStatus(["kafka-1:9092"], None, silent=True)
-    assert "no broker has answered yet: kafka-1:9092" in joined(screen(seen(judged(a_status(brokers=never), HOLDING))))
+    text = joined(screen(seen(judged(a_status(brokers=never, partitions=[], topics=[]), HOLDING))))
+    assert "no broker has answered yet: kafka-1:9092" in text
+    assert "0 s old" not in text  # there is no number that could be old
 
 
 def test_routes_and_topics() -> None:
@@ -189,9 +197,11 @@ def test_routes_and_topics() -> None:
         ],
         topics=[
             a_topic("calm"),
+            a_topic("busy", lag_records=50, lag_seconds=0.4, catch_up_seconds=None),
             a_topic("behind", lag_records=9000, lag_seconds=60.0, catch_up_seconds=90.0),
-            a_topic("late", lag_records=10_000, catch_up_seconds=None),
-            a_topic("growing", lag_records=20_000, catch_up_seconds=None, growing_since=AT - 300.0),
+            a_topic("late", lag_records=10_000, lag_seconds=70.0, catch_up_seconds=None),
+            a_topic("near", lag_records=20, lag_seconds=0.9, catch_up_seconds=None, growing_since=AT - 30.0),
+            a_topic("growing", lag_records=20_000, lag_seconds=60.0, catch_up_seconds=None, growing_since=AT - 300.0),
         ],
         dead_lettering=[dead_lettering()],
     )
@@ -201,8 +211,8 @@ def test_routes_and_topics() -> None:
     assert crm.startswith("crm 12 12.3 ms 2.5 s 25.0% 17 of 64 0 0")
     assert rows.index(crm) < next(place for place, row in enumerate(rows) if row.startswith("voice "))
     start = next(place for place, row in enumerate(rows) if row.startswith("Topics "))
-    ends = ("no: growing for 5 min", "not at this rate", "in 1 min 30 s", "caught up")
-    assert all(row.endswith(end) for row, end in zip(rows[start + 1 :], ends, strict=False))
+    ends = ("no: growing for 5 min", "not at this rate", "in 1 min 30 s", *["keeping up"] * 2, "caught up")
+    assert all(row.endswith(end) for row, end in zip(rows[start + 1 : start + 7], ends, strict=True))
     assert any(line.split()[:6] == ["session-events", "undecodable", "none", "267", "of", "400"] for line in lines)
 
 
@@ -210,12 +220,13 @@ def test_many_partitions_show_the_worst() -> None:
     """Of 256 partitions those in trouble and with most lag are shown, and how many there are."""
     partitions = [a_partition(number, lag_records=number, state="reading") for number in range(256)]
     partitions[3] = a_partition(3, state="holding", lag_records=5)
+    partitions[4] = a_partition(4, state="draining", lag_records=900)
     lines = screen(seen(judged(a_status(partitions=partitions), RUNNING)), height=30)
     start = next(place for place, line in enumerate(lines) if line.startswith("Partitions ("))
     assert lines[start].startswith("Partitions (")
     assert " of 256)" in lines[start]
     assert [line.split()[0] for line in lines[start + 1 : start + 4]] == [
-        f"session-events-{number}" for number in (3, 255, 254)
+        f"session-events-{number}" for number in (3, 4, 255)
     ]
 
 

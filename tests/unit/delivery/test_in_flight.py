@@ -81,7 +81,7 @@ async def test_the_first_record_has_an_age_while_it_keeps_the_loop(timestamp: bo
     """The clock of the oldest record runs from its timestamp, or its delivery, though its first call has not ended."""
     ages: list[float | None] = []
     records = [RawRecord(0, b"x"), RawRecord(1, b"x")]
-    created = round((time.time() - AN_HOUR_AGO) * 1000)
+    created = int((time.time() - AN_HOUR_AGO) * 1000)  # down: a record is not younger than an hour
     source = MemorySource()
     source.give(Chunk(0, iter(records), 2, lambda: records, timestamp=created if timestamp else None))
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from consumer.handlers.jsonl import JsonLines
+from consumer.instructions import Reject
 from consumer.record import Position, Record
 from consumer.routes.load import load_handler
 from consumer.settings.sections import RouteSettings
@@ -24,14 +25,13 @@ def a_record(value: bytes | None, letter_of: Position | None = None) -> Record:
     return Record("t", 3, 7, 1, b"k", value, (), letter_of)
 
 
-async def line_of(path: Path, event: Session | None, record: Record, **options: Any) -> dict[str, Any]:
+async def line_of(path: Path, event: Session | bytes | None, record: Record, **options: Any) -> Any:
     """Write one event and return its line, which must be the only one."""
     async with JsonLines(path, **options) as write:
         write(event, record)
     assert path.read_bytes().count(b"\n") == 1
     assert b"\r" not in path.read_bytes()
-    found: dict[str, Any] = json.loads(path.read_bytes())
-    return found
+    return json.loads(path.read_bytes())
 
 
 async def test_positions_are_added(path: Path) -> None:
@@ -60,6 +60,28 @@ async def test_the_original_with_positions(path: Path, value: bytes) -> None:
     """The positions are added to the record's own fields, also when it has none."""
     found = await line_of(path, some(1)[0], a_record(value), original=True, positions=True)
     assert found == json.loads(value) | {"_topic": "t", "_partition": 3, "_offset": 7}
+
+
+@pytest.mark.parametrize("value", [b"\0\0\0\0\7" + PRETTY, PRETTY])
+async def test_the_original_behind_a_schema_id(path: Path, value: bytes) -> None:
+    """The line of a framed record is its document."""
+    assert await line_of(path, some(1)[0], a_record(value), original=True) == json.loads(PRETTY)
+
+
+@pytest.mark.parametrize("value", [b"\x81\xa1a\x01", b"\xff", b"\0\0", b"{", b'{"a":1}{'])
+@pytest.mark.parametrize("positions", [False, True])
+async def test_an_original_that_is_not_json_is_rejected(path: Path, value: bytes, *, positions: bool) -> None:
+    """A value that would make a line that is not JSON becomes a dead letter, with a code."""
+    with pytest.raises(Reject) as rejected:
+        await line_of(path, some(1)[0], a_record(value), original=True, positions=positions)
+    assert rejected.value.code == "not_json"
+
+
+async def test_bytes_are_text_in_base64(path: Path) -> None:
+    """A handler of bytes writes them as text; with positions under a name."""
+    assert await line_of(path, b"\xff", a_record(b"\xff")) == "/w=="
+    found = await line_of(path.with_suffix(".2"), b"\xff", a_record(b"\xff"), positions=True)
+    assert found == {"_value": "/w==", "_topic": "t", "_partition": 3, "_offset": 7}
 
 
 @pytest.mark.parametrize("original", [False, True])

@@ -9,13 +9,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from consumer.http.conditions import DeadLetteringStatus, HaltedPartition, StallStatus
+from consumer.http.conditions import DeadLetteringStatus, StallStatus
 from consumer.http.history import SAMPLES, History
-from consumer.http.reader import StatusReader
-from consumer.http.status import Status
 from consumer.observe.counters import Counters
 from consumer.observe.members import GroupDescription, Member
-from consumer.observe.remedy import HOLD_ENDS
 from consumer.observe.waiting import Standing
 from consumer.observe.watchdog import Stall
 from consumer.outcome import HaltReason
@@ -24,7 +21,7 @@ from consumer.partition.state import Partition, Phase
 from consumer.record import TopicPartition
 from consumer.settings.listing import HIDDEN, plain_settings
 from consumer.settings.sections import Kafka, RouteSettings, Security, Settings
-from tests.fakes.observed import FakeObserved
+from tests.unit.http.scene import WALL, Scene
 
 
 def close(partition: Partition) -> None:
@@ -32,37 +29,6 @@ def close(partition: Partition) -> None:
 
 
 PHONE = "+18045550100"
-WALL = 1_793_000_000.0
-
-
-class Scene:
-    """A daemon's objects, as a test sets them, and the reader of its status."""
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings(routes=[RouteSettings("voice", "calls:talk")])
-        self.counters = Counters(self.settings.kafka.topics, [route.name for route in self.settings.routes])
-        self.observed = FakeObserved()
-        self.now = 1000.0
-        self.reader = StatusReader(
-            self.settings,
-            self.counters,
-            self.observed,
-            {"voice": 64},
-            lambda: (WALL + self.now - 1000.0, self.now),
-        )
-
-    def owns(self, number: int = 0, start: int = 100, end: int | None = None) -> Partition:
-        """Assign a partition that begins at ``start``; its end is measured when given."""
-        partition = Partition(TopicPartition("session-events", number), 1)
-        partition.start(start)
-        if end is not None:
-            partition.lag.ends_at(end, partition.known_committed, self.now, WALL)
-        self.observed.partitions.append(partition)
-        return partition
-
-    def read(self) -> Status:
-        """Read the status as a client of ``/status.json`` gets it."""
-        return msgspec.json.decode(msgspec.json.encode(self.reader.read()), type=Status)
 
 
 def test_a_partition() -> None:
@@ -122,59 +88,6 @@ def test_partitions_are_in_order() -> None:
     for number in (10, 2, 1):
         scene.owns(number)
     assert [each.partition for each in scene.read().partitions] == [1, 2, 10]
-
-
-@pytest.mark.parametrize("reason", HaltReason)
-def test_a_halt_and_its_end(reason: HaltReason) -> None:
-    """A halt has its reason, place and remedy and, if one helps, the command that moves past it."""
-    scene = Scene()
-    partition = scene.owns(2)
-    partition.halt = Halt(reason, 100, "something is wrong", "mended", WALL - 60, 101)
-    (halt,) = scene.read().halts
-    assert (halt.topic, halt.reason, halt.since) == ("session-events", reason.value, WALL - 60)
-    assert halt.partitions == [HaltedPartition(2, 100, "something is wrong", WALL - 60)]
-    assert halt.mend.endswith(", then restart")
-    assert "kafka-consumer-groups" not in halt.mend
-    assert halt.command.startswith("kafka-consumer-groups.sh ") == (reason is not HaltReason.FUSE)
-
-
-def test_halts_of_a_topic_have_one_command() -> None:
-    """Halts of one topic and reason are one entry since the first; the command moves every partition past its cause."""
-    scene = Scene()
-    for number in (4, 2):
-        halt = Halt(HaltReason.CORRUPT_BATCH, 100 + number, "broken", "mended", WALL - number, 101 + number)
-        scene.owns(number).halt = halt
-    scene.owns(1).halt = Halt(HaltReason.NO_OFFSET, -1, "none", "mended", WALL)
-    no_offset, corrupt = scene.read().halts
-    assert (corrupt.reason, corrupt.since) == ("corrupt_batch", WALL - 4)
-    assert [(each.partition, each.offset) for each in corrupt.partitions] == [(2, 102), (4, 104)]
-    assert "session-events,2,103 session-events,4,105 > offsets.csv" in corrupt.command
-    assert [(each.partition, each.offset) for each in no_offset.partitions] == [(1, None)]
-    assert "--topic session-events:1 --to-earliest" in no_offset.command
-
-
-def test_holds_are_put_together() -> None:
-    """Thousands of records that wait for the same thing are one entry: their number, the lowest, and since when."""
-    scene = Scene()
-    partition = scene.owns(1)
-    for offset in range(100, 1100):
-        partition.holds.add(Hold("pause", "voice", offset, WALL - offset, "OSError (a.py:3)", offset, WALL + offset))
-    partition.holds.add(Hold("retry", "voice", 100, WALL))
-    partition.holds.add(Hold("error", "voice", 100, WALL))
-    error, pause, retry = scene.read().holds
-    assert (pause.kind, pause.records, pause.offset, pause.since) == ("pause", 1000, 100, WALL - 1099)
-    assert (pause.error, pause.attempts, pause.next_at) == ("OSError (a.py:3)", 100, WALL + 100)
-    assert (retry.kind, retry.records, error.kind) == ("retry", 1, "error")
-    assert (pause.ends, retry.ends, error.ends) == (HOLD_ENDS["pause"], HOLD_ENDS["retry"], "")
-
-
-@pytest.mark.parametrize("kind", [*HOLD_ENDS, "error", "timeout", "reject"])
-def test_what_is_a_hold(kind: str) -> None:
-    """The page shows as holds what the metric ``holding`` counts: waits without a limit."""
-    partition = Partition(TopicPartition("t", 0), 1)
-    hold = Hold(kind, "voice", 1, WALL)
-    partition.holds.add(hold)
-    assert bool(partition.held) == (kind in HOLD_ENDS)
 
 
 def test_routes_and_outcomes() -> None:
@@ -246,7 +159,7 @@ def test_a_stall() -> None:
     scene = Scene()
     scene.now += 100
     scene.observed.stall = Stall("loop", (), scene.now - 60, scene.now)
-    scene.observed.stands = Standing("voice", 105, ["sleep (calls.py:7)"])
+    scene.observed.stands = Standing("voice", 105, ["sleep (calls.py:7)"], "session-events-3")
     scene.observed.unready = "stalled: too"
     status = scene.read()
     assert (status.state, status.since) == ("stalled", WALL + 40)
@@ -255,7 +168,7 @@ def test_a_stall() -> None:
         "the event loop is blocked, most likely by a handler that waits without await",
         WALL + 40,
         WALL + 100 + scene.settings.watchdog.window_seconds,
-        [],
+        ["session-events-3"],
         "voice",
         105,
         ["sleep (calls.py:7)"],
@@ -264,6 +177,17 @@ def test_a_stall() -> None:
     scene.observed.stall = None
     assert scene.read().stall is None
     assert (scene.read().state, scene.read().since) == ("running", WALL + 100)
+
+
+def test_the_partition_of_the_call_that_stalls_comes_first() -> None:
+    """Of several partitions whose calls do not end, the first is that of the record that the offset names."""
+    scene = Scene()
+    keys = tuple(TopicPartition("session-events", number) for number in range(3))
+    scene.observed.stall = Stall("call", keys, scene.now - 60, scene.now)
+    scene.observed.stands = Standing("voice", 105, [], "session-events-2")
+    stall = scene.read().stall
+    assert stall is not None
+    assert stall.partitions == ["session-events-2", "session-events-0", "session-events-1"]
 
 
 def test_versions_and_totals() -> None:
@@ -329,11 +253,19 @@ def test_silent_brokers() -> None:
     """Brokers are silent when the event loop runs and has heard none; a blocked loop says nothing of them."""
     scene = Scene()
     assert scene.read().brokers.heard_at is None
-    scene.observed.heard_at = scene.observed.beat_at = scene.now
+    scene.observed.heard_at = scene.now
     scene.now += 60
     assert (scene.read().brokers.heard_at, scene.read().brokers.silent) == (WALL, False)
-    scene.observed.beat_at = scene.now
+    scene.observed.unheard_seconds = 60.0
     assert scene.read().brokers.silent
+
+
+def test_brokers_that_never_answered() -> None:
+    """Brokers that have not answered since the start are silent after some seconds."""
+    scene = Scene()
+    assert not scene.read().brokers.silent
+    scene.now += 11
+    assert (scene.read().brokers.heard_at, scene.read().brokers.silent) == (None, True)
 
 
 def test_a_topic_that_falls_behind() -> None:
@@ -350,6 +282,37 @@ def test_a_topic_that_falls_behind() -> None:
     assert (topic.records_per_second, topic.catch_up_seconds) == (5.0, None)
     assert topic.growing_since is not None
     assert WALL <= topic.growing_since < WALL + 20
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+def test_the_wall_clock_is_set(step: float) -> None:
+    """A clock that is set neither changes the time to catch up nor keeps dead letters in view."""
+    scene = Scene()
+    partition = scene.owns(end=1100)
+    scene.counters.dead_letters["session-events", "undecodable"] = 100
+    for second in range(180):
+        scene.counters.records_consumed["session-events"] += 100
+        partition.lag.ends_at(1100 - second, 100, scene.now, WALL)
+        scene.reader.sample()
+        scene.now += 1
+        scene.clock_set = step if second > 150 else 0.0
+    status = scene.read()
+    assert status.topics[0].catch_up_seconds == pytest.approx(821, abs=1)
+    assert status.dead_lettering == []
+
+
+def test_nothing_catches_up_while_nothing_is_consumed() -> None:
+    """A lag that shrank within the minute promises no time to catch up once no record has come for ten seconds."""
+    scene = Scene()
+    partition = scene.owns(end=100)
+    for second in range(40):
+        scene.counters.records_consumed["session-events"] += 5 * (second < 20)
+        partition.lag.ends_at(200 - 5 * min(second, 19), 100, scene.now, WALL)
+        scene.reader.sample()
+        scene.now += 1
+        if second == 19:
+            assert scene.read().topics[0].catch_up_seconds is not None
+    assert scene.read().topics[0].catch_up_seconds is None
 
 
 def test_dead_letters_have_a_share() -> None:

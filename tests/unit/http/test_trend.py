@@ -6,13 +6,13 @@ import pytest
 
 from consumer.http.trend import GROWING_SLOTS, SLOT_SAMPLES, Trend
 
-AT = 1_793_000_000.0
+AT = 1000.0
 
 
 def a_trend(*lags: int) -> Trend:
     trend = Trend()
     for second, lag in enumerate(lags):
-        trend.note(AT + second, lag)
+        trend.note(AT + second, {0: lag})
     return trend
 
 
@@ -49,10 +49,21 @@ def test_one_slot_that_does_not_grow_ends_it() -> None:
     trend = a_trend(*range(SLOT_SAMPLES * (GROWING_SLOTS + 1)))
     assert trend.growing_since is not None
     for second in range(SLOT_SAMPLES):
-        trend.note(AT + 1000 + second, 0)
+        trend.note(AT + 1000 + second, {0: 0})
     assert trend.growing_since is None
 
 
 def test_a_burst_is_no_growth() -> None:
     """A lag that rises for a few seconds and falls again does not count as growing."""
     assert a_trend(*([0] * 10 + [5000] * 5 + [100] * 25)).growing_since is None
+
+
+def test_other_partitions_begin_another_trend() -> None:
+    """A lag that falls because partitions were revoked is no rate, and one that rises with others does not grow."""
+    trend = Trend()
+    for second in range(60):
+        trend.note(AT + second, {0: 100, 1: 900})
+    trend.note(AT + 60, {0: 100})
+    assert trend.catch_up_seconds is None
+    trend.note(AT + 61, {0: 90})
+    assert trend.catch_up_seconds == pytest.approx(9.0)

@@ -47,7 +47,8 @@ def lagging(**values: Any) -> Status:
 
 
 def alone(*members: MemberStatus, state: str = "Stable") -> Status:
-    return a_status(partitions=[], topics=[], group=GroupStatus("calls", state, list(members), AT - 5))
+    group = GroupStatus("calls", state, list(members), AT - 5 if state else None)
+    return a_status(partitions=[], topics=[], group=group)
 
 
 ME = MemberStatus("m-1", "session-consumer", "/10.0.3.7", 0, me=True)
@@ -65,9 +66,11 @@ OTHER = MemberStatus("m-2", "session-consumer", "/10.0.3.8", 4, me=False)
             "busy",
             "session-events: 4,000 records, 1 min 35 s behind, caught up in 1 min 1 s at this rate.",
         ),
-        (lagging(), "Catching up", "busy", "not shrinking"),
+        (lagging(), "Behind", "busy", "not shrinking"),
+        (lagging(growing_since=AT - 20, lag_seconds=30.0), "Behind", "busy", "30 s behind, growing."),
         (a_status(topics=[a_topic(lag_seconds=None)]), "Running", "good", "The lag is not known yet."),
         (alone(ME, OTHER), "Standby", "good", "Others own 4 partitions: 10.0.3.8 (4)."),
+        (alone(ME, state="PreparingRebalance"), "Standby", "good", "no other did when the group was Prep"),
         (alone(state=""), "Standby", "good", "the group has not been described yet"),
         (alone(ME), "No partitions", "warn", "No member of group calls owns a partition."),
         (EMPTY, "Starting", "busy", "Not joined yet."),
@@ -274,6 +277,17 @@ def test_a_blocked_loop_is_no_outage(page: Page) -> None:
     assert [each.word for each in judge(status)] == ["Stalled"]
     assert "no broker heard" not in words(page, status).lower()
     assert "measured 1 min 15 s ago" in words(page, status)
+
+
+def test_a_stall_of_several_partitions() -> None:
+    """The offset stands beside its partition, and the place is that of the handler, not of what it waits in."""
+    library, package = "/usr/lib/python3.12/asyncio/tasks.py:649", "/venv/lib/python3.12/site-packages/aiohttp/c.py:9"
+    places = [f"sleep ({library})", f"get ({package})", "ask (/srv/calls.py:7)", "talk (/srv/calls.py:3)"]
+    stall = a_stall(partitions=["calls-2", "calls-0", "calls-1"], offset=98, places=places)
+    (verdict,) = judge(a_status(state="stalled", stall=stall))
+    assert ": calls-2 at offset 98 and 2 other partitions, in ask (/srv/calls.py:7)." in verdict.sentence
+    assert wording.own_place(places[:2]) == places[1]
+    assert wording.own_place(places[:1]) == places[0]
 
 
 def test_a_halt_before_its_drain_ended() -> None:

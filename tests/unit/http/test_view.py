@@ -71,7 +71,7 @@ def test_topics(page: Page) -> None:
         a_topic("one", lag_records=4000, lag_seconds=40.0, catch_up_seconds=90.0),
         a_topic("two", lag_records=5000, lag_seconds=50.0, catch_up_seconds=None, growing_since=AT - 9),
         a_topic("three", lag_records=5000, lag_seconds=50.0, catch_up_seconds=None),
-        a_topic("four", lag_records=5, lag_seconds=0.5, catch_up_seconds=0.1),
+        a_topic("four", lag_records=5, lag_seconds=0.5, catch_up_seconds=0.1, growing_since=AT - 9),
     ]
     text = words(page, a_status(topics=topics))
     assert "one 4 18,204 4,000 40 s caught up in 1 min 30 s at this rate" in text

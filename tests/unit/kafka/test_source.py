@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,21 @@ async def test_an_unknown_error_of_an_offset_lookup_is_tried_again() -> None:
         async with a_run_on(broker) as run:
             assert left < 0
             assert run.rebuilds == {}
+
+
+async def test_brokers_are_heard_while_the_client_joins() -> None:
+    """A group may take as long as a rebalance to answer a join; brokers are asked, and heard, until then."""
+    async with FakeBroker() as broker:
+        broker.silent.add(JOIN)
+        run = Run(broker, kafka={"rebalance_timeout_seconds": 8.0})
+        run.task = asyncio.create_task(run.daemon.run())
+        try:
+            await run.until(lambda: broker.requests[JOIN])
+            began = run.source.heard_at
+            await run.until(lambda: run.source.heard_at > began)
+            assert (run.source.joined, run.rebuilds) == (False, {})
+        finally:
+            await run.end()
 
 
 async def test_idle_detection_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,3 +212,13 @@ async def test_a_question_ends_with_its_client() -> None:
         async with asyncio.timeout(2):
             assert await asking == {}
         run.daemon.stop()
+
+
+def test_the_member_id_while_the_client_is_replaced() -> None:
+    """Another thread may ask for the member's id at any time: the client is looked at once."""
+    clients = iter([SimpleNamespace(_coordinator=SimpleNamespace(member_id="m-1")), None])
+
+    class Replaced(KafkaSource):
+        _consumer: Any = property(lambda _: next(clients))
+
+    assert object.__new__(Replaced).member_id == "m-1"

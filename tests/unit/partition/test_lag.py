@@ -113,3 +113,29 @@ def test_a_partition_that_keeps_up_without_timestamps_is_not_behind() -> None:
     seconds = partition.lag_seconds(3600.0)
     assert seconds is not None
     assert seconds < 10
+
+
+def test_records_seen_earlier_do_not_become_young() -> None:
+    """When the records of one measurement are committed, the next are as old as the measurement that showed them."""
+    partition = Partition(KEY, 1)
+    partition.start(0)
+    for second in range(30):  # 10 records a second come, and 4 a second are done
+        partition.lag.ends_at(10 * second + 10, partition.known_committed, float(second), float(second))
+        partition.watermark.advance(4 * second)
+        partition.commit(4 * second)
+    assert partition.known_committed == 116
+    assert partition.lag_seconds(30.0) == 30.0 - 11.0  # offset 116 was first below the end at second 11
+
+
+def test_a_record_within_a_chunk_is_as_old_as_its_first() -> None:
+    """While a chunk of old records is worked on, its records are not as young as the first measurement."""
+    partition = Partition(KEY, 1)
+    partition.start(0)
+    partition.lag.ends_at(300, 0, 0.0, 1000.0)
+    partition.lag.delivered(0, 20, 10_000, 1.0, 1001.0)
+    partition.watermark.advance(5)
+    partition.commit(5)
+    assert partition.lag_seconds(1002.0) == 992.0
+    partition.watermark.advance(20)
+    partition.commit(20)
+    assert partition.lag_seconds(1002.0) == 2.0  # nothing is known of the next chunk but when it was first seen

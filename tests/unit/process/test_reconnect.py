@@ -6,6 +6,7 @@ The ids (S1, S4 …) number the known ways in which aiokafka 0.14 stalls.
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import aiokafka
@@ -18,9 +19,9 @@ from consumer.delivery.committer import Committer
 from consumer.delivery.engine import Engine
 from consumer.errors import ConsumerError
 from consumer.kafka.source import KafkaSource
-from consumer.process import measuring
+from consumer.process import measuring, vitals
 from tests.fakes.broker import FETCH, FIND_COORDINATOR, HEARTBEAT, JOIN, OFFSET_COMMIT, SILENCE, FakeBroker
-from tests.fakes.daemon import Run, a_few, a_run_on, kill_fetcher, running
+from tests.fakes.daemon import Run, a_few, a_run_on, get, kill_fetcher, running
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -33,6 +34,30 @@ async def test_a_connection_that_fell_silent_is_found(deaf_soon: None) -> None:
         await run.consumes()
         assert run.rebuilds == {"deaf": 1}
         assert [(await run.get(path))[0] for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+async def test_a_blocked_loop_blames_no_broker(deaf_soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a handler keeps the event loop nobody reads the brokers' answers, and /readyz says so."""
+    monkeypatch.setattr(vitals, "BLOCKED_SECONDS", 0.3)
+    seen: list[str] = []
+    block = False
+
+    def ask() -> None:
+        while not seen:
+            code, text = get(run.daemon.http.port, "/readyz")
+            seen.extend([text] if code == 503 else [])
+
+    def handle() -> None:
+        if block and not seen:
+            asking = threading.Thread(target=ask)
+            asking.start()
+            asking.join(10)
+
+    async with FakeBroker() as broker, a_run_on(broker, handler=handle) as run:
+        block = True
+        await run.until(lambda: seen)
+        await run.consumes()
+    assert seen[0].startswith("the event loop has not run for ")
 
 
 @pytest.mark.parametrize("raised", [asyncio.CancelledError, RuntimeError])
@@ -145,7 +170,7 @@ async def test_brokers_that_all_moved_are_found_again(deaf_soon: None) -> None:
             await run.consumes()
             await broker.__aexit__(None, None, None)
             broker.port = port
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(1.0)
             assert (await run.get("/readyz"))[0] == 503
             assert (await run.get("/healthz"))[0] == 200
             await broker.__aenter__()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from consumer.delivery.worker import Workers
 from consumer.observe.waiting import CallUnderWay, Standing
 from consumer.process.stacks import all_stacks, awaited_call, blocking_call
 from consumer.record import Record
@@ -54,7 +57,7 @@ async def test_a_call_that_waits(at: int, routes: int, ordering: str) -> None:
         await until(lambda: bench.counters.routes["r0"].waiting)
         await until(lambda: [each.offset for each in bench.engine.workers[0].calls] == [at])
         found = stands(bench)
-        assert (found.route, found.offset) == ("r0", at)
+        assert (found.route, found.offset, found.partition) == ("r0", at, str(KEY))
         names = [place.partition(" ")[0] for place in found.places]
         assert names[:3] == ["wait", "ask", "__call__"]
         assert all("test_stacks.py:" in place for place in found.places[1:3])
@@ -74,7 +77,8 @@ async def test_a_batch_that_waits() -> None:
         bench.engine.assign([KEY])
         await until(lambda: bench.counters.routes["b"].waiting)
         found = stands(bench)
-        assert (found.route, found.offset, found.places[0].partition(" ")[0]) == ("b", 3, "wait")
+        assert (found.route, found.offset, found.partition) == ("b", 3, str(KEY))
+        assert found.places[0].startswith("wait ")
         go.set()
 
 
@@ -110,7 +114,7 @@ def test_a_call_that_keeps_the_loop(routes: int) -> None:
             await until(lambda: seen)
 
     asyncio.run(run())
-    assert (seen[0].route, seen[0].offset) == ("r0", 2)
+    assert (seen[0].route, seen[0].offset, seen[0].partition) == ("r0", 2, str(KEY))
     assert any(place.startswith("block (") for place in seen[0].places)
     assert not any(place.startswith(("pull (", "run (")) for place in seen[0].places)
 
@@ -127,6 +131,26 @@ async def test_a_call_that_has_ended() -> None:
     """A call that no task awaits any more has no places."""
     call = CallUnderWay(0.0, "r0", 7)
     assert awaited_call(asyncio.get_running_loop(), call) == Standing("r0", 7, [])
+
+
+async def test_a_call_that_ends_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that goes on to the end of a record's routes while another looks at it disturbs nothing."""
+
+    class Ongoing:
+        steps = (SimpleNamespace(name="r0"),)
+        raw = SimpleNamespace(offset=7)
+        moves = iter([0, 1])
+
+        @property
+        def at(self) -> int:
+            return next(self.moves)
+
+    arguments: Any = (None, Ongoing(), None)
+    call: Any = Workers.await_call(*arguments)
+    monkeypatch.setattr(sys, "_current_frames", lambda: {1: call.cr_frame})
+    found = blocking_call(1)
+    call.close()
+    assert (found.route, found.offset) == ("r0", 7)
 
 
 async def test_all_stacks_name_threads_and_tasks() -> None:
