@@ -58,7 +58,8 @@ def _in_both_spellings(struct: dict[str, Any]) -> dict[str, Any]:
 
 def _envelope(data: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a CloudEvent in structured mode with such data."""
-    text = {"type": "string"}
+    text, none = {"type": "string"}, {"type": "null"}
+    encoded = {**text, "contentEncoding": "base64", "contentSchema": data}
     return {
         "title": "CloudEvent",
         "type": "object",
@@ -68,9 +69,10 @@ def _envelope(data: dict[str, Any]) -> dict[str, Any]:
             "source": text,
             "type": text,
             "datacontenttype": {"type": ["string", "null"]},
-            "data": data,
-            "data_base64": {"type": "string", "contentEncoding": "base64", "contentSchema": data},
         },
         "required": ["specversion"],
-        "oneOf": [{"required": ["data"]}, {"required": ["data_base64"]}],
+        "oneOf": [
+            {"required": ["data"], "properties": {"data": data, "data_base64": none}},
+            {"required": ["data_base64"], "properties": {"data": none, "data_base64": encoded}},
+        ],
     }

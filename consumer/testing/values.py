@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
-
 from consumer.errors import hint
 from consumer.routes.topics import Topics
 from consumer.settings.sections import Settings, matches_topic
@@ -57,6 +55,6 @@ class Values:
             raise TypeError(f"the values of topic {topic!r} are bytes as they are; give bytes")
         if schema.format == "cloudevents":
             envelope = {"specversion": "1.0", "id": "1", "source": "/testing", "type": type(event).__name__}
-            return msgspec.json.encode({**envelope, "data": event})
+            event = {**envelope, "data": event}
         value: bytes = CODECS[schema.format].encode(event)
         return SCHEMA_ID + value if schema.framing == "confluent" else value

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
+from consumer import testing
 from consumer.cli.main import cli
 from schemas.samples import encoded, sessions
 
@@ -109,7 +110,11 @@ def test_every_topic_has_a_valid_schema() -> None:
         ("events", [{"type": "Paid", "order_id": 1}], [{"type": "Gift", "order_id": 1}]),
         (
             "wrapped",
-            [{"specversion": "1.0", "data": {"orderId": 1}}, {"specversion": "1.0", "data_base64": "e30="}],
+            [
+                {"specversion": "1.0", "data": {"orderId": 1}},
+                {"specversion": "1.0", "data": {"orderId": 1}, "data_base64": None},
+                {"specversion": "1.0", "data": None, "data_base64": "eyJvcmRlcklkIjoxfQ=="},
+            ],
             [
                 {"specversion": "1.0"},
                 {"data": {"order_id": 1}},
@@ -124,6 +129,10 @@ def test_every_topic_has_a_valid_schema() -> None:
 )
 def test_what_a_schema_accepts(topic: str, accepted: list[Any], refused: list[Any]) -> None:
     """A schema accepts the documents that are handled, and refuses those that are undecodable."""
+    values = [json.dumps(each).encode() for each in (*accepted, *refused)]
+    app = testing.run(None, *values, topic=topic, settings="settings.toml")
+    expected = ["handled"] * len(accepted) + ["dead_lettered"] * len(refused)
+    assert [outcome for _, outcome in app.outcomes] == expected
     validator = Draft202012Validator(printed("--topic", topic))
     assert [validator.is_valid(each) for each in accepted] == [True] * len(accepted)
     assert [validator.is_valid(each) for each in refused] == [False] * len(refused)

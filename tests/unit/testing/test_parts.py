@@ -122,7 +122,7 @@ def of_session(event: Session) -> None: ...
         ({"routes": {"r": {"handler": bill, "max_records": "many"}}}, "r: Expected `int"),
         ({"routes": {"r": {"handler": of_session, "timeout_seconds": 1.0}}}, "cannot be stopped"),
         ({"schemas": {"orders": int}}, "it is not a Struct"),
-        ({"schemas": {"orders": {"type": Order, "format": "msgpack", "framing": "confluent"}}}, "framing: only JSON"),
+        ({"schemas": {"orders": {"type": Order, "format": "msgpack", "framing": "confluent"}}}, "framing: MessagePack"),
         ({"settings": "no-such-file.toml"}, "no-such-file.toml"),
         ({"settings": Settings(kafka=Kafka(topics=[]))}, "kafka.topics is empty"),
     ],

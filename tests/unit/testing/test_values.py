@@ -23,6 +23,7 @@ async def note(event: object, record: Record) -> None:
     [
         ({"type": Order}, b'{"order_id":1'),
         ({"type": Order, "framing": "confluent"}, b'\0\0\0\0\1{"order_id":1'),
+        ({"type": Order, "format": "cloudevents", "framing": "confluent"}, b'\0\0\0\0\1{"specversion"'),
         ({"type": Order, "format": "msgpack"}, b"\x82\xa8order_id\x01"),
         ({"type": Order, "format": "cloudevents"}, b'{"specversion":"1.0","id":"1","source":"/testing","type":"Order"'),
     ],
