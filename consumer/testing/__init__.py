@@ -8,8 +8,8 @@
             assert app.outcomes == [("bill", "handled")]
 """
 
-from consumer.testing.app import App, NotEndedError
-from consumer.testing.calls import Call
+from consumer.testing.app import App
+from consumer.testing.calls import Call, NotEndedError
 from consumer.testing.parts import consumer, run
 from consumer.testing.source import DeadLetter
 

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from consumer.delivery.engine import Engine
 from consumer.delivery.pipeline import Pipelines
-from consumer.errors import ConsumerError, StuckCallError
+from consumer.errors import StuckCallError
 from consumer.observe.counters import Counters
 from consumer.partition.hold import Halt
 from consumer.process.lifecycle import Lifecycle
 from consumer.record import Position, Record, TopicPartition
 from consumer.routes.route import matching
-from consumer.testing.calls import Call, Calls
+from consumer.testing.calls import Call, Calls, NotEndedError
 from consumer.testing.clock import Clock
 from consumer.testing.source import DeadLetter, GivenRecord, GivenSource
 from consumer.testing.values import GivenHeaders, Values, bytes_of, headers_of
@@ -25,10 +25,8 @@ from consumer.testing.values import GivenHeaders, Values, bytes_of, headers_of
 SOON = 1e-6
 """Seconds by which sums of floats may miss a timer."""
 COMMIT_SECONDS = 3600.0
-
-
-class NotEndedError(ConsumerError, AssertionError):
-    """A call or a flush did not end, and waits for something else than time."""
+AGAIN_SECONDS = 0.01
+"""Limit for calls of an app that stops, after one has been waited for in vain."""
 
 
 class AppParts(NamedTuple):
@@ -107,6 +105,8 @@ class App:
         A call that waits for something else than time, such as a thread or a socket, is waited for; NotEndedError names
         one that does not end. With ``wait=False`` such calls stay under way.
         """
+        if self._parts.lifecycle.draining:
+            raise RuntimeError("the app has stopped; give events inside of its block")
         values, own = self._parts.values, headers_of(headers)
         stamp = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
 
@@ -176,12 +176,14 @@ class App:
         parts = self._parts
         parts.lifecycle.draining = True
         stopping = parts.lifecycle.tasks.create_task(parts.engine.stop())
-        with contextlib.suppress(NotEndedError):
-            await self._settle(wait=True)
-        while not stopping.done() and (due := parts.clock.next_due) is not None:
+        due: float | None = 0.0
+        while not stopping.done() and due is not None:
             parts.clock.move(due)
-            with contextlib.suppress(NotEndedError):
+            try:
                 await self._settle(wait=True)
+            except NotEndedError:
+                self._limit_seconds = min(self._limit_seconds, AGAIN_SECONDS)
+            due = parts.clock.next_due
         for loop in self._loops:
             loop.cancel()
         await parts.lifecycle.tasks.__aexit__(None, None, None)
@@ -201,13 +203,13 @@ class App:
         calls, clock = self._parts.calls, self._parts.clock
         until, stopping = time.monotonic() + self._limit_seconds, self._parts.lifecycle.draining
         with clock.stopped():
-            await self._until_idle()
+            await clock.until_idle(until)
             while waited_for := [
                 each for each in calls.under_way if not (stopping and each.left) and not clock.sleeps(each.task)
             ]:
                 if wait and time.monotonic() < until:
                     await self._until_changed(until)
-                    await self._until_idle()
+                    await clock.until_idle(until)
                     continue
                 for each in waited_for:
                     each.left = True
@@ -220,13 +222,6 @@ class App:
         self._note()
         if not self._parts.lifecycle.draining:
             self._raise_failure()
-
-    async def _until_idle(self) -> None:
-        """Run the loop until nothing can run at once; the first round looks at sockets and timers."""
-        idle = 0
-        while idle < 2:
-            await asyncio.sleep(0)
-            idle = idle + 1 if self._parts.clock.is_idle else 0
 
     async def _until_changed(self, until: float) -> None:
         """Wait until a call or a flush ends, or until a real time; the clock of the loop stands still."""

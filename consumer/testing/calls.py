@@ -9,9 +9,14 @@ from typing import Any
 
 import msgspec
 
+from consumer.errors import ConsumerError
 from consumer.record import Position, Record
 from consumer.routes.route import Route
 from consumer.testing.source import GivenRecord
+
+
+class NotEndedError(ConsumerError, AssertionError):
+    """A call or a flush did not end, and waits for something else than time."""
 
 
 class Call(msgspec.Struct, eq=False):

@@ -65,10 +65,13 @@ class Clock:
         """Time of the next timer; None without one."""
         return min((each.when() for each in self._timers), default=None)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing can run at once, but for the caller and what sockets and threads bring."""
-        return not self._loop._ready  # noqa: SLF001 - asyncio has no other way to know
+    async def until_idle(self, until: float) -> None:
+        """Run the loop until nothing can run at once, or until a real time; the first round looks at sockets."""
+        idle = 0
+        while idle < 2:
+            await asyncio.sleep(0)
+            ready = self._loop._ready  # noqa: SLF001 - asyncio has no other way to know
+            idle = idle + 1 if not ready or time.monotonic() > until else 0
 
     def sleeps(self, task: Any) -> bool:
         """Whether a task waits in ``asyncio.sleep``."""

@@ -268,3 +268,12 @@ async def test_what_ends_the_daemon_is_raised_once() -> None:
     async with testing.consumer(reject, settings=settings, schemas=ORDERS) as app:
         with pytest.raises(PartitionHaltedError):
             await app.give(Order(1))
+
+
+async def test_nothing_is_given_after_the_end() -> None:
+    """An app that has stopped takes no more events; what it has seen can still be read."""
+    async with testing.consumer(bill, schemas=ORDERS) as app:
+        await app.give(Order(1))
+    with pytest.raises(RuntimeError, match="the app has stopped"):
+        await app.give(Order(2))
+    assert (app.outcomes, len(app.calls)) == ([("bill", "handled")], 1)

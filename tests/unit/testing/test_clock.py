@@ -111,6 +111,18 @@ async def test_a_call_that_hangs_is_named() -> None:
     assert app.committed == {}
 
 
+async def test_a_call_that_keeps_looking_is_named() -> None:
+    """A call that gives the loop back again and again, and never ends, makes give raise too."""
+
+    async def looks(event: Order) -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    async with testing.consumer(looks, schemas=ORDERS, limit_seconds=0.05) as app:
+        with pytest.raises(testing.NotEndedError, match="route 'looks'"):
+            await app.give(Order(1))
+
+
 async def test_a_flush_that_hangs_is_named() -> None:
     """A flush that does not end makes commit raise."""
 
