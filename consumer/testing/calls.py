@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from consumer.delivery.calls import coroutine_of
 from consumer.errors import ConsumerError
 from consumer.record import Position, Record
 from consumer.routes.route import Route
@@ -58,24 +59,29 @@ class Calls:
 
         def call(event: Any, records: Any) -> Any:
             made = Call(route.name, event, records)
-            self.made.append(made)
-            return self._run(
-                made, lambda: handler.call(event, records) if handler.wants_record else handler.call(event)
-            )
+            begin = partial(handler.call, event, *([records] if handler.wants_record else []))
+            return self._begun(made, begin) if handler.is_async else self._run(made, begin)
 
         flush = self._noted_flush(route.name, handler.flush) if handler.flush is not None else None
         return msgspec.structs.replace(
             route, handler=msgspec.structs.replace(handler, call=call, wants_record=True, flush=flush)
         )
 
+    async def _begun(self, made: Call, begin: Callable[[], Awaitable[Any]]) -> None:
+        """Make a call when its coroutine begins, which may never happen."""
+        self.made.append(made)
+        await self._awaited(made, begin())
+
     def _run(self, made: Call, begin: Callable[[], Any]) -> Any:
+        self.made.append(made)
         try:
             result = begin()
+            coroutine = None if result is None else coroutine_of(result, made.route)
         except BaseException as error:
             made.error = error
             raise
-        if inspect.isawaitable(result):
-            return self._awaited(made, result)
+        if coroutine is not None:
+            return self._awaited(made, coroutine)
         self._note(made, "handled")
         return result
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Iterator
+from typing import Any
+
 import pytest
 
 from consumer import Pause, Record, Reject, Retry, testing
@@ -277,3 +280,42 @@ async def test_nothing_is_given_after_the_end() -> None:
     with pytest.raises(RuntimeError, match="the app has stopped"):
         await app.give(Order(2))
     assert (app.outcomes, len(app.calls)) == ([("bill", "handled")], 1)
+
+
+async def test_what_a_plain_function_returns() -> None:
+    """Something to await is awaited; a generator does nothing, so its call has failed."""
+
+    def awaitable(event: Order) -> Awaitable[None]:
+        return bill(event)
+
+    def generator(event: Order) -> Iterator[int]:
+        return iter_of(event)
+
+    def iter_of(event: Order) -> Iterator[int]:
+        yield event.order_id
+
+    async with testing.consumer(routes={"r": awaitable}, schemas=ORDERS) as app:
+        await app.give(Order(1))
+        assert (app.outcomes, len(app.calls)) == ([("r", "handled")], 1)
+    async with testing.consumer(routes={"r": generator}, schemas=ORDERS) as app:
+        await app.give(Order(1))
+        assert (app.outcomes, len(app.calls)) == ([("r", "waiting")], 1)
+
+
+async def test_a_batch_that_a_pause_holds_back() -> None:
+    """A batch that comes due during a pause is called once, after it."""
+
+    async def pauses(event: Order) -> None:
+        if len(app.calls) < 3:
+            raise Pause(after=5)
+
+    async def insert(events: list[Order]) -> None: ...
+
+    routes: dict[str, Any] = {"insert": {"handler": insert, "max_records": 2}, "pauses": pauses}
+    async with testing.consumer(routes=routes, schemas=ORDERS) as app:
+        await app.give(Order(1), Order(2))
+        assert [call.route for call in app.calls] == ["pauses"]
+        await app.advance(15)
+        inserted = [event.order_id for call in app.calls if call.route == "insert" for event in call.event]
+        assert inserted == [1, 2]
+        assert {outcome for _, outcome in app.outcomes} == {"handled"}

@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 
 from consumer import testing
+from consumer.delivery.tasks import until_ended
+from consumer.testing.clock import clock_of_running_loop
 from tests.unit.testing.events import ORDERS, Order, bill
 
 NEVER = 3600.0
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
 
 
 async def test_a_call_that_sleeps_is_under_way_until_its_time() -> None:
@@ -163,6 +169,20 @@ async def test_a_hanging_call_meets_its_time_limit() -> None:
         await app.give(Order(1), wait=False)
         await app.advance(5, wait=False)
         assert app.outcomes == [("hangs", "dead_lettered")]
+
+
+async def test_a_drain_follows_the_clock() -> None:
+    """The wait for calls of a drain ends when the clock has passed it, in one step."""
+    clock = clock_of_running_loop()
+    never = asyncio.create_task(hang())
+    with clock.used(), clock.stopped():
+        drained = asyncio.create_task(until_ended(lambda: [never], NEVER))
+        await clock.until_idle(time.monotonic() + 10)
+        assert not drained.done()
+        clock.move(clock.time() + NEVER)
+        await clock.until_idle(time.monotonic() + 10)
+        assert drained.done()
+    never.cancel()
 
 
 async def test_a_test_may_sleep_by_itself() -> None:
