@@ -165,8 +165,17 @@ def _explain(error: msgspec.ValidationError, origins: Mapping[str, str]) -> str:
     for theirs, ours in JSON_WORDS.items():
         shown = shown.replace(theirs, ours)
     if message.startswith("Invalid enum value"):
-        shown = f"{message.removeprefix('Invalid enum value ')} is not one of {', '.join(get_args(_type_of(name, '')))}"
+        shown = f"{message.removeprefix('Invalid enum value ')} is not one of {', '.join(_words_of(name))}"
     return f"{name}{f' ({origin})' if origin else ''}: {shown}{range_of(name)}"
+
+
+def _words_of(name: str) -> tuple[str, ...]:
+    """Return the words that a setting may have; it may be one of an entry, such as ``schemas[0].format``."""
+    section, _, rest = name.partition("[")
+    if not rest:
+        return get_args(_type_of(name, ""))
+    field = rest.partition("].")[2]
+    return next((get_args(each.type) for each in _fields(ENTRIES[section]) if each.name == field), ())
 
 
 def _with_heartbeat(settings: Settings, origins: Mapping[str, str]) -> Settings:
