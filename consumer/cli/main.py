@@ -15,8 +15,10 @@ from consumer.cli.check import check
 from consumer.cli.demo import demo
 from consumer.cli.dlq import dlq
 from consumer.cli.kafka import kafka
+from consumer.cli.new_handler import new_handler
 from consumer.cli.produce import produce
 from consumer.cli.run import run
+from consumer.cli.schema import schema
 from consumer.cli.settings import settings
 from consumer.cli.top import top
 from consumer.errors import ConsumerError
@@ -43,7 +45,7 @@ def cli(*, debug: bool) -> None:
     _ = debug
 
 
-for command in (run, demo, check, top, settings, kafka, produce, dlq):
+for command in (run, demo, check, top, settings, schema, new_handler, kafka, produce, dlq):
     cli.add_command(command)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol
 
@@ -18,8 +17,9 @@ log = structlog.get_logger("consumer.delivery.tasks")
 
 async def until_ended(running: Callable[[], Collection[asyncio.Task[None]]], seconds: float) -> None:
     """Wait until nothing runs any more, at most ``seconds``; what ends may have started more."""
-    deadline = time.monotonic() + seconds
-    while (tasks := running()) and (left := deadline - time.monotonic()) > 0:
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    while (tasks := running()) and (left := deadline - clock()) > 0:
         await asyncio.wait(tasks, timeout=left)
 
 

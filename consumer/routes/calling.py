@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 import math
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -25,14 +24,15 @@ class ThreadedCall:
 
     def __init__(self, route: InThread, arguments: tuple[Any, ...]) -> None:
         self.began_at = math.inf
-        """Monotonic time at which a thread began it."""
+        """Time of the event loop, which is monotonic, at which a thread began it."""
+        self._time = asyncio.get_running_loop().time
         self._route = route
         self._arguments = arguments
         self._submitted = route.pool.submit(copy_context().run, self._run)
         self._ended = asyncio.wrap_future(self._submitted)
 
     def _run(self) -> Any:
-        self.began_at = self._route.last_began_at = time.monotonic()
+        self.began_at = self._route.last_began_at = self._time()
         self._route.running.add(self)
         try:
             return self._route.call(*self._arguments)
@@ -43,7 +43,7 @@ class ThreadedCall:
 
     def left(self, seconds: float) -> float:
         """Return what is left of the call's time; all of it while the call waits for a thread."""
-        return seconds if math.isinf(self.began_at) else self.began_at + seconds - time.monotonic()
+        return seconds if math.isinf(self.began_at) else self.began_at + seconds - self._time()
 
     async def result(self, seconds: float | None) -> Any:
         """Wait for the thread; raise what it raised, or CallTimeoutError if it took longer than ``seconds``."""

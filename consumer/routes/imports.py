@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from consumer.errors import SettingsError, hint, raised_at
+
+Find = Callable[[str, str], Any]
+"""Takes a reference and the setting that holds it; returns what it names, or raises SettingsError."""
 
 
 def import_reference(reference: str, where: str) -> Any:

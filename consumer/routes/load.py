@@ -15,7 +15,7 @@ from consumer.errors import SettingsError
 from consumer.routes.annotation import wants_bytes
 from consumer.routes.calling import InThread, within
 from consumer.routes.handler import MAX_RECORDS, MAX_SECONDS, Handler, bind_handler, first_annotation
-from consumer.routes.imports import import_reference
+from consumer.routes.imports import Find, import_reference
 from consumer.routes.options import construct
 from consumer.routes.route import Route
 from consumer.routes.topics import Topics, load_schemas
@@ -25,22 +25,30 @@ from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 OWN_PACKAGES = ("consumer", "schemas")
 
 
-def load_routes(settings: Settings, environment: Mapping[str, str], *, on_command_line: bool = False) -> list[Route]:
+def load_routes(
+    settings: Settings,
+    environment: Mapping[str, str],
+    *,
+    on_command_line: bool = False,
+    find: Find = import_reference,
+) -> list[Route]:
     """Import every handler and check it against the events of its topics. Raises SettingsError for the first error.
 
-    With ``on_command_line`` the routes were given there, where no option may be a secret.
+    With ``on_command_line`` the routes were given there, where no option may be a secret. ``find`` imports handlers
+    and types.
     """
     extend_path(settings.path, sys.path, allow_writable=settings.allow_writable)
     routes = []
     for index, each in enumerate(settings.routes or [LOG_EVERYTHING]):
         where = f"routes[{index}] ({each.name})"
-        handler = load_handler(each, where, environment, settings.delivery.threads, on_command_line=on_command_line)
+        threads = settings.delivery.threads
+        handler = load_handler(each, where, environment, threads, on_command_line=on_command_line, find=find)
         pause_on = load_exceptions(each, where)
         retry = each.retry.over(settings.retry)
         found = Route(each.name, None, handler, each.tombstones, pause_on, retry)
         of_topic = {"topics": tuple(each.topics), "match": each.match, "unknown_tags": each.unknown_tags}
         routes.append(msgspec.structs.replace(found, where=where, **of_topic))
-    Topics(load_schemas(settings), routes).check(settings.kafka.topics)
+    Topics(load_schemas(settings, find), routes).check(settings.kafka.topics)
     return routes
 
 
@@ -62,14 +70,16 @@ def load_handler(
     threads: int,
     *,
     on_command_line: bool = False,
+    find: Find = import_reference,
 ) -> Handler:
     """Import a route's ``module:attribute`` and make a Handler of it; ``where`` names the route in errors.
 
-    ``threads`` is the size of the route's pool if its calls are threaded; ``on_command_line`` as in ``load_routes``.
+    ``threads`` is the size of the route's pool if its calls are threaded; ``on_command_line`` and ``find`` as
+    in ``load_routes``.
 
     Raises SettingsError for a wrong reference, a wrong option, a wrong signature or a wrong annotation.
     """
-    target = import_reference(route.handler, f"{where}.handler")
+    target = find(route.handler, f"{where}.handler")
     if inspect.isclass(target):
         target = construct(target, route.options, environment, f"{where}.options", on_command_line=on_command_line)
     elif route.options:

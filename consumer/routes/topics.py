@@ -10,7 +10,7 @@ import msgspec
 
 from consumer.errors import SettingsError
 from consumer.routes.annotation import check_annotation
-from consumer.routes.imports import import_reference
+from consumer.routes.imports import Find, import_reference
 from consumer.routes.match import compile_match, wants_topic
 from consumer.routes.route import Route
 from consumer.settings.sections import SchemaSettings, Settings
@@ -98,15 +98,15 @@ def _fitted(route: Route, kind: EventType, topic: str) -> Route:
     return msgspec.structs.replace(route, matches=match.predicate or route.matches, handler=handler)
 
 
-def load_schemas(settings: Settings) -> list[tuple[str, Schema]]:
+def load_schemas(settings: Settings, find: Find = import_reference) -> list[tuple[str, Schema]]:
     """Import the types of ``[[schemas]]``. Raises SettingsError for one that records cannot be decoded into."""
     entries = [(each, f"schemas[{number}] ({each.topic}).type") for number, each in enumerate(settings.schemas)]
-    found = [(each.topic, _load(each, where)) for each, where in entries]
+    found = [(each.topic, _load(each, where, find)) for each, where in entries]
     return [*found, ("*", Schema(event_type(Session)))]
 
 
-def _load(entry: SchemaSettings, where: str) -> Schema:
-    found = SHORT[entry.type] if entry.type in SHORT else import_reference(entry.type, where)
+def _load(entry: SchemaSettings, where: str, find: Find) -> Schema:
+    found = SHORT[entry.type] if entry.type in SHORT else find(entry.type, where)
     try:
         kind = event_type(found)
     except TypeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import re
 import subprocess
@@ -163,11 +164,13 @@ def test_first_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("code", blocks_of_all("python"))
 def test_python_blocks_run(code: str) -> None:
-    """Every Python block of the documents runs by itself, and every public function in it is a handler."""
+    """Every Python block of the documents runs by itself; its tests pass, and other public functions are handlers."""
     module = ModuleType("block")
     exec(compile(code, "block", "exec"), module.__dict__)
     for node in ast.parse(code).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+        if isinstance(node, ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            asyncio.run(getattr(module, node.name)())
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
             bind_handler(getattr(module, node.name), node.name)
 
 
@@ -203,7 +206,7 @@ def test_named_make_targets_exist(document: Path) -> None:
 
 def test_commands_table() -> None:
     """The README's table of commands names the commands there are."""
-    assert set(re.findall(r"^\| `session-consumer (\w+)`", README, re.MULTILINE)) == set(cli.commands)
+    assert set(re.findall(r"^\| `session-consumer ([\w-]+)`", README, re.MULTILINE)) == set(cli.commands)
 
 
 def test_redrive_options() -> None:

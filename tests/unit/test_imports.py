@@ -24,7 +24,7 @@ FOLDERS = [
     {"delivery", "kafka", "metrics", "http", "handlers", "tracing"},
     {"process"},
     {"redrive"},
-    {"cli"},
+    {"cli", "testing"},
 ]
 FLAT = {  # modules outside folders, and the folder they count as
     "__init__": "values",

@@ -1,0 +1,76 @@
+"""The handlers of the examples and of the README, with their own settings."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from consumer import testing
+from schemas.samples import sessions
+from schemas.session import Session
+from tests.docs import ROOT
+
+SESSIONS = list(islice(sessions(), 40))
+REAL = [each for each in SESSIONS if not each.is_test]
+
+
+def is_voice(session: Session) -> bool:
+    return (session.channel_manager_type or "").startswith("voice_")
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder in which paths of options begin."""
+    monkeypatch.chdir(tmp_path)
+
+
+async def test_the_example_settings(tmp_path: Path) -> None:
+    """Each route of examples/settings.toml gets its sessions: files of voice and chat, and counts by agent."""
+    async with testing.consumer(settings=ROOT / "examples" / "settings.toml") as app:
+        await app.give(*SESSIONS)
+        assert not [entry for entry in app.outcomes if entry[1] not in ("handled", "skipped")]
+        agents = {call.event.session_id for call in app.calls if call.route == "agents"}
+        assert agents == {each.session_id for each in REAL}
+        await app.advance(1)
+        assert app.committed == {("session-events", 0): len(SESSIONS)}
+    counts = json.loads((tmp_path / "data" / "agents.json").read_text())
+    assert sum(counts.values()) == len(REAL)
+    lines = (tmp_path / "data" / "voice.jsonl").read_bytes().splitlines()
+    assert [msgspec.json.decode(line)["session_id"] for line in lines] == [
+        each.session_id for each in REAL if is_voice(each)
+    ]
+
+
+async def test_counts_go_on_after_a_restart(tmp_path: Path) -> None:
+    """The example handler continues its counts from its file."""
+    for _ in range(2):
+        async with testing.consumer(settings=ROOT / "examples" / "settings.toml") as app:
+            await app.give(REAL[0])
+    assert json.loads((tmp_path / "data" / "agents.json").read_text()) == {REAL[0].agent_name: 2}
+
+
+async def test_the_handler_of_the_readme(tmp_path: Path) -> None:
+    """The two handlers that the README shows get their events: real voice sessions, and orders."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code, settings = (
+        re.findall(rf"^```{each}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[0] for each in ("python", "toml")
+    )
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "shop.py").write_text(code)
+    (tmp_path / "settings.toml").write_text(settings)
+    wanted = [each for each in REAL if is_voice(each)]
+    try:
+        async with testing.consumer(settings="settings.toml") as app:
+            await app.give(*SESSIONS, topic="session-events")
+            await app.give({"order_id": 1, "total": 9.5}, topic="orders")
+            assert [call.event for call in app.calls if call.route == "talk"] == wanted
+            (bill,) = [call for call in app.calls if call.route == "bill"]
+            assert (bill.event.order_id, bill.event.total, app.outcomes[-1]) == (1, 9.5, ("bill", "handled"))
+    finally:
+        sys.modules.pop("shop", None)
