@@ -7,8 +7,6 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from schemas.formats import SCHEMA_ID_BYTES
-
 
 class TopicPartition(NamedTuple):
     """One partition of a topic. It equals the client library's type, so either works as the same dict key."""
@@ -99,6 +97,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 def _attributes_in(value: bytes) -> dict[str, str]:
     """Return the attributes of a CloudEvent in structured mode, also behind a schema id. One that is null is unset."""
+    from schemas.formats import SCHEMA_ID_BYTES  # noqa: PLC0415 - the start names a foreign package `schemas`, which this would import
+
     document = value[SCHEMA_ID_BYTES:] if value[:1] == b"\0" else value
     try:
         found = msgspec.json.decode(document, type=dict[str, msgspec.Raw])
