@@ -158,7 +158,8 @@ def _dead_lettering(status: Status) -> Iterator[Finding]:
     for each in sorted(status.dead_lettering, key=_share, reverse=True):
         route = f" by route {each.route}" if each.route != "none" else ""
         sentence = (
-            f"{each.dead_lettered:,} of the last {each.records:,} records of {each.topic} were"
+            f"{each.dead_lettered:,} of the last {each.records:,} records of {each.topic}"
+            f" {'was' if each.dead_lettered == 1 else 'were'}"
             f" dead-lettered{route} ({each.reason}){progress.stopped(status, each.route, each.reason, each.topic)}."
         )
         what = advice.LETTERS.get(each.reason, advice.HANDLER_LETTERS)
