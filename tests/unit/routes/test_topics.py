@@ -157,6 +157,7 @@ def test_matches(
         (a_route("on_any", ["raw"], match={"order_id": 1}), "bytes has no field 'order_id'"),
         (a_route("on_any", ["orders"], match={"header.a": 1}), "expected text, got int"),
         (a_route("on_any", ["orders"], unknown_tags=True), "Order is no union"),
+        (a_route("on_paid", ["events"], unknown_tags=True), "the events of topic 'events' are builtins.bytes"),
         (a_route("on_any", ["events"], unknown_tags=True, match={"order_id": 1}), "such records have no fields"),
     ],
     ids=str,
@@ -197,6 +198,15 @@ def test_raw_handlers_alone_have_nothing_decoded(module: Write, handler: str) ->
     value = b"\xff"
     assert topics.of("orders").reader.first(value) == value
     assert decoded(topics, "orders", value, key=b"a") == [handler]
+
+
+def test_a_raw_handler_of_tombstones(module: Write) -> None:
+    """A handler annotated for bytes and tombstones gets bytes, beside others and alone."""
+    module(ORDERS + "def on_deleted(event: bytes | None, record: Record) -> None: ...")
+    deleted = a_route("on_deleted", ["orders"], tombstones=True)
+    raw, _ = topics_of(deleted, a_route("on_order", ["orders"])).of("orders").routes
+    assert raw.handler.wants_bytes
+    assert topics_of(deleted).of("orders").reader.first(b"\xff") == b"\xff"
 
 
 def test_a_raw_handler_beside_others(module: Write) -> None:
