@@ -248,3 +248,14 @@ def test_a_pattern_checks_each_schema(module: Write) -> None:
     globbed = msgspec.structs.replace(pattern, schemas=[SchemaSettings("orders-*", "mine:Order")])
     with pytest.raises(SettingsError, match=r"are mine\.Order"):
         load_routes(msgspec.structs.replace(globbed, routes=[a_route("on_session", ["orders-eu"])]), {})
+
+
+def test_a_pattern_checks_the_topics_of_matches(module: Write) -> None:
+    """With a pattern a route is also checked against the topics that its match names."""
+    module(ORDERS)
+    route = a_route("on_any", match={"topic": ["other", "orders-*"], "order_id": 1})
+    entry = SchemaSettings("orders-eu", "mine:Order")
+    found = Settings(kafka=Kafka(topics=[], topic_pattern=".*"), schemas=[entry], routes=[route])
+    with pytest.raises(SettingsError, match="Session has no field 'order_id'"):
+        load_routes(found, {})
+    load_routes(msgspec.structs.replace(found, schemas=[SchemaSettings("*", "mine:Order")]), {})
