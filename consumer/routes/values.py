@@ -59,9 +59,11 @@ def value_test(wanted: Any, types: Collection[type], where: str) -> Test:
     if isinstance(wanted, str) and any(character in wanted for character in "*?["):
         glob = Glob(wanted)
         return glob if set(types) == {str} else lambda value: isinstance(value, str) and glob[value]
-    if wanted is False:
-        return is_false
-    return lambda value: value == wanted
+    if wanted is False:  # 0 and "" are not false
+        return is_false if set(types) == {bool} else lambda value: value is False or is_null(value)
+    if bool not in types:
+        return lambda value: value == wanted
+    return lambda value: value == wanted and (type(value) is bool) == (wanted is True)  # 1 is not true
 
 
 class Glob(dict[Any, bool]):
