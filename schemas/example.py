@@ -36,10 +36,12 @@ def example_document(kind: EventType, form: str) -> Any:
     """
     if kind is BYTES:
         return b"value"
-    found = _example(inspect.type_info(kind.of))
     codec = CODECS[form]
     try:
+        found = _example(inspect.type_info(kind.of))
         codec.decode(codec.encode(found), type=kind.of)
+    except RecursionError:
+        raise NoExampleError("a value of it holds another one without end") from None
     except msgspec.ValidationError as error:
         raise NoExampleError(str(error)) from None
     return found
@@ -63,7 +65,7 @@ def _example(info: Any) -> Any:
         case inspect.TupleType():
             found = [_example(each) for each in info.item_types]
         case inspect.ListType() | inspect.SetType() | inspect.FrozenSetType() | inspect.VarTupleType():
-            found = [_example(info.item_type)] * (info.min_length or 0)
+            found = [_example(info.item_type)] * info.min_length if info.min_length else []
         case inspect.DictType():
             found = {}
         case _:

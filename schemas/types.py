@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from schemas.wire import camel_case
+
 
 class Member(NamedTuple):
     """One class of which events may be instances."""
@@ -72,6 +74,8 @@ def _union(found: Any, info: msgspec.inspect.UnionType) -> EventType:
     structs = [each for each in info.types if isinstance(each, msgspec.inspect.StructType)]
     if len(structs) != len(members) or any(each.tag_field is None for each in structs):
         raise TypeError("a union must be of Structs with a tag (class Paid(Event, tag=True))")
+    if any(getattr(each.cls, "both_spellings", False) is True for each in structs):
+        raise TypeError("a union is not read in both spellings; leave both_spellings out of its Structs")
     return EventType(found, tuple(each for each in members if each is not None), str(structs[0].tag_field))
 
 
@@ -81,12 +85,18 @@ def _member(info: Any) -> Member | None:
         if info.array_like:
             return None
         types = {field.name: field.type for field in msgspec.structs.fields(info.cls)}
-        return Member(info.cls, types, tag=info.tag)
+        return Member(_class_of(info), types, tag=info.tag)
     if isinstance(info, inspect.DataclassType | inspect.TypedDictType):
-        hints = typing.get_type_hints(info.cls)
+        hints = typing.get_type_hints(_class_of(info))
         by_key = isinstance(info, inspect.TypedDictType)
-        return Member(info.cls, {field.name: hints[field.name] for field in info.fields}, by_key)
+        return Member(_class_of(info), {field.name: hints[field.name] for field in info.fields}, by_key)
     return Member(dict, None, by_key=True) if isinstance(info, inspect.DictType) else None
+
+
+def _class_of(info: Any) -> type:
+    """Return the class that events are instances of; ``Box[int]`` is none."""
+    found: type = typing.get_origin(info.cls) or info.cls
+    return found
 
 
 def _require_both_spellings(member: Member) -> None:
@@ -95,3 +105,6 @@ def _require_both_spellings(member: Member) -> None:
         raise TypeError("both_spellings needs a Struct without a tag and with forbid_unknown_fields=True")
     if any(field.name != field.encode_name for field in msgspec.structs.fields(member.kind)):
         raise TypeError("both_spellings: the Struct renames fields; leave rename out")
+    spelled = [each for name in member.fields or () for each in {name, camel_case(name)}]
+    if twice := next((each for each in spelled if spelled.count(each) > 1), None):
+        raise TypeError(f"both_spellings: two fields of the Struct may be written {twice}; rename one")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_origin
 
 import msgspec
 
@@ -145,6 +145,7 @@ class AdaptiveReader(Generic[Event]):
 
 def maker(struct: type[Event]) -> Callable[..., Event]:
     """Return what makes a Struct of the values of its fields, in their order."""
+    struct = get_origin(struct) or struct  # Box[int] is not the class, and has no signature of its fields
     parameters = inspect.signature(struct).parameters.values()
     if all(each.kind is not inspect.Parameter.KEYWORD_ONLY for each in parameters):
         return struct

@@ -184,7 +184,7 @@ def _literal(value: Any, indent: str = "") -> str:
     inner = f"{indent}    "
     match value:
         case str():
-            return json.dumps(value)
+            return json.dumps(value, ensure_ascii=False)
         case dict() if value:
             entries, ends = [f"{_literal(key)}: {_literal(each, inner)}" for key, each in value.items()], "{}"
         case list() if value:

@@ -26,7 +26,7 @@ from consumer.process.signals import Signals
 from consumer.record import Position
 from consumer.redrive.handlers import republishing
 from consumer.redrive.run import Redrive, make_redrive
-from consumer.redrive.selection import require_routes
+from consumer.redrive.selection import require_fit, require_routes
 from consumer.routes.route import Route, enter_handlers
 from consumer.routes.topics import Schema, Topics, load_schemas
 from consumer.settings.sections import Settings, dead_letter_topics
@@ -128,7 +128,11 @@ async def _redrive(
     else:
         if NO_ROUTE not in to_run.values():  # a handler of another route may own a file that the daemon uses
             routes = [route for route in routes if route.name in to_run.values()]
-        running = make_redrive(settings, Topics(load_schemas(settings), routes), chosen, to_run, rate, Lifecycle())
+        topics = Topics(load_schemas(settings), routes)
+        require_fit(
+            {(each.context.origin.topic, each.context.route) for each in inventory.found if not each.redriven}, topics
+        )
+        running = make_redrive(settings, topics, chosen, to_run, rate, Lifecycle())
         return await _run(settings, running, routes, progress)
     return 0
 

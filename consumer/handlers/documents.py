@@ -16,8 +16,8 @@ def document_of(record: Record) -> bytes:
     """
     try:
         found = bytes(unframed(record.value or b"null"))
-        msgspec.json.decode(found, type=msgspec.Raw)
-    except (msgspec.DecodeError, FormatError) as error:
+        msgspec.json.decode(found.decode(), type=msgspec.Raw)  # of bytes, strings that are skipped are not checked
+    except (msgspec.DecodeError, FormatError, UnicodeDecodeError, RecursionError) as error:
         raise Reject("the record's value is not JSON, and options.original writes it", code="not_json") from error
     return found.replace(b"\r", b" ").replace(b"\n", b" ") if b"\n" in found or b"\r" in found else found
 

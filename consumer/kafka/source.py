@@ -454,8 +454,12 @@ class KafkaSource:
         if self._positions is not None:
             self._positions.start()
         self._listener.doubt(doubtful=False)
-        self._listener.assign([TopicPartition(*key) for key in sorted(keys)])
+        await self._report_errors(self._assign([TopicPartition(*key) for key in sorted(keys)]))
         log.info("partitions_assigned", count=len(keys))
+
+    async def _assign(self, keys: Collection[TopicPartition]) -> None:
+        """Begin the epochs; raises SettingsError for a topic of the pattern that a route does not fit."""
+        self._listener.assign(keys)
 
     async def _report_errors(self, callback: Awaitable[None]) -> None:
         """Await a callback and report its errors; aiokafka would only log them and go on."""

@@ -10,11 +10,14 @@ from consumer.dead_letters.cause import NO_ROUTE
 from consumer.dead_letters.headers import read_context
 from consumer.delivery.decoding import Decoder
 from consumer.delivery.pipeline import Choice
-from consumer.errors import SettingsError
+from consumer.errors import DecodeError, SettingsError
 from consumer.record import Position, RawRecord, TopicPartition
 from consumer.redrive.bounded_source import ends_of
+from consumer.routes.annotation import check_annotation
+from consumer.routes.match import wants_topic
 from consumer.routes.route import Route, matching
 from consumer.routes.topics import Topics
+from schemas.formats import UnknownTag
 
 
 class Selection:
@@ -51,6 +54,8 @@ class Selection:
             found = matching(routes, event, raw)
         else:  # the letter of a tombstone goes only to a route that takes tombstones
             route = self._routes[name]
+            if isinstance(event, UnknownTag) and not (route.unknown_tags or route.handler.wants_bytes):
+                raise DecodeError("undecodable", "it has a tag that no type of its topic has")
             found = [route] if event is not None or route.tombstones else []
         if not found:
             self.unwanted.add(place)
@@ -65,3 +70,19 @@ def require_routes(to_run: Mapping[Position, str], names: Collection[str]) -> No
             f"routes: there are dead letters of {', '.join(map(repr, unknown))}, and the settings have no such route;"
             " add it, or choose other letters with --route"
         )
+
+
+def require_fit(letters: Collection[tuple[str, str]], topics: Topics) -> None:
+    """Raise SettingsError if a route would get events that its handler is not made for.
+
+    ``letters`` has the topic and the route of each letter. A route that takes the topic was checked at the start; one
+    that does not any more gets its letters all the same.
+    """
+    routes = {route.name: route for route in topics.routes}
+    for topic, name in sorted(letters):
+        route = routes.get(name)
+        if route is None or (route.takes(topic) and wants_topic(route.match, topic, route.where)):
+            continue
+        kinds = [member.kind for member in topics.schema(topic).kind.members]
+        where = f"{route.where}: there are dead letters of topic {topic!r}, which the route does not take any more"
+        check_annotation(route.handler.annotation, kinds, topic, f"{where}; its handler {route.handler.reference}")

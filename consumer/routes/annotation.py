@@ -49,8 +49,11 @@ def is_list(annotation: Any) -> bool:
 
 
 def wants_bytes(annotation: Any) -> bool:
-    """Whether a resolved annotation asks for the bytes of values, or for lists of them."""
-    return bytes in (annotation, *(typing.get_args(annotation) if is_list(annotation) else ()))
+    """Whether a resolved annotation asks for the bytes of values, for lists of them, or for bytes and tombstones."""
+    if is_list(annotation):
+        return typing.get_args(annotation) == (bytes,)
+    parts = typing.get_args(annotation) if typing.get_origin(annotation) in UNIONS else (annotation,)
+    return bytes in parts and {*parts} <= {bytes, types.NoneType}
 
 
 def check_annotation(annotation: Any, types: Sequence[type], topic: str, where: str) -> None:

@@ -104,7 +104,7 @@ def load_handler(
         running_since=running_since,
         reference=route.handler,
         annotation=annotation,
-        wants_bytes=wants_bytes(annotation),
+        wants_bytes=wants_bytes(annotation) or route.unknown_tags,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from consumer.errors import SettingsError, hint
 from consumer.routes.values import Glob, Test, is_false, types_in, value_test
 from schemas.formats import UnknownTag
-from schemas.types import EventType, Member
+from schemas.types import BYTES, EventType, Member
 
 Predicate = Callable[[Any, Any], bool]
 """Takes an event and its raw record."""
@@ -40,7 +40,8 @@ def compile_match(kind: EventType, match: Mapping[str, Any], where: str, *, unkn
     of_event, of_record = _split(kind, match, where)
     if unknown_tags:
         _require_tag(kind, of_event, where)
-        return Match(_by_type({UnknownTag: _of_member(kind, Member(UnknownTag, {}), {}, of_record, where)}), ())
+        (as_bytes,) = BYTES.members
+        return Match(_by_type({UnknownTag: _of_member(kind, as_bytes, {}, of_record, where)}), BYTES.members)
     _require_fields(kind, of_event, where)
     wanted = [each for each in kind.members if _has_tag(kind, each, of_event, where)]
     found = {each.kind: _of_member(kind, each, of_event, of_record, where) for each in wanted}

@@ -55,8 +55,11 @@ def matching(routes: Sequence[Route], event: Any, raw: RawRecord) -> list[Route]
 
 
 def is_single(routes: Sequence[Route]) -> bool:
-    """Whether there is one route only, and no route for tombstones."""
-    return len(routes) == 1 and not routes[0].tombstones
+    """Whether there is one route only, which takes no tombstones, and no batches of bytes instead of events."""
+    if len(routes) != 1:
+        return False
+    route, handler = routes[0], routes[0].handler
+    return not route.tombstones and not (handler.takes_batches and handler.wants_bytes)
 
 
 async def enter_handlers(routes: Sequence[Route], opened: contextlib.AsyncExitStack) -> None:

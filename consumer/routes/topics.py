@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -67,7 +67,9 @@ class Topics:
         Without ``topics`` they are those of a pattern, and not known yet: those that schemas and routes name stand for
         them.
         """
-        named = [*(pattern for pattern, _ in self._schemas), *(each for route in self.routes for each in route.topics)]
+        named = [pattern for pattern, _ in self._schemas]
+        for route in self.routes:
+            named += [*route.topics, *_texts(route.match.get("topic")), *_texts(route.match.get("record.topic"))]
         for topic in topics or named:
             self.of(topic)
 
@@ -79,6 +81,13 @@ class Topics:
         routes = [_fitted(route, schema.kind, topic) for route in mine]
         keep_unknown = any(route.unknown_tags for route in mine)
         return TopicRoutes(make_reader(*schema, keep_unknown=keep_unknown), routes)
+
+
+def _texts(wanted: Any) -> list[str]:
+    """Return the names and globs in what a match wants of the topic."""
+    if isinstance(wanted, list):
+        return [text for each in wanted for text in _texts(each)]
+    return [wanted] if isinstance(wanted, str) else []
 
 
 def _looks_inside(route: Route) -> bool:

@@ -15,10 +15,26 @@ from schemas.types import EventType
 
 Test = Callable[[Any], bool]
 
-_IS = {"null": lambda value: value is None, "present": lambda value: value is not None}
+
+def is_null(value: Any) -> bool:
+    """Whether a value is null or missing."""
+    return value is None or value is msgspec.UNSET
+
+
+_IS = {"null": is_null, "present": lambda value: not is_null(value)}
 _NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 ANY = frozenset(_NAMES)
 """Types of values that a field of any type may have."""
+
+
+KINDS: dict[type, type] = {
+    msgspec.inspect.StrType: str,
+    msgspec.inspect.BoolType: bool,
+    msgspec.inspect.IntType: int,
+    msgspec.inspect.FloatType: float,
+    msgspec.inspect.DateTimeType: datetime,
+}
+"""Python types by class of type."""
 
 
 def is_false(value: Any) -> bool:
@@ -42,10 +58,12 @@ def value_test(wanted: Any, types: Collection[type], where: str) -> Test:
         raise SettingsError(f"{where}: expected {expected}, got {type(wanted).__name__}")
     if isinstance(wanted, str) and any(character in wanted for character in "*?["):
         glob = Glob(wanted)
-        return glob if types is not ANY else lambda value: isinstance(value, str) and glob[value]
-    if wanted is False:
-        return is_false
-    return lambda value: value == wanted
+        return glob if set(types) == {str} else lambda value: isinstance(value, str) and glob[value]
+    if wanted is False:  # 0 and "" are not false
+        return is_false if set(types) == {bool} else lambda value: value is False or is_null(value)
+    if bool not in types:
+        return lambda value: value == wanted
+    return lambda value: value == wanted and (type(value) is bool) == (wanted is True)  # 1 is not true
 
 
 class Glob(dict[Any, bool]):
@@ -60,9 +78,9 @@ class Glob(dict[Any, bool]):
     def __init__(self, pattern: str) -> None:
         self._matches = re.compile(translate(pattern)).match
 
-    def __missing__(self, value: str | None) -> bool:
-        found = value is not None and self._matches(value) is not None
-        if value is None or len(value) <= self.LONGEST:
+    def __missing__(self, value: str | msgspec.UnsetType | None) -> bool:
+        found = isinstance(value, str) and self._matches(value) is not None
+        if not isinstance(value, str) or len(value) <= self.LONGEST:
             if len(self) >= self.LIMIT:
                 self.clear()
             self[value] = found
@@ -81,16 +99,26 @@ def types_in(kind: EventType, name: str) -> Collection[type]:
 
 
 def _types_of(annotation: Any) -> set[type]:
-    """Return the Python types that values of a field may have, without None."""
-    if annotation is Any:
-        return set(ANY)
-    info = msgspec.inspect.type_info(annotation)
-    infos = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
-    kinds = {
-        msgspec.inspect.StrType: str,
-        msgspec.inspect.BoolType: bool,
-        msgspec.inspect.IntType: int,
-        msgspec.inspect.FloatType: float,
-        msgspec.inspect.DateTimeType: datetime,
-    }
-    return {kinds[type(each)] for each in infos if type(each) in kinds}
+    """Return the Python types that values of a field may have, without None; ``object`` for those of no match."""
+    return _types_in(msgspec.inspect.type_info(annotation))
+
+
+def _types_in(info: Any) -> set[type]:
+    inspect = msgspec.inspect
+    found: set[type]
+    match info:
+        case inspect.UnionType():
+            found = {each for member in info.types for each in _types_in(member)}
+        case inspect.Metadata():
+            found = _types_in(info.type)
+        case inspect.AnyType():
+            found = {*ANY, object}
+        case inspect.LiteralType():
+            found = {type(each) for each in info.values if each is not None}
+        case inspect.EnumType():
+            found = {kind for kind in (str, int) if issubclass(info.cls, kind)} or {object}
+        case inspect.NoneType():
+            found = set()
+        case _:
+            found = {KINDS.get(type(info), object)}
+    return found

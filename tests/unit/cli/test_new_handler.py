@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from consumer.cli.main import cli
+from consumer.cli.new_handler import _literal
 from tests.docs import ROOT
 from tests.unit.testing.own_pytest import pytest_in
 
@@ -201,3 +203,9 @@ def test_a_pattern_needs_a_topic(folder: Path) -> None:
     for arguments, message in (((), "name a topic"), (("--topic", "x"), "does not match")):
         refused = new_handler("bill", "--set", "kafka.topic_pattern=orders.*", *arguments)
         assert (refused.exit_code, message in refused.output) == (2, True)
+
+
+@pytest.mark.parametrize("text", ["😀", "é", "\u2028", "'\"\\", "\n"])
+def test_texts_are_written_as_they_are(text: str) -> None:
+    """A text in an example is read by Python as it was, whatever its characters are."""
+    assert ast.literal_eval(_literal({"kind": text})) == {"kind": text}

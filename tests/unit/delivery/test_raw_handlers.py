@@ -73,3 +73,17 @@ async def test_a_batch_of_bytes_that_fails(*, wants_record: bool) -> None:
     assert [len(each) for each in got] == [3, 3, 2]
     assert got[1] == got[0]
     assert all(type(value) is bytes for values in got for value in values)
+
+
+async def test_batches_of_bytes_without_another_route() -> None:
+    """A batch of the only route holds bytes too, though its events are decoded for its match."""
+    got: list[bytes] = []
+
+    def handle(values: list[bytes]) -> None:
+        got.extend(values)
+
+    source = LogSource(keyed([b"k"] * 3))
+    async with an_engine_on(source, a_raw_route(handle), decoder=decoder()) as bench:
+        bench.engine.assign([KEY])
+        await until(lambda: source.committed == source.end)
+    assert [type(each) for each in got] == [bytes] * 3

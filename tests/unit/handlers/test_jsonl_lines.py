@@ -68,7 +68,11 @@ async def test_the_original_behind_a_schema_id(path: Path, value: bytes) -> None
     assert await line_of(path, some(1)[0], a_record(value), original=True) == json.loads(PRETTY)
 
 
-@pytest.mark.parametrize("value", [b"\x81\xa1a\x01", b"\xff", b"\0\0", b"{", b'{"a":1}{'])
+DEEP = b"[" * 100_000 + b"]" * 100_000
+NO_JSON = [b"\x81\xa1a\x01", b"\xff", b"\0\0", b"{", b'{"a":1}{', b'{"a":"\xff"}', DEEP]
+
+
+@pytest.mark.parametrize("value", NO_JSON, ids=lambda value: repr(value[:12]))
 @pytest.mark.parametrize("positions", [False, True])
 async def test_an_original_that_is_not_json_is_rejected(path: Path, value: bytes, *, positions: bool) -> None:
     """A value that would make a line that is not JSON becomes a dead letter, with a code."""

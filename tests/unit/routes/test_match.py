@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +73,46 @@ def test_one_field(match: dict[str, Any], wanted: dict[str, Any], unwanted: dict
     """A value, a list or a question about null decides by its field alone; false also matches a missing field."""
     assert wants(match, **wanted)
     assert not wants(match, **unwanted)
+
+
+class Status(StrEnum):
+    OPEN = "open"
+
+
+class Mixed(msgspec.Struct):
+    """Fields whose values may be text and something else, or missing."""
+
+    ref: int | str = 0
+    tags: str | list[str] = ""
+    note: str | msgspec.UnsetType = msgspec.UNSET
+    word: Literal["a", "b"] = "a"
+    described: Annotated[str | None, msgspec.Meta(description="text")] = None
+    anything: Any | None = None
+    status: Status = Status.OPEN
+
+
+@pytest.mark.parametrize(
+    ("match", "wanted", "unwanted"),
+    [
+        ({"ref": "a*"}, {"ref": "ab"}, {"ref": 5}),
+        ({"tags": "a*"}, {"tags": "ab"}, {"tags": ["ab"]}),
+        ({"note": "a*"}, {"note": "ab"}, {}),
+        ({"note": {"is": "null"}}, {}, {"note": "a"}),
+        ({"note": {"is": "present"}}, {"note": "a"}, {}),
+        ({"word": "a"}, {"word": "a"}, {"word": "b"}),
+        ({"described": "a*"}, {"described": "ab"}, {}),
+        ({"anything": "a*"}, {"anything": "ab"}, {"anything": ["ab"]}),
+        ({"anything": {"is": "null"}}, {}, {"anything": []}),
+        ({"status": "o*"}, {"status": Status.OPEN}, {"status": "closed"}),
+    ],
+    ids=str,
+)
+def test_fields_of_any_type(match: dict[str, Any], wanted: dict[str, Any], unwanted: dict[str, Any]) -> None:
+    """A field that may hold other things than text is matched too, and a field that is not set counts as null."""
+    matches = compiled(Mixed, match, "routes.r")
+    assert matches is not None
+    assert matches(Mixed(**wanted))
+    assert not matches(Mixed(**unwanted))
 
 
 def test_a_datetime_is_compared_as_an_instant() -> None:

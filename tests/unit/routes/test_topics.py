@@ -111,6 +111,12 @@ def test_the_first_schema_that_fits_counts() -> None:
         ({"name": "a*"}, "bag", b'{"name":["abc"]}', {}, False),
         ({"name": "a*"}, "bag", b"{}", {}, False),
         ({"gone": False}, "bag", b"{}", {}, True),
+        ({"gone": False}, "bag", b'{"gone":null}', {}, True),
+        ({"gone": False}, "bag", b'{"gone":0}', {}, False),
+        ({"gone": False}, "bag", b'{"gone":""}', {}, False),
+        ({"gone": True}, "bag", b'{"gone":true}', {}, True),
+        ({"gone": True}, "bag", b'{"gone":1}', {}, False),
+        ({"gone": 1}, "bag", b'{"gone":true}', {}, False),
         ({"type": "paid"}, "events", b'{"type":"paid","order_id":1,"amount":2}', {}, True),
         ({"type": "paid"}, "events", b'{"type":"placed","order_id":1}', {}, False),
         ({"type": ["p*"]}, "events", b'{"type":"placed","order_id":1}', {}, True),
@@ -157,6 +163,7 @@ def test_matches(
         (a_route("on_any", ["raw"], match={"order_id": 1}), "bytes has no field 'order_id'"),
         (a_route("on_any", ["orders"], match={"header.a": 1}), "expected text, got int"),
         (a_route("on_any", ["orders"], unknown_tags=True), "Order is no union"),
+        (a_route("on_paid", ["events"], unknown_tags=True), "the events of topic 'events' are builtins.bytes"),
         (a_route("on_any", ["events"], unknown_tags=True, match={"order_id": 1}), "such records have no fields"),
     ],
     ids=str,
@@ -199,6 +206,15 @@ def test_raw_handlers_alone_have_nothing_decoded(module: Write, handler: str) ->
     assert decoded(topics, "orders", value, key=b"a") == [handler]
 
 
+def test_a_raw_handler_of_tombstones(module: Write) -> None:
+    """A handler annotated for bytes and tombstones gets bytes, beside others and alone."""
+    module(ORDERS + "def on_deleted(event: bytes | None, record: Record) -> None: ...")
+    deleted = a_route("on_deleted", ["orders"], tombstones=True)
+    raw, _ = topics_of(deleted, a_route("on_order", ["orders"])).of("orders").routes
+    assert raw.handler.wants_bytes
+    assert topics_of(deleted).of("orders").reader.first(b"\xff") == b"\xff"
+
+
 def test_a_raw_handler_beside_others(module: Write) -> None:
     """Beside a handler of events a raw one gets the bytes of the same records."""
     module(ORDERS)
@@ -238,3 +254,14 @@ def test_a_pattern_checks_each_schema(module: Write) -> None:
     globbed = msgspec.structs.replace(pattern, schemas=[SchemaSettings("orders-*", "mine:Order")])
     with pytest.raises(SettingsError, match=r"are mine\.Order"):
         load_routes(msgspec.structs.replace(globbed, routes=[a_route("on_session", ["orders-eu"])]), {})
+
+
+def test_a_pattern_checks_the_topics_of_matches(module: Write) -> None:
+    """With a pattern a route is also checked against the topics that its match names."""
+    module(ORDERS)
+    route = a_route("on_any", match={"topic": ["other", "orders-*"], "order_id": 1})
+    entry = SchemaSettings("orders-eu", "mine:Order")
+    found = Settings(kafka=Kafka(topics=[], topic_pattern=".*"), schemas=[entry], routes=[route])
+    with pytest.raises(SettingsError, match="Session has no field 'order_id'"):
+        load_routes(found, {})
+    load_routes(msgspec.structs.replace(found, schemas=[SchemaSettings("*", "mine:Order")]), {})

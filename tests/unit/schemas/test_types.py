@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from typing import Any, ClassVar, Generic, NamedTuple, TypedDict, TypeVar
 
 import attrs
 import msgspec
@@ -46,6 +46,24 @@ class Attrs:
 
 class Table(TypedDict):
     order_id: int
+
+
+Number = TypeVar("Number")
+ASKS = {"both_spellings": True}
+"""What a Struct has that asks for both spellings."""
+
+
+class Up(msgspec.Struct, Generic[Number], tag=True):
+    to_floor: Number
+
+
+class Down(msgspec.Struct, Generic[Number], tag=True):
+    to_floor: Number
+
+
+class Floor(msgspec.Struct, Generic[Number], forbid_unknown_fields=True, kw_only=True):
+    both_spellings: ClassVar[bool] = True
+    to_floor: Number
 
 
 class Pair(NamedTuple):
@@ -114,6 +132,34 @@ def test_both_spellings_need_a_plain_struct(options: dict[str, Any]) -> None:
     kind = msgspec.defstruct("Wrong", [("long_name", int)], namespace={"both_spellings": True}, **options)
     with pytest.raises(TypeError, match="both_spellings"):
         event_type(kind)
+
+
+def test_both_spellings_need_names_that_differ() -> None:
+    """A Struct with two fields that may be written alike is refused at the start."""
+    kind = msgspec.defstruct("Alike", [("my_id", int), ("myId", int)], namespace=ASKS, forbid_unknown_fields=True)
+    with pytest.raises(TypeError, match="two fields of the Struct may be written myId"):
+        event_type(kind)
+
+
+def test_a_union_is_not_read_in_both_spellings() -> None:
+    """A union of Structs that ask for both spellings is refused, or camelCase would be read as missing fields."""
+    one, other = (msgspec.defstruct(name, [("my_id", int, 0)], namespace=ASKS, tag=True) for name in ("One", "Other"))
+    with pytest.raises(TypeError, match="leave both_spellings out"):
+        event_type(one | other)
+
+
+def test_generic_types() -> None:
+    """Events of a generic type are instances of its class, with the fields that its parameters give."""
+    union = event_type(Up[int] | Down[str])
+    assert {member.kind: member.fields for member in union.members} == {Up: {"to_floor": int}, Down: {"to_floor": str}}
+    (member,) = event_type(Floor[int]).members
+    assert (member.kind, member.fields) == (Floor, {"to_floor": int})
+
+
+@pytest.mark.parametrize("value", [b'{"to_floor":3}', b'{"toFloor":3}', b'{"toFloor":3,"new":1}'])
+def test_both_spellings_of_a_generic_struct(value: bytes) -> None:
+    """A generic Struct is read in both spellings too."""
+    assert make_reader(event_type(Floor[int]), "json", "none").reread(value) == Floor(to_floor=3)
 
 
 def test_both_spellings_of_any_struct() -> None:

@@ -92,3 +92,13 @@ async def test_an_event_that_cannot_be_encoded() -> None:
     async with testing.consumer(note, schemas={"orders": Order}) as app:
         with pytest.raises((TypeError, msgspec.MsgspecError)):
             await app.give(object())
+
+
+@pytest.mark.parametrize("schema", [{"framing": "confluent"}, {"format": "cloudevents"}])
+async def test_records_of_an_unknown_tag(schema: dict[str, object]) -> None:
+    """A route with unknown_tags gets the whole value of its records, whatever its annotation is."""
+    given = b'{"specversion":"1.0","data":{"type":"Gift"}}' if "format" in schema else b'\0\0\0\0\1{"type":"Gift"}'
+    schemas = {"orders": {"type": Payment | Refund, **schema}}
+    async with testing.consumer(note, schemas=schemas, unknown_tags=True) as app:
+        await app.give(given)
+        assert [call.event for call in app.calls] == [given]
