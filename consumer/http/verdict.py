@@ -163,11 +163,10 @@ def _dead_lettering(status: Status) -> Iterator[Finding]:
             f" dead-lettered{route} ({each.reason}){progress.stopped(status, each.route, each.reason, each.topic)}."
         )
         what = advice.LETTERS.get(each.reason, advice.HANDLER_LETTERS)
-        command = f"{advice.DLQ_LIST} --reason {shlex.quote(each.reason)}"
-        if route:
-            command += f" --route {shlex.quote(each.route)}"
-        what = what._replace(command=command)
-        yield Finding(_verdict("Dead-lettering", sentence, what, each.since, each.route if route else ""))
+        of_route = f" --route {shlex.quote(each.route)}" if route else ""
+        command = f"{advice.DLQ_LIST} --reason {shlex.quote(each.reason)}{of_route}"
+        name = each.route if route else ""
+        yield Finding(_verdict("Dead-lettering", sentence, what._replace(command=command), each.since, name))
 
 
 def _share(letters: DeadLetteringStatus) -> float:

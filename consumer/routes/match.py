@@ -44,6 +44,9 @@ def compile_match(kind: EventType, match: Mapping[str, Any], where: str, *, unkn
         return Match(_by_type({UnknownTag: _of_member(kind, as_bytes, {}, of_record, where)}), BYTES.members)
     _require_fields(kind, of_event, where)
     wanted = [each for each in kind.members if _has_tag(kind, each, of_event, where)]
+    if not wanted:
+        tags = ", ".join(repr(each.tag) for each in kind.members)
+        raise SettingsError(f"{where}.match.{kind.tag_field}: no type of {kind.name} has such a tag; they have {tags}")
     found = {each.kind: _of_member(kind, each, of_event, of_record, where) for each in wanted}
     if not kind.tag_field:
         return Match(found[kind.members[0].kind], kind.members)

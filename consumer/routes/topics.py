@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from schemas.formats import Reader, make_reader
 from schemas.session import Session
 from schemas.types import BYTES, EventType, event_type
 
+GLOB = re.compile(r"[*?\[]")
 SHORT = {"bytes": bytes, "dict": dict}
 """Types that need no module."""
 
@@ -65,13 +67,15 @@ class Topics:
         """Raise SettingsError if a route does not fit the events of a topic that it may get.
 
         Without ``topics`` they are those of a pattern, and not known yet: those that schemas and routes name stand for
-        them.
+        them. A glob of a route names none; one of a schema stands for the topics that it fits.
         """
         named = [pattern for pattern, _ in self._schemas]
         for route in self.routes:
             named += [*route.topics, *_texts(route.match.get("topic")), *_texts(route.match.get("record.topic"))]
+        schemas = {pattern for pattern, _ in self._schemas}
         for topic in topics or named:
-            self.of(topic)
+            if topics or topic in schemas or not GLOB.search(topic):
+                self.of(topic)
 
     def _make(self, topic: str) -> TopicRoutes:
         schema = self.schema(topic)

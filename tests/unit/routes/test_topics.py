@@ -162,6 +162,7 @@ def test_matches(
         (a_route("on_any", ["orders"], match={"record.value": "a"}), "key, topic and header.NAME can be matched"),
         (a_route("on_any", ["raw"], match={"order_id": 1}), "bytes has no field 'order_id'"),
         (a_route("on_any", ["orders"], match={"header.a": 1}), "expected text, got int"),
+        (a_route("on_any", ["events"], match={"type": "piad"}), "has such a tag; they have 'placed', 'paid'"),
         (a_route("on_any", ["orders"], unknown_tags=True), "Order is no union"),
         (a_route("on_paid", ["events"], unknown_tags=True), "the events of topic 'events' are builtins.bytes"),
         (a_route("on_any", ["events"], unknown_tags=True, match={"order_id": 1}), "such records have no fields"),
@@ -265,3 +266,10 @@ def test_a_pattern_checks_the_topics_of_matches(module: Write) -> None:
     with pytest.raises(SettingsError, match="Session has no field 'order_id'"):
         load_routes(found, {})
     load_routes(msgspec.structs.replace(found, schemas=[SchemaSettings("*", "mine:Order")]), {})
+
+
+def test_a_glob_of_a_route_under_a_pattern(module: Write) -> None:
+    """A glob of a route names no topic: the schemas of topics that it fits are checked, and no others."""
+    module(ORDERS)
+    found = settings(a_route("on_order", ["orders-*"]), schemas={"orders-eu": "mine:Order", "orders-us": "mine:Order"})
+    load_routes(msgspec.structs.replace(found, kafka=Kafka(topics=[], topic_pattern="or.*")), {})
