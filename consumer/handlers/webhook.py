@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import math
 import re
 import time
@@ -22,6 +23,8 @@ from consumer.record import Record
 
 ANSWER_BYTES = 65_536
 """How much of an answer is read. A connection whose answer is longer is closed, and not used again."""
+LARGE_BYTES = 1_048_576
+"""From this size on a body is written in pieces."""
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 FIELD_VALUE = re.compile(r"[\t\x20-\x7e]*")
 OWN_FIELDS = frozenset(
@@ -76,7 +79,8 @@ class Webhook:
         self._url = url
         self._body = BODIES[format]
         self._key = _key(secret)
-        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        # A connection has half of the time: a server that cannot be reached is an outage, and one that is slow is not.
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=timeout_seconds / 2)
         self._connections = connections
         self._fields = _fields(headers or {})
         self._fields["content-type"] = BATCH_TYPES[format] if batch else self._body.content_type
@@ -122,13 +126,14 @@ class Webhook:
         """Send a request; return the status and the ``Retry-After`` of its answer."""
         if self._session is None:
             raise SinkError("the webhook is not open: the handler was not entered")
+        data = body if len(body) < LARGE_BYTES else io.BytesIO(body)
         try:
-            async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
+            async with self._session.post(self._url, data=data, headers=headers, allow_redirects=False) as answer:
                 await _read_away(answer)
                 return answer.status, answer.headers.get("Retry-After", "")
         except aiohttp.ConnectionTimeoutError as error:
             raise SinkError(
-                "options.url cannot be reached within options.timeout_seconds; check its address and firewalls"
+                "options.url cannot be reached within half of options.timeout_seconds; check its address and firewalls"
             ) from error
         except TimeoutError as error:
             raise DeliveryError("options.url gave no answer within options.timeout_seconds") from error
