@@ -23,6 +23,10 @@ class DeliveryError(ConsumerError):
     """
 
 
+class BatchRefusedError(ConsumerError):
+    """A batch of several records was refused; which of them is guilty shows when they are sent singly."""
+
+
 def failure_of(status: int, retry_after: str, now: float, *, alone: bool) -> Exception | None:
     """Return what to raise for a status; None if the request was accepted.
 
@@ -41,7 +45,7 @@ def failure_of(status: int, retry_after: str, now: float, *, alone: bool) -> Exc
     if 400 <= status < 500 and status not in PASSING:
         if alone:
             return Reject(code=f"http_{status}")
-        return DeliveryError(f"options.url refused a batch with status {status}; its records are sent singly")
+        return BatchRefusedError(f"options.url refused a batch with status {status}; its records are sent singly")
     return DeliveryError(f"options.url answered with status {status}")
 
 

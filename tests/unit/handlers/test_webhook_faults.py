@@ -102,6 +102,19 @@ async def test_a_server_that_fails_is_asked_again(server: Receiver, status: int)
         assert str(app.calls[0].error) == f"options.url answered with status {status}"
 
 
+@pytest.mark.parametrize("batch", [False, True])
+async def test_a_server_that_fails_may_hold(server: Receiver, *, batch: bool) -> None:
+    """With DeliveryError in pause_on a 5xx holds the partition, and a refused record is still a dead letter."""
+    server.answers = [web.Response(status=500) for _ in range(8)]
+    server.answer = lambda request: web.Response(status=422 if b'"bad"' in request.body else 204)
+    routes = hook(server.url, retry={"attempts": 2}, batch=batch)
+    routes["hook"]["pause_on"] = ["consumer.handlers.webhook:DeliveryError"]
+    async with testing.consumer(routes=routes) as app:
+        await app.give(Session(datetime.now(UTC), session_id="bad"), *some(1))
+        await app.advance(600)
+        assert [outcome for _, outcome in app.outcomes] == ["dead_lettered", "handled"]
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed(server: Receiver, status: int) -> None:
     """A redirect holds its partition: no event goes to another address, and none is a dead letter."""
