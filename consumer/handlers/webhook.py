@@ -19,6 +19,7 @@ from consumer.errors import SettingsError, SinkError
 from consumer.handlers.answers import DeliveryError, failure_of
 from consumer.handlers.bodies import BATCH_TYPES, BODIES, id_of, id_of_all
 from consumer.handlers.signing import key_of, signed_headers
+from consumer.instructions import Retry
 from consumer.record import Record
 
 ANSWER_BYTES = 65_536
@@ -76,6 +77,8 @@ class Webhook:
             raise SettingsError("options.timeout_seconds must be above 0")
         if connections < 1:
             raise SettingsError("options.connections must be 1 or above")
+        self.longest_call_seconds = 2 * timeout_seconds
+        """The watchdog's limit follows it: a call waits for a connection, then for its answer."""
         self._url = url
         self._body = BODIES[format]
         self._key = _key(secret)
@@ -115,12 +118,26 @@ class Webhook:
             await self._send(id_of_all(record), self._body.of_many(event, record), alone=len(record) == 1)
 
     async def _send(self, name: str, body: bytes, *, alone: bool) -> None:
-        async with self._free:
+        await self._take_connection()
+        try:
             now = time.time()
             status, retry_after = await self._answer_to(body, signed_headers(self._key, name, int(now), body))
+        finally:
+            self._free.release()
         failure = failure_of(status, retry_after, now, alone=alone)
         if failure is not None:
             raise failure
+
+    async def _take_connection(self) -> None:
+        """Wait until a request may begin. Raises Retry when the others take too long: a call must end in time."""
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._timeout.total):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Retry("all connections are in use") from None
 
     async def _answer_to(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str]:
         """Send a request; return the status and the ``Retry-After`` of its answer."""

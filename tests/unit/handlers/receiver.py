@@ -70,7 +70,7 @@ class Receiver:
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         self.connections.add(request.transport)
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.received.append(found := Received(headers, await request.read()))
+        self.received.append(found := Received(headers, await request.content.read()))
         answer = self.answers.pop(0) if self.answers else self.answer(found)
         return answer if isinstance(answer, web.Response) else await answer
 

@@ -74,6 +74,16 @@ async def test_a_request_is_signed(server: Receiver, secret: str) -> None:
         assert each.headers["webhook-signature"] == each.signature(KEY)
 
 
+async def test_a_large_event_arrives_whole(server: Receiver) -> None:
+    """An event that is written in pieces arrives with its signature."""
+    event = msgspec.structs.replace(some(1)[0], prompt_name="x" * 900_000, agent_name="y" * 900_000)
+    async with Webhook(server.url, secret=WHSEC) as send:
+        await send(event, Record("session-events", 0, 0, 1, None, b""))
+    (request,) = server.received
+    assert request.json == as_json(event)
+    assert request.headers["webhook-signature"] == request.signature(KEY)
+
+
 async def test_without_a_secret_nothing_is_signed(server: Receiver) -> None:
     """A request without a secret has an identity and a time, and no signature."""
     async with testing.consumer(routes=hook(server)) as app:
@@ -123,7 +133,8 @@ async def test_cloud_events(server: Receiver) -> None:
     async with testing.consumer(routes=hook(server, format="cloudevents")) as app:
         await app.give(event, key="k", timestamp_ms=1_500)
         await app.give(event, key=b"\xff", timestamp_ms=-1)
-    first, second = server.received
+        await app.give(event, key="a\nb", timestamp_ms=2**62)
+    first, *others = server.received
     assert first.headers["content-type"] == "application/cloudevents+json"
     assert first.json == {
         "specversion": "1.0",
@@ -135,7 +146,8 @@ async def test_cloud_events(server: Receiver) -> None:
         "datacontenttype": "application/json",
         "data": as_json(event),
     }
-    assert second.json.keys().isdisjoint({"time", "partitionkey"})
+    assert len(others) == 2
+    assert all(each.json.keys().isdisjoint({"time", "partitionkey"}) for each in others)
 
 
 async def test_a_batch_of_cloud_events(server: Receiver) -> None:

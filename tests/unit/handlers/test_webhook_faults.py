@@ -19,6 +19,8 @@ from consumer.errors import SinkError, place_of
 from consumer.handlers.answers import DeliveryError, failure_of, wait_of
 from consumer.handlers.webhook import Webhook
 from consumer.record import Record
+from consumer.routes.load import load_handler
+from consumer.settings.sections import RouteSettings
 from schemas.session import Session
 from tests.unit.handlers.files import some
 from tests.unit.handlers.receiver import HOST, Received, Receiver, raw_server, receiver
@@ -153,7 +155,7 @@ async def test_an_answer_that_does_not_come(server: Receiver) -> None:
         return web.Response()
 
     server.answer = never
-    error = await error_of(server.url, timeout_seconds=0.05)
+    error = await error_of(server.url, timeout_seconds=1.0)
     assert isinstance(error, DeliveryError)
     assert not isinstance(error, Pause)
     assert str(error) == "options.url gave no answer within options.timeout_seconds"
@@ -235,7 +237,7 @@ async def test_the_status_decides(answer: bytes) -> None:
 async def test_an_endless_answer() -> None:
     """A body that does not end takes no longer than the time limit, and a long one is not read to its end."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
-    async with raw_server(head + b"x", stay=True) as url, Webhook(url, timeout_seconds=0.1) as send:
+    async with raw_server(head + b"x", stay=True) as url, Webhook(url, timeout_seconds=1.0) as send:
         await send(some(1)[0], a_record())
     async with raw_server(head + LARGE) as url, Webhook(url) as send:
         await send(some(1)[0], a_record())
@@ -287,14 +289,31 @@ async def test_connections_are_bounded_and_used_again(server: Receiver) -> None:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.8)
         under_way -= 1
         return web.Response(text="done")
 
     server.answer = slow
-    async with Webhook(server.url, connections=2, timeout_seconds=0.3) as send:
-        await asyncio.gather(*(send(each, a_record()) for each in some(30)))  # 0.75 s in all
-    assert (len(server.received), most, len(server.connections)) == (30, 2, 2)
+    async with Webhook(server.url, connections=2, timeout_seconds=1.2) as send:
+        await asyncio.gather(*(send(each, a_record()) for each in some(4)))  # longer than the limit in all
+    assert (len(server.received), most, len(server.connections)) == (4, 2, 2)
+
+
+async def test_a_call_without_a_connection_ends(server: Receiver) -> None:
+    """A call that gets no connection in time is retried, and counts no attempt."""
+    async with Webhook(server.url, connections=1, timeout_seconds=0.05) as send:
+        await send._free.acquire()  # another request is under way
+        with pytest.raises(Retry):
+            await send(some(1)[0], a_record())
+    assert not server.received
+
+
+@pytest.mark.parametrize(("route_seconds", "limit"), [(None, 240.0), (5.0, 5.0)])
+def test_the_watchdog_follows_the_time_limit(route_seconds: float | None, limit: float) -> None:
+    """A long time limit of requests makes no daemon look stalled; that of the route comes first."""
+    options = {"url": "https://hidden/", "timeout_seconds": 120}
+    route = RouteSettings("hook", "consumer.handlers.webhook:Webhook", options=options, timeout_seconds=route_seconds)
+    assert load_handler(route, "routes[0]", {}, 1).timeout_seconds == limit
 
 
 async def test_a_cancelled_call_frees_its_connection(server: Receiver) -> None:
