@@ -7,16 +7,21 @@ retries, dead letters, metrics or memory limits. They flush their files before a
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
+import itertools
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from bench.loops.aiokafka_loops import FIRST_MS, connect
-from bench.loops.in_use import CALLS, FILES, SECONDS
+from bench.loops.in_use import CALLS, FILES, SECONDS, SECRET
 from bench.meter import Meter, read_job
 from schemas.session import Session
 
@@ -175,6 +180,27 @@ def work_of(job, opened: ExitStack) -> Work:
     return decoding(decoder(rename="camel") if mode == "camel" else decoder())
 
 
+def sending(url: str, session: aiohttp.ClientSession) -> Handle:
+    """Send each event in a signed POST, over kept connections."""
+    encode, key, numbers = msgspec.json.Encoder().encode, SECRET.encode(), itertools.count()
+
+    async def handle(event: Session) -> None:
+        body, name, seconds = encode(event), f"{next(numbers)}", int(time.time())
+        signature = base64.b64encode(hmac.digest(key, f"{name}.{seconds}.".encode() + body, "sha256")).decode()
+        headers = {"webhook-id": name, "webhook-timestamp": str(seconds), "webhook-signature": f"v1,{signature}"}
+        async with session.post(url, data=body, headers=headers) as answer:
+            await answer.read()
+            answer.raise_for_status()
+
+    return handle
+
+
+async def send(job, meter: Meter, consumer: AIOKafkaConsumer, url: str) -> int:
+    connector, headers = aiohttp.TCPConnector(limit=CALLS), {"content-type": "application/json"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        return await until_all(job, meter, consumer, waiting_for_a_slot(sending(url, session)))
+
+
 async def main() -> None:
     job, meter = read_job(), Meter()
     consumer = connect(job)
@@ -183,7 +209,11 @@ async def main() -> None:
         try:
             while not consumer.assignment():  # noqa: ASYNC110 - neither tells
                 await asyncio.sleep(0.01)
-            handled = await until_all(job, meter, consumer, work_of(job, opened))
+            mode, _, url = job.mode.partition(":")
+            if mode == "webhook":
+                handled = await send(job, meter, consumer, url)
+            else:
+                handled = await until_all(job, meter, consumer, work_of(job, opened))
         finally:
             await consumer.stop()
     meter.report(handled)

@@ -13,3 +13,6 @@ ALL_CALLS = CALLS * 4
 
 FILES = {"voice.jsonl": "voice_*", "chat.jsonl": "*_chat_*"}
 """Files of the work with three routes, and the channel types whose events each has."""
+
+SECRET = "a-secret-that-signs-each-request"
+"""Key of the signatures of webhooks."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from bench.loops.in_use import CALLS, FILES, SECONDS
+from bench.loops.in_use import CALLS, FILES, SECONDS, SECRET
 from bench.loops.ours_handlers import handlers
 from bench.meter import Meter, read_job, say
 from consumer.logs import configure_logging
@@ -33,12 +33,17 @@ MODES = {
     "routes3": ("coroutine", "partition"),
     "reject5": ("rejecting", "partition"),
     "reject_all": ("rejecting", "partition"),
+    "webhook": ("webhook", "key"),
 }
 """The handler's name and the ordering, by mode."""
 
 
 def routes_for(job) -> list[RouteSettings]:
     """Return one route that has a match, with 500 records a batch (also the default); for ``routes3`` two files too."""
+    mode, _, url = job.mode.partition(":")
+    if mode == "webhook":
+        options = {"url": url, "secret": SECRET}
+        return [RouteSettings(name="count", handler="bench.loops.ours_handlers:CountedWebhook", options=options)]
     count = f"bench.loops.ours_handlers:handlers.{MODES[job.mode][0]}"
     if job.mode == "routes3":
         files = [
@@ -65,7 +70,7 @@ def settings_for(job) -> Settings:
     """Return the default settings with the routes and the ordering of a mode."""
     return Settings(
         kafka=Kafka(bootstrap_servers=job.servers.split(","), topics=[job.topic], group_id=job.group),
-        delivery=Delivery(ordering=MODES[job.mode][1], concurrency=CALLS),
+        delivery=Delivery(ordering=MODES[job.mode.partition(":")[0]][1], concurrency=CALLS),
         dead_letter=DeadLetterSettings(limit_ratio=1.0),
         http=Http(port=0),
         routes=routes_for(job),

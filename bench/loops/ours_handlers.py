@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from consumer.handlers.webhook import Webhook
 from consumer.instructions import Reject
 from consumer.record import Record
 from schemas.session import Session
@@ -81,3 +82,12 @@ class Handlers:
 
 
 handlers = Handlers()
+
+
+class CountedWebhook(Webhook):
+    """The shipped handler, whose calls are counted."""
+
+    async def __call__(self, event: Session, record: Record) -> None:
+        handlers.begin()
+        await super().__call__(event, record)
+        handlers.inline(event)

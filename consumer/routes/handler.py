@@ -39,6 +39,7 @@ class Handler(msgspec.Struct, frozen=True):
     max_seconds: float = MAX_SECONDS
     flush_seconds: float = 0.0
     timeout_seconds: float | None = None
+    """How long a call may take: by its route, or else by the handler's own ``longest_call_seconds``."""
     running_since: Callable[[], float | None] | None = None
     """Returns the monotonic time at which the oldest call began that a thread runs; None if no call is threaded."""
     reference: str = ""
@@ -64,6 +65,7 @@ def bind_handler(target: Any, where: str) -> Handler:
         flush=_flush_of(target, where),
         reopen=_reopen_of(target, where),
         context=target if hasattr(type(target), "__aenter__") else None,
+        timeout_seconds=_method_of(target, "longest_call_seconds"),
     )
 
 

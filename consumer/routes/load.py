@@ -100,7 +100,7 @@ def load_handler(
         max_records=route.max_records or MAX_RECORDS,
         max_seconds=route.max_seconds or MAX_SECONDS,
         flush_seconds=route.flush_seconds or 0.0,
-        timeout_seconds=route.timeout_seconds,
+        timeout_seconds=route.timeout_seconds or handler.timeout_seconds,
         running_since=running_since,
         reference=route.handler,
         annotation=annotation,

@@ -15,6 +15,7 @@ from consumer import testing
 from schemas.samples import sessions
 from schemas.session import Session
 from tests.docs import ROOT
+from tests.unit.handlers.receiver import receiver
 
 SESSIONS = list(islice(sessions(), 40))
 REAL = [each for each in SESSIONS if not each.is_test]
@@ -45,6 +46,18 @@ async def test_the_example_settings(tmp_path: Path) -> None:
     assert [msgspec.json.decode(line)["session_id"] for line in lines] == [
         each.session_id for each in REAL if is_voice(each)
     ]
+
+
+async def test_the_example_of_the_webhook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The route of examples/webhook.toml sends each real voice session, signed, to the URL of the environment."""
+    async with receiver() as server:
+        monkeypatch.setenv("WEBHOOK_URL", server.url)
+        monkeypatch.setenv("WEBHOOK_SECRET", "whsec_a2V5")
+        async with testing.consumer(settings=ROOT / "examples" / "webhook.toml") as app:
+            await app.give(*SESSIONS)
+        wanted = {each.session_id for each in REAL if is_voice(each)}
+        assert {each.json["data"]["session_id"] for each in server.received} == wanted
+        assert all(each.headers["webhook-signature"] == each.signature(b"key") for each in server.received)
 
 
 async def test_counts_go_on_after_a_restart(tmp_path: Path) -> None:
