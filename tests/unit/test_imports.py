@@ -42,6 +42,7 @@ EDGES = {
     "prometheus_client": ("consumer.metrics",),
     "aiohttp": ("consumer.http", "consumer.kafka.tokens"),  # the server, and the client that asks for OAuth tokens
     "opentelemetry": ("consumer.tracing",),
+    "sqlalchemy": ("consumer.handlers.sql",),
 }
 PURE = {"values", "settings", "dead_letters", "partition"}
 
