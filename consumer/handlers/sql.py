@@ -107,6 +107,8 @@ class Upsert:
                 refused = await self._store(target, connection, list(enumerate(rows)))
                 if refused:
                     await connection.rollback()
+                    if len(refused) == len(rows):
+                        await self._check_again(target, connection)
                     code = "refused_by_database"
         if refused:
             raise Reject("the database cannot store them", code=code, indexes=refused)
@@ -132,6 +134,13 @@ class Upsert:
                     raise problem(f"options.url: cannot prepare table {self._table}: {why(error)}") from error
                 self._prepared = True
         return target
+
+    async def _check_again(self, target: Target, connection: AsyncConnection) -> None:
+        """Raise SinkError if no record was stored because the table was altered."""
+        try:
+            await connection.run_sync(prepare, target.table, target.columns, create=False)
+        except SettingsError as error:
+            raise SinkError(str(error)) from error
 
     def _rows_of(
         self, target: Target, events: Sequence[Any], records: Sequence[Record]

@@ -207,6 +207,15 @@ async def test_a_record_without_its_key_is_rejected(url: str) -> None:
     assert (caught.value.indexes, caught.value.code) == ([1], "no_key")
 
 
+async def test_a_time_without_a_form_in_utc_is_rejected(url: str) -> None:
+    """A time that lies before the first year in UTC rejects its record, whatever else the batch holds."""
+    early = Session(datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))), "1")
+    async with upsert(url) as write:
+        with pytest.raises(Reject) as caught:
+            await write([a_session(), early], [a_record(0), a_record(1)])
+    assert (caught.value.indexes, caught.value.code) == ([1], "time_out_of_range")
+
+
 async def test_partitions_write_at_the_same_time(url: str) -> None:
     """Batches of several partitions that share keys do not fail one another."""
     events = some(50)

@@ -204,6 +204,18 @@ async def test_a_dropped_table_holds_the_partition(url: str) -> None:
     assert len(await notes(url)) == 20
 
 
+async def test_an_altered_table_holds_the_partition(url: str) -> None:
+    """A column that no event fills, and that must not be null, is no fault of the records."""
+    async with testing.consumer(routes={"store": route(url)}, schemas={"t": Order}) as app:
+        await execute(url, "DROP TABLE orders", TABLE.replace("note TEXT", "note TEXT, shop TEXT NOT NULL"))
+        await app.give(Order(1), Order(2))
+        await app.advance(60)
+        assert {outcome for _, outcome in app.outcomes} == {"waiting"}
+        await execute(url, "DROP TABLE orders", TABLE)
+        await app.advance(60)
+        assert {outcome for _, outcome in app.outcomes} == {"handled"}
+
+
 async def test_an_error_holds_no_value(url: str) -> None:
     """The message names the table and the class of the error, never a value or the statement."""
     write = Upsert(url, "orders", ["order_id"])
