@@ -41,8 +41,8 @@ class Postgres:
         self._run("initdb", "-D", "data", "-U", "tester", "--auth=trust", "--no-sync", "--encoding=UTF8")
         return self
 
-    def start(self) -> None:
-        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    def start(self, *, fsync: bool = False) -> None:
+        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync={fsync}"
         self._run("pg_ctl", "-D", "data", "-w", "-t", "60", "-l", "log", "-o", options, "start")
 
     def stop(self) -> None:
@@ -57,12 +57,12 @@ class Postgres:
 
 
 @contextmanager
-def postgres_server() -> Iterator[Postgres]:
+def postgres_server(*, fsync: bool = False) -> Iterator[Postgres]:
     binaries = programs()
     assert binaries is not None
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as folder:
         server = Postgres(Path(folder), binaries).create()
-        server.start()
+        server.start(fsync=fsync)
         try:
             yield server
         finally:
