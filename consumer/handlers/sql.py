@@ -20,7 +20,7 @@ try:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from consumer.handlers.sql_engine import is_away, is_of_the_row, make_engine, why
-    from consumer.handlers.sql_table import kinds_of, make_table, prepare, upsert
+    from consumer.handlers.sql_table import Statement, kinds_of, make_table, prepare, upsert
 except ModuleNotFoundError as error:
     raise SettingsError("it needs SQLAlchemy; install session-consumer with the extra `sql`") from error
 
@@ -34,7 +34,7 @@ class Target(NamedTuple):
     columns: dict[str, type]
     table: sa.Table
     rows: Rows
-    statement: sa.Insert
+    statement: Statement
 
 
 class Upsert:
@@ -81,7 +81,7 @@ class Upsert:
                 raise SettingsError(f"options.key: field {name!r} of {kind.__name__} is JSON, which cannot be a key")
         rows = Rows(member, columns, self._key or [], SESSION_KEYS if issubclass(kind, Session) else ())
         table = make_table(self._table, columns, rows.key)
-        statement = upsert(table, self._engine.dialect.name, erase=self._erase)
+        statement = upsert(table, self._engine.dialect, columns, erase=self._erase)
         self._target = Target(kind, columns, table, rows, statement)
 
     async def __aenter__(self) -> Self:
@@ -172,7 +172,7 @@ class Upsert:
         merged = target.rows.merged([row for _, row in rows], erase=self._erase)
         try:
             async with connection.begin_nested():
-                await connection.execute(target.statement, merged)
+                await connection.exec_driver_sql(target.statement.text, target.statement.parameters(merged))
         except Exception as error:
             if not is_of_the_row(error):
                 raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from consumer.errors import SettingsError
-from consumer.handlers.sql_rows import KEY, OFFSET, OWN_COLUMNS, PARTITION, POSITION, TOPIC
+from consumer.handlers.sql_rows import KEY, OFFSET, OWN_COLUMNS, PARTITION, POSITION, TOPIC, Row
 from schemas.types import Member
 
 inspect = msgspec.inspect
@@ -182,24 +183,46 @@ def _one_line(compiled: object) -> str:
     return " ".join(str(compiled).split())
 
 
-def upsert(table: sa.Table, dialect: str, *, erase: bool) -> sa.Insert:
+class Statement:
+    """A statement and its parameters as the driver takes them.
+
+    SQLAlchemy's own way to parameters took a third of the CPU of a row.
+    """
+
+    def __init__(self, insert: sa.Insert, table: sa.Table, dialect: sa.Dialect, kinds: Mapping[str, type]) -> None:
+        compiled: Any = insert.compile(dialect=dialect, column_keys=[each.name for each in table.columns])
+        self.text = str(compiled)
+        self._values = itemgetter(*compiled.positiontup)
+        self._processors: list[tuple[str, Callable[[Any], Any]]] = []
+        for name, kind in kinds.items():
+            processor = table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
+            if processor is not None and kind in (datetime, object):  # drivers take the others as they are
+                self._processors.append((name, processor))
+
+    def parameters(self, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
+        """Return the parameters of rows."""
+        return [self._values({**row, **{name: to(row[name]) for name, to in self._processors}}) for row in rows]
+
+
+def upsert(table: sa.Table, dialect: sa.Dialect, kinds: Mapping[str, type], *, erase: bool) -> Statement:
     """Return the statement that writes a row, or merges it into the row that has its key.
 
     A record of a lower offset of the same partition changes no value; without ``erase`` it adds what is not known.
     """
-    insert = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    insert = sqlite.insert(table) if dialect.name == "sqlite" else postgresql.insert(table)
     new, old = insert.excluded, table.c
     late = sa.and_(old[OFFSET] >= new[OFFSET], old[PARTITION] == new[PARTITION], old[TOPIC] == new[TOPIC])
     key = [each.name for each in table.primary_key]
     changed = [column.name for column in table.columns if column.name not in key]
     if erase:
-        return insert.on_conflict_do_update(
-            index_elements=key, set_={name: new[name] for name in changed}, where=sa.not_(late)
-        )
-    values: dict[str, Any] = {
-        name: sa.case((late, old[name]), else_=new[name])
-        if name in POSITION
-        else sa.case((late, sa.func.coalesce(old[name], new[name])), else_=sa.func.coalesce(new[name], old[name]))
-        for name in changed
-    }
-    return insert.on_conflict_do_update(index_elements=key, set_=values)
+        every = {name: new[name] for name in changed}
+        insert = insert.on_conflict_do_update(index_elements=key, set_=every, where=sa.not_(late))
+    else:
+        known: dict[str, Any] = {
+            name: sa.case((late, old[name]), else_=new[name])
+            if name in POSITION
+            else sa.case((late, sa.func.coalesce(old[name], new[name])), else_=sa.func.coalesce(new[name], old[name]))
+            for name in changed
+        }
+        insert = insert.on_conflict_do_update(index_elements=key, set_=known)
+    return Statement(insert, table, dialect, kinds)
