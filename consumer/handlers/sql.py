@@ -19,7 +19,7 @@ try:
     import sqlalchemy as sa
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from consumer.handlers.sql_engine import is_away, is_of_the_row, make_engine, why
+    from consumer.handlers.sql_engine import is_away, is_of_the_row, make_engine, require_file, why
     from consumer.handlers.sql_table import Statement, kinds_of, make_table, prepare, upsert
 except ModuleNotFoundError as error:
     raise SettingsError("it needs SQLAlchemy; install session-consumer with the extra `sql`") from error
@@ -85,6 +85,7 @@ class Upsert:
         self._target = Target(kind, columns, table, rows, statement)
 
     async def __aenter__(self) -> Self:
+        require_file(self._engine)
         try:
             await self._prepare()
         except SinkError as error:

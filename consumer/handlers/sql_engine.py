@@ -59,6 +59,16 @@ def make_engine(url: str) -> AsyncEngine:
     return engine
 
 
+def require_file(engine: AsyncEngine) -> None:
+    """Raise SettingsError if a file of SQLite cannot be opened; aiosqlite would leave a thread that fails later."""
+    database = engine.url.database or ""
+    if engine.dialect.name == "sqlite" and not database.startswith("file:"):
+        try:
+            sqlite3.connect(database).close()
+        except sqlite3.Error as error:
+            raise SettingsError(f"options.url: cannot open the file: {why(error)}") from error
+
+
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 

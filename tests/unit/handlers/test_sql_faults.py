@@ -83,7 +83,7 @@ async def notes(url: str) -> dict[int, str]:
         ("mysql://u:secret@h/d", "options.url: it must begin with sqlite:///, or with postgresql:// and use asyncpg"),
         ("postgresql+psycopg://h/d", "options.url: it must begin with sqlite:///"),
         ("sqlite://", "options.url: SQLite needs a file"),
-        ("sqlite:////no/such/folder/events.db", "cannot prepare table orders: OperationalError SQLITE_CANTOPEN"),
+        ("sqlite:////no/such/folder/events.db", "options.url: cannot open the file: OperationalError SQLITE_CANTOPEN"),
     ],
 )
 async def test_a_wrong_url(given: str, message: str) -> None:
