@@ -62,6 +62,7 @@ WHEN = {
     "daemon_stalled": "Work waits and nothing moves (`why`). `stacks` holds the stacks of all threads and tasks.",
     "daemon_started": "The daemon serves HTTP at this address and joins the group.",
     "daemon_stopped": "The daemon left the group cleanly.",
+    "database_away": "A handler's database is out of reach at start; the first batch waits for it.",
     "dead_letter_write_failed": "Kafka did not take a dead letter. The partition holds; the write is repeated.",
     "dead_letter_write_slow": "A dead letter is not acknowledged yet. The partition holds.",
     "dead_letter_topic_missing": "There is no dead-letter topic; the first dead letter halts its partition. Create it.",

@@ -33,6 +33,8 @@ class Handler(msgspec.Struct, frozen=True):
     """Makes everything handled so far durable; awaited before each commit."""
     reopen: Callable[[], object] | None = None
     """Opens its files again where their paths lead now; called at a SIGHUP."""
+    expect_events: Callable[[type], object] | None = None
+    """Takes the class of events that the route gets, at start; raises SettingsError for one that it cannot handle."""
     context: Any = None
     """The handler itself if it is an async context manager, else None."""
     max_records: int = MAX_RECORDS
@@ -63,7 +65,8 @@ def bind_handler(target: Any, where: str) -> Handler:
         wants_record=_wants_record(target, parameters, where),
         takes_batches=is_list(first_annotation(target)),
         flush=_flush_of(target, where),
-        reopen=_reopen_of(target, where),
+        reopen=_plain_method_of(target, "reopen", "", where),
+        expect_events=_plain_method_of(target, "expect_events", "kind", where),
         context=target if hasattr(type(target), "__aenter__") else None,
         timeout_seconds=_method_of(target, "longest_call_seconds"),
     )
@@ -118,11 +121,13 @@ def _flush_of(target: Any, where: str) -> Callable[[], Awaitable[None]] | None:
     return typing.cast("Callable[[], Awaitable[None]] | None", flush)
 
 
-def _reopen_of(target: Any, where: str) -> Callable[[], object] | None:
-    reopen = _method_of(target, "reopen")
-    if reopen is not None and (inspect.iscoroutinefunction(reopen) or not callable(reopen)):
-        raise SettingsError(f"{where}: reopen must be `def reopen(self)`")
-    return typing.cast("Callable[[], object] | None", reopen)
+def _plain_method_of(target: Any, name: str, parameter: str, where: str) -> Callable[..., object] | None:
+    """Return a method that is no coroutine; None without one."""
+    method = _method_of(target, name)
+    if method is not None and (inspect.iscoroutinefunction(method) or not callable(method)):
+        parameters = f"self, {parameter}" if parameter else "self"
+        raise SettingsError(f"{where}: {name} must be `def {name}({parameters})`")
+    return typing.cast("Callable[..., object] | None", method)
 
 
 def _method_of(target: Any, name: str) -> Any:

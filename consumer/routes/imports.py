@@ -26,6 +26,8 @@ def import_reference(reference: str, where: str) -> Any:
         else:
             remedy = f"{module_name} imports it; install it beside session-consumer"
         raise SettingsError(f"{where}: {reference}: there is no module {missing!r}; {remedy}") from error
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {reference}: {error}") from error
     except (Exception, SystemExit) as error:
         raise SettingsError(f"{where}: importing {module_name} raised {_described(error)}") from error
     walked = module_name

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import msgspec
 
-from consumer.errors import SettingsError
+from consumer.errors import SettingsError, place_of
 from consumer.routes.annotation import check_annotation
 from consumer.routes.imports import Find, import_reference
 from consumer.routes.match import compile_match, wants_topic
@@ -107,8 +107,21 @@ def _fitted(route: Route, kind: EventType, topic: str) -> Route:
     match = compile_match(kind, route.match, route.where, unknown_tags=route.unknown_tags)
     members = [member.kind for member in match.members]
     check_annotation(route.handler.annotation, members, topic, f"{route.where}.handler: {route.handler.reference}")
+    if route.handler.expect_events is not None:
+        for each in members:
+            _announce(route.handler.expect_events, each, topic, route.where)
     handler = msgspec.structs.replace(route.handler, wants_bytes=route.handler.wants_bytes and kind is not BYTES)
     return msgspec.structs.replace(route, matches=match.predicate or route.matches, handler=handler)
+
+
+def _announce(expect_events: Callable[[type], object], kind: type, topic: str, where: str) -> None:
+    """Tell a handler the class of its events. Raises SettingsError if it refuses them, or fails."""
+    try:
+        expect_events(kind)
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error} (events of topic {topic!r})") from error
+    except Exception as error:
+        raise SettingsError(f"{where}: expect_events raised {place_of(error)}") from error
 
 
 def load_schemas(settings: Settings, find: Find = import_reference) -> list[tuple[str, Schema]]:

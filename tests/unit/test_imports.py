@@ -46,6 +46,7 @@ EDGES = {
         "consumer.handlers.webhook",
     ),
     "opentelemetry": ("consumer.tracing",),
+    "sqlalchemy": ("consumer.handlers.sql",),
 }
 PURE = {"values", "settings", "dead_letters", "partition"}
 

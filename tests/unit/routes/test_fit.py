@@ -33,6 +33,14 @@ def of_batches_beside_records(_events: list[object], _records: list[Record]) -> 
     """Handle a batch."""
 
 
+class Asynchronous:
+    def __call__(self, _event: object) -> None:
+        """Handle an event."""
+
+    async def expect_events(self, _kind: type) -> None:
+        """Take the class of events."""
+
+
 class Flushing:
     def __call__(self, _event: object, _record: Record) -> None:
         """Handle an event."""
@@ -84,3 +92,9 @@ async def test_settings_that_the_handler_follows() -> None:
     flushing = loaded(Flushing, flush_seconds=5.0, tombstones=True)
     assert flushing.flush is not None
     assert flushing.flush_seconds == 5.0
+
+
+def test_expect_events_is_called_at_start() -> None:
+    """A handler's ``expect_events`` that is a coroutine would never run, so it is refused."""
+    with pytest.raises(SettingsError, match=r"expect_events must be `def expect_events\(self, kind\)`"):
+        loaded(Asynchronous)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -39,6 +39,14 @@ def on_either(event: Placed | Paid) -> None: ...
 def on_bytes(event: bytes) -> None: ...
 def on_bytes_batch(events: list[bytes]) -> None: ...
 def on_any(event, record: Record) -> None: ...
+class Expecting:
+    def __init__(self):
+        self.kinds = []
+    def __call__(self, event): ...
+    def expect_events(self, kind):
+        if kind is Order:
+            raise ValueError("quotes a value")
+        self.kinds.append(kind.__name__)
 """
 SECTIONS = {"orders": "mine:Order", "events": "mine:Event", "raw": "bytes", "bag": "dict"}
 
@@ -273,3 +281,21 @@ def test_a_glob_of_a_route_under_a_pattern(module: Write) -> None:
     module(ORDERS)
     found = settings(a_route("on_order", ["orders-*"]), schemas={"orders-eu": "mine:Order", "orders-us": "mine:Order"})
     load_routes(msgspec.structs.replace(found, kafka=Kafka(topics=[], topic_pattern="or.*")), {})
+
+
+def test_a_handler_learns_the_classes_of_its_events(module: Write) -> None:
+    """``expect_events`` gets the class of each topic's events, of a union those that the match leaves."""
+    module(ORDERS)
+    found = topics_of(
+        a_route("Expecting", ["sessions", "bag"], name="a"), a_route("Expecting", ["events"], match={"type": "paid"})
+    )
+    first, second = (cast("Any", route.handler.call) for route in found.routes)
+    assert (set(first.kinds), set(second.kinds)) == ({"Session", "dict"}, {"Paid"})
+
+
+def test_a_handler_that_refuses_its_events(module: Write) -> None:
+    """What ``expect_events`` raises is a settings error with its class and place, and without its text."""
+    module(ORDERS)
+    with pytest.raises(SettingsError, match="expect_events raised ValueError") as refused:
+        topics_of(a_route("Expecting", ["orders"]))
+    assert "quotes" not in str(refused.value)

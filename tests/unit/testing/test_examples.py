@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sqlite3
 import sys
 from itertools import islice
 from pathlib import Path
@@ -58,6 +60,18 @@ async def test_the_example_of_the_webhook(monkeypatch: pytest.MonkeyPatch) -> No
         wanted = {each.session_id for each in REAL if is_voice(each)}
         assert {each.json["data"]["session_id"] for each in server.received} == wanted
         assert all(each.headers["webhook-signature"] == each.signature(b"key") for each in server.received)
+
+
+async def test_the_example_of_sql(tmp_path: Path) -> None:
+    """Each session of examples/sql.toml that is real has one row, with what its records say."""
+    longer = [msgspec.structs.replace(each, duration=99.0, agent_name=None) for each in REAL]
+    async with testing.consumer(settings=ROOT / "examples" / "sql.toml") as app:
+        await app.give(*SESSIONS, *longer)
+        await app.advance(2)
+        assert app.committed == {("session-events", 0): len(SESSIONS) + len(longer)}
+    with contextlib.closing(sqlite3.connect(tmp_path / "sessions.db")) as database:
+        rows = set(database.execute("SELECT session_id, agent_name, duration FROM sessions"))
+    assert rows == {(each.session_id, each.agent_name, 99.0) for each in REAL}
 
 
 async def test_counts_go_on_after_a_restart(tmp_path: Path) -> None:
