@@ -18,7 +18,7 @@ from consumer.handlers.sql import Upsert
 from consumer.instructions import Reject
 from consumer.record import Position
 from schemas.session import Session
-from tests.unit.handlers.databases import Postgres, a_record, execute, postgres_server, programs
+from tests.unit.handlers.databases import Postgres, a_record, execute, postgres_server
 from tests.unit.handlers.files import some
 
 START = datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC)
@@ -43,8 +43,6 @@ class Order(msgspec.Struct):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    if programs() is None:
-        pytest.skip("PostgreSQL's programs are not installed")
     with postgres_server() as running:
         yield running
 

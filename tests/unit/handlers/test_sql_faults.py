@@ -17,7 +17,7 @@ from consumer.errors import SettingsError, SinkError
 from consumer.handlers.sql import Upsert
 from consumer.record import TopicPartition
 from consumer.routes.imports import import_reference
-from tests.unit.handlers.databases import Postgres, a_record, execute, postgres_server, programs
+from tests.unit.handlers.databases import Postgres, a_record, execute, postgres_server
 
 
 class Order(msgspec.Struct):
@@ -52,8 +52,6 @@ def url(file: Path) -> str:
 
 @pytest.fixture
 def server() -> Iterator[Postgres]:
-    if programs() is None:
-        pytest.skip("PostgreSQL's programs are not installed")
     with postgres_server() as running:
         yield running
 

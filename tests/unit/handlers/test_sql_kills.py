@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 from tests.docs import ROOT
-from tests.unit.handlers.databases import execute, postgres_server, programs
+from tests.unit.handlers.databases import execute, postgres_server
 from tests.unit.handlers.sql_writer import stream
 
 COUNT = 4000
@@ -99,7 +98,6 @@ async def test_a_file_equals_the_truth_after_kills(tmp_path: Path) -> None:
     assert await stored(url) == truth(COUNT)
 
 
-@pytest.mark.skipif(programs() is None, reason="PostgreSQL's programs are not installed")
 async def test_a_server_equals_the_truth_after_kills(tmp_path: Path) -> None:
     """PostgreSQL: the same, through three kills of the writer and a crash of the server."""
     with postgres_server() as server:
