@@ -17,6 +17,7 @@ from consumer.cli.options import loaded, settings_options
 from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
+from consumer.process.notify import Notify
 from consumer.process.parts import make_daemon
 from consumer.process.signals import Signals, end_nothing, ended_in_time
 from consumer.routes.load import load_routes
@@ -45,9 +46,9 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
 
 async def run_daemon(read: Loaded) -> None:
     """Run one daemon; the first signal drains it."""
-    settings = read.settings
+    settings, notify = read.settings, Notify(os.environ)  # before a handler can start a process
     with traced(settings, loaded_routes(read)) as routes:
-        daemon = make_daemon(settings, routes)
+        daemon = make_daemon(settings, routes, notify)
         reopen = partial(asyncio.get_running_loop().call_soon_threadsafe, daemon.reopen)
         others: dict[int, Callable[[], object]] = {signal.SIGHUP: reopen, signal.SIGUSR1: daemon.log_stacks}
         with Signals(daemon.stop, settings.delivery.drain_seconds, others):

@@ -27,6 +27,7 @@ from consumer.process.daemon import Daemon, Parts
 from consumer.process.fuse_note import FuseNote
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.measuring import MEASURE_SECONDS, Measuring
+from consumer.process.notify import Notify
 from consumer.process.reconnect import Reconnect
 from consumer.process.supervisor import Supervisor
 from consumer.process.vitals import DaemonVitals, Watching
@@ -39,8 +40,9 @@ REQUEST_MARGIN_SECONDS = 10.0
 MEASURED_WITHIN_SECONDS = 15.0
 
 
-def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
-    """Make a daemon; must be called in the event loop that will run it."""
+def make_daemon(settings: Settings, routes: Sequence[Route], notify: Notify | None = None) -> Daemon:
+    """Make a daemon; must be called in the event loop that will run it. ``notify`` is its service manager, if any."""
+    notify = notify or Notify({})
     lifecycle = Lifecycle()
     counters = Counters(settings.kafka.topics, [route.name for route in routes])
     letters = make_letter_box(settings)
@@ -64,7 +66,7 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
     collector = DaemonCollector(counters, vitals, settings.delivery.max_in_flight_records)
     status = StatusReader(settings, counters, vitals, calls_allowed(settings, routes))
     http = HttpServer(settings.http, vitals, collector, status)
-    supervisor = Supervisor(http, watchdog, vitals, reconnect, status, settings.watchdog.window_seconds)
+    supervisor = Supervisor(http, watchdog, vitals, reconnect, status, notify, settings.watchdog.window_seconds)
     return Daemon(
         Parts(
             settings=settings,
@@ -79,6 +81,7 @@ def make_daemon(settings: Settings, routes: Sequence[Route]) -> Daemon:
             group=group,
             measuring=measuring,
             http=http,
+            notify=notify,
             supervisor=supervisor,
         )
     )

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Self
+from typing import Self
 
 import structlog
 
@@ -21,6 +21,7 @@ from consumer.logs import WrittenAside
 from consumer.observe.watchdog import CURABLE, Watchdog
 from consumer.process.children import keep_sockets_from_children
 from consumer.process.memory import give_back_memory
+from consumer.process.notify import Notify
 from consumer.process.reconnect import Reconnect
 from consumer.process.stacks import all_stacks
 from consumer.process.vitals import DaemonVitals
@@ -49,16 +50,17 @@ class Supervisor:
         vitals: DaemonVitals,
         reconnect: Reconnect,
         status: StatusReader,
+        notify: Notify,
         give_up_seconds: float,
-        leave: Callable[[int], Any] = os._exit,
     ) -> None:
         self._http = http
         self._watchdog = watchdog
         self._vitals = vitals
         self._reconnect = reconnect
         self._status = status
+        self._notify = notify
         self._give_up_seconds = give_up_seconds
-        self._leave = leave
+        self._leave: Callable[[int], object] = os._exit
         self._thread: threading.Thread | None = None
         self._lines = WrittenAside()
         self._own_loop: asyncio.AbstractEventLoop | None = None
@@ -106,6 +108,7 @@ class Supervisor:
                 try:
                     self._look()
                     self._status.sample()
+                    self._notify.alive(self._vitals.state)
                 except Exception as error:  # a fault of the watchdog must not end the thread
                     log.error("watchdog_failed", error=place_of(error))  # noqa: TRY400
                 if time.monotonic() >= trim_at:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -293,3 +294,23 @@ async def test_more_than_the_room(cluster: Cluster, tmp_path: Path) -> None:
         await eventually(lambda: (1, 0) in noted(slow))
         assert len(noted(slow)) < 100
         assert await daemon.stop() == 0
+
+
+async def test_the_service_manager_hears_of_it(cluster: Cluster) -> None:
+    """The socket that systemd names gets READY, the daemon's state, and a sign of life each second."""
+    await cluster.create()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(cluster.folder / "notify"))
+        manager.settimeout(20.0)
+        daemon = cluster.run()
+        daemon.environment = {"NOTIFY_SOCKET": str(cluster.folder / "notify"), "WATCHDOG_USEC": "30000000"}
+
+        async def heard(text: str) -> None:
+            while text not in (await asyncio.to_thread(manager.recv, 4096)).decode().splitlines():
+                pass
+
+        async with daemon:
+            for text in ("READY=1", "STATUS=running", "WATCHDOG=1"):
+                await heard(text)
+            daemon.signal(signal.SIGTERM)
+            assert await daemon.exit_code() == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -177,6 +179,33 @@ def test_prometheus_finds_its_rules() -> None:
     (rules,) = read_yaml("deploy/prometheus/prometheus.yml")["rule_files"]
     folder, pattern = f"/etc/prometheus/{rules}".rsplit("/", 1)
     assert list(inside("prometheus", folder).glob(pattern))
+
+
+def test_prometheus_finds_alertmanager() -> None:
+    """Alerts go to the service, whose receivers are all there; each severity of the rules has a route."""
+    (target,) = read_yaml("deploy/prometheus/prometheus.yml")["alerting"]["alertmanagers"]
+    assert target["static_configs"] == [{"targets": ["alertmanager:9093"]}]
+    assert SERVICES["alertmanager"]["ports"] == ["127.0.0.1:9093:9093"]
+    flags = dict(flag.split("=", 1) for flag in SERVICES["alertmanager"]["command"])
+    config = yaml.safe_load(inside("alertmanager", flags["--config.file"]).read_text(encoding="utf-8"))
+    routes = [config["route"], *config["route"]["routes"]]
+    assert {each["receiver"] for each in routes} == {each["name"] for each in config["receivers"]}
+    rules = read_yaml("deploy/prometheus/rules/session-consumer.yml")["groups"][0]["rules"]
+    severities = {each["labels"]["severity"] for each in rules if "alert" in each}
+    matched = {each["matchers"][0].split('"')[1] for each in routes[1:]}
+    assert severities - matched == {"warning"}, "what no route matches is the first route's"
+    names = {each["alert"] for each in rules if "alert" in each}
+    for each in config["inhibit_rules"]:
+        for matcher in each["source_matchers"] + each["target_matchers"]:
+            pattern = re.compile(matcher.split('"')[1])
+            assert any(pattern.fullmatch(name) for name in names), matcher
+
+
+@pytest.mark.skipif(shutil.which("amtool") is None, reason="amtool, of Debian's prometheus-alertmanager, is not here")
+def test_alertmanager_accepts_its_configuration() -> None:
+    file = ROOT / "deploy/alertmanager/alertmanager.yml"
+    ended = subprocess.run(["amtool", "check-config", str(file)], capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_grafana_finds_prometheus_and_the_dashboards() -> None:
