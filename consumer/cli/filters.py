@@ -16,7 +16,7 @@ from consumer.dead_letters.filter import NO_CAP, Filter, sha256
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _milliseconds(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+def milliseconds(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
     """Parse a time in ISO 8601, in UTC if it has no zone, into milliseconds since 1970."""
     if value is None:
         return None
@@ -34,13 +34,13 @@ OPTIONS = (
     click.option(
         "--until",
         metavar="TIME",
-        callback=_milliseconds,
+        callback=milliseconds,
         help="Only records with a timestamp before this time (UTC).",
     ),
     click.option(
         "--since",
         metavar="TIME",
-        callback=_milliseconds,
+        callback=milliseconds,
         help="Only records with a timestamp from this time (UTC) on.",
     ),
     click.option(

@@ -17,6 +17,7 @@ from consumer.cli.dlq import dlq
 from consumer.cli.kafka import kafka
 from consumer.cli.new_handler import new_handler
 from consumer.cli.produce import produce
+from consumer.cli.replay import replay
 from consumer.cli.run import run
 from consumer.cli.schema import schema
 from consumer.cli.settings import settings
@@ -45,7 +46,7 @@ def cli(*, debug: bool) -> None:
     _ = debug
 
 
-for command in (run, demo, check, top, settings, schema, new_handler, kafka, produce, dlq):
+for command in (run, demo, check, top, settings, schema, new_handler, kafka, produce, dlq, replay):
     cli.add_command(command)
 
 

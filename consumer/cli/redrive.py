@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import click
 import msgspec
 
+from consumer.cli.bounded import run_bounded
 from consumer.cli.dead_letters import letter_settings, print_counts, take_inventory
 from consumer.cli.filters import filters
 from consumer.cli.options import require_rate, settings_options
@@ -22,18 +23,15 @@ from consumer.errors import ConsumerError, SettingsError, counted, hint
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.probe import probe_topics
 from consumer.process.lifecycle import Lifecycle
-from consumer.process.signals import Signals
 from consumer.record import Position
 from consumer.redrive.handlers import republishing
 from consumer.redrive.run import Redrive, make_redrive
 from consumer.redrive.selection import require_fit, require_routes
-from consumer.routes.route import Route, enter_handlers
+from consumer.routes.route import Route
 from consumer.routes.topics import Schema, Topics, load_schemas
 from consumer.settings.sections import Settings, dead_letter_topics
 from schemas.types import BYTES
 
-WATCH_SECONDS = 0.2
-WAITING_SECONDS = 5.0
 METADATA_BYTES = 4096
 """Maximum bytes of an offset's metadata, by the default of the broker's ``offset.metadata.max.bytes``."""
 
@@ -157,30 +155,7 @@ async def _republish(
 
 async def _run(settings: Settings, running: Redrive, routes: list[Route], progress: Progress) -> int:
     total = len(running.selection.to_run)
-    async with contextlib.AsyncExitStack() as opened:
-        opened.enter_context(Signals(running.stop, settings.delivery.drain_seconds))
-        try:
-            await enter_handlers(routes, opened)
-        except SettingsError as error:
-            raise SettingsError(
-                f"{error} (a redrive runs the handlers in its own process; stop the daemon if it is running)"
-            ) from error
-        report = opened.enter_context(progress.bar("redriving", total))
-        work = asyncio.ensure_future(running.run())
-        await asyncio.wait([work], timeout=WAITING_SECONDS)
-        if not running.joined and not work.done():
-            progress.say(
-                f"waiting for group {running.group}: a redrive that was killed stays a member for"
-                f" kafka.session_timeout_seconds = {settings.kafka.session_timeout_seconds:g}"
-            )
-        while not work.done():
-            report(min(running.done, total - 1))
-            await asyncio.wait([work], timeout=WATCH_SECONDS)
-        report(total if running.complete else running.done)
-        try:
-            work.result()
-        finally:
-            _summarize(running, progress)
+    await run_bounded(settings, running, routes, progress, "redrive", total, partial(_summarize, running, progress))
     return running.failed_again
 
 

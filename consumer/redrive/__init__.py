@@ -1,1 +1,1 @@
-"""Redrive of dead letters: the daemon's engine on a source that ends, at a limited rate."""
+"""Redrive of dead letters and replay: the daemon's engine on a source that ends, at a limited rate."""

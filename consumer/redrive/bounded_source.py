@@ -1,8 +1,8 @@
-"""The source of a redrive: it ends at the last letter to run."""
+"""The source of a redrive or a replay: it ends at the last record to run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from consumer.delivery.engine import Engine
 from consumer.kafka.source import KafkaSource
@@ -11,12 +11,21 @@ from consumer.record import Position, RawRecord, TopicPartition
 
 
 class BoundedSource:
-    """A source that ends at the last letter to run: later letters are not delivered, so no commit passes them."""
+    """A source that ends at the last record to run: later ones are not delivered, so no commit passes them."""
 
-    def __init__(self, source: KafkaSource, ends: Mapping[TopicPartition, int]) -> None:
-        """Bound a source; ``ends`` holds the offset after each partition's last letter; without one, none is read."""
+    def __init__(
+        self,
+        source: KafkaSource,
+        ends: Mapping[TopicPartition, int],
+        wanted: Callable[[RawRecord], bool] | None = None,
+    ) -> None:
+        """Bound a source; ``ends`` holds the offset after each partition's last record; without one, none is read.
+
+        ``wanted`` leaves out the records for which it returns False.
+        """
         self._source = source
         self._ends = ends
+        self._wanted = wanted
         self._ended: set[TopicPartition] = set()
         self.commit = source.commit
 
@@ -50,10 +59,12 @@ class BoundedSource:
 
     def _cut(self, key: TopicPartition, chunk: Chunk) -> Chunk:
         end = self._ends.get(key, 0)
-        if chunk.next_offset < end:
-            return chunk
-        self._ended.add(key)
-        records, next_offset = _below(end, chunk.records), max(chunk.first_offset, end)
+        records, next_offset = chunk.records, chunk.next_offset
+        if next_offset >= end:
+            self._ended.add(key)
+            records, next_offset = _below(end, records), max(chunk.first_offset, end)
+        if self._wanted is not None:
+            records = filter(self._wanted, records)
         return Chunk(chunk.first_offset, records, next_offset, chunk.reread, chunk.fetch, chunk.timestamp)
 
 

@@ -1,4 +1,4 @@
-"""Handlers as a redrive calls them: with Records as first consumed, and within a rate limit."""
+"""Handlers as a redrive and a replay call them: within a rate limit, with the Records of letters as first consumed."""
 
 from __future__ import annotations
 
@@ -35,17 +35,23 @@ def redriven(route: Route, rate_limit: RateLimit | None) -> Route:
             return handler.call(event, *([as_consumed(record) for record in each] for each in records))
         return handler.call(event, *map(as_consumed, records))
 
-    if rate_limit is None:
-        return msgspec.structs.replace(route, handler=msgspec.structs.replace(handler, call=call))
+    return limited(msgspec.structs.replace(route, handler=msgspec.structs.replace(handler, call=call)), rate_limit)
 
-    async def limited(event: Any, *records: Any) -> Any:
+
+def limited(route: Route, rate_limit: RateLimit | None) -> Route:
+    """Make a route whose handler is called within a rate limit."""
+    if rate_limit is None:
+        return route
+    handler = route.handler
+
+    async def call(event: Any, *records: Any) -> Any:
         await rate_limit.wait(len(event) if handler.takes_batches else 1)
-        result = call(event, *records)
+        result = handler.call(event, *records)
         return await result if inspect.isawaitable(result) else result
 
     max_records = min(handler.max_records, rate_limit.burst)
     return msgspec.structs.replace(
-        route, handler=msgspec.structs.replace(handler, call=limited, is_async=True, max_records=max_records)
+        route, handler=msgspec.structs.replace(handler, call=call, is_async=True, max_records=max_records)
     )
 
 

@@ -7,7 +7,6 @@ that end, and waits for the next redrive.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from functools import partial
 
@@ -16,7 +15,6 @@ import msgspec
 from consumer.dead_letters.filter import Filter
 from consumer.dead_letters.letter import Writer
 from consumer.delivery.decoding import Decoder
-from consumer.delivery.engine import Engine
 from consumer.delivery.pipeline import Pipeline, Pipelines
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import CommitNotes, KafkaSource
@@ -26,6 +24,7 @@ from consumer.outcome import HaltReason
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.parts import make_engine
 from consumer.record import Position, TopicPartition
+from consumer.redrive.bounded_run import BoundedParts, BoundedRun
 from consumer.redrive.bounded_source import BoundedSource
 from consumer.redrive.handlers import redriven
 from consumer.redrive.rate import RateLimit
@@ -34,82 +33,24 @@ from consumer.routes.topics import Topics
 from consumer.settings.sections import Kafka, Settings
 from schemas.formats import Plain
 
-LOOK_SECONDS = 0.1
-EMPTY_LOOKS = 100
 
+class Redrive(BoundedRun):
+    """One redrive of selected letters; made by ``make_redrive``."""
 
-class Redrive:
-    """One redrive of selected letters; made by ``make_redrive``, ended by ``stop`` or after its last letter."""
-
-    def __init__(
-        self,
-        selection: Selection,
-        lifecycle: Lifecycle,
-        counters: Counters,
-        letters: LetterBox,
-        source: KafkaSource,
-        bounded: BoundedSource,
-        engine: Engine,
-    ) -> None:
+    def __init__(self, selection: Selection, parts: BoundedParts) -> None:
+        super().__init__(parts, selection.ends)
         self.selection = selection
-        self.complete = False
-        """Whether every letter has an outcome."""
-        self._lifecycle = lifecycle
-        self._counters = counters
-        self._letters = letters
-        self._source = source
-        self._bounded = bounded
-        self._engine = engine
-
-    @property
-    def group(self) -> str:
-        """Consumer group of the redrive, which stores its progress."""
-        return self._source.group_id
-
-    @property
-    def joined(self) -> bool:
-        """Whether the redrive has joined its group."""
-        return self._source.joined
 
     @property
     def done(self) -> int:
         """Outcomes so far, one per letter and route."""
-        return sum(each.handled for each in self._counters.routes.values()) + self.failed_again
+        return sum(each.handled for each in self._parts.counters.routes.values()) + self.failed_again
 
     @property
     def failed_again(self) -> int:
         """Number of new dead letters written."""
-        counters = self._counters
+        counters = self._parts.counters
         return sum(each.dead_lettered for each in counters.routes.values()) + counters.no_route.dead_lettered
-
-    def stop(self) -> None:
-        """Drain and end; the next redrive continues from there."""
-        self._lifecycle.stop()
-
-    async def run(self) -> None:
-        """Run until all letters have an outcome. After a failure: commit what is done, and raise the failure."""
-        others = [self._engine.commit_forever, self._until_done]
-        await self._lifecycle.run(self._engine, self._source, self._letters, self._poll, others)
-        self._lifecycle.raise_failure()
-
-    async def _poll(self) -> None:
-        await self._bounded.start(self._engine)
-        await self._engine.poll_forever()
-
-    async def _until_done(self) -> None:
-        """End when all letters of the owned partitions are done; other members of the group run the rest.
-
-        Without partitions, wait for ``EMPTY_LOOKS`` looks before the end: the member may be between two epochs.
-        """
-        empty_looks, ends = 0, self.selection.ends
-        while empty_looks < EMPTY_LOOKS:
-            await asyncio.sleep(LOOK_SECONDS)
-            owned = self._engine.partitions
-            if owned and all(each.done >= ends.get(key, -1) for key, each in owned.items()):
-                break
-            empty_looks = 0 if owned or not self.joined else empty_looks + 1
-        self.complete = not self._lifecycle.stopping.is_set()
-        self._lifecycle.stop()
 
 
 def make_redrive(
@@ -151,7 +92,7 @@ def make_redrive(
         letters,
         partial(redrive_remedy, kafka),
     )
-    return Redrive(selection, lifecycle, counters, letters, source, bounded, engine)
+    return Redrive(selection, BoundedParts(lifecycle, counters, letters, source, bounded, engine))
 
 
 def redrive_remedy(kafka: Kafka, key: TopicPartition, reason: HaltReason, next_offset: int) -> str:

@@ -305,7 +305,7 @@ async def test_past_an_aborted_transaction(cluster: Cluster) -> None:
             made = a_letter(cluster, 2 if commits else 3)
             await producer.send_and_wait(made.topic, made.value, made.key, partition=0, headers=made.headers)
             await (producer.commit_transaction() if commits else producer.abort_transaction())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         assert await left(cluster) == (2, 0)
         assert await redriven(cluster) == [1, 2]
         assert await left(cluster) == (0, 2)

@@ -1,0 +1,53 @@
+"""What ``dlq redrive`` and ``replay`` have in common: handlers are opened, progress is shown, a signal drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from consumer.cli.progress import Progress
+from consumer.errors import SettingsError
+from consumer.process.signals import Signals
+from consumer.redrive.bounded_run import BoundedRun
+from consumer.routes.route import Route, enter_handlers
+from consumer.settings.sections import Settings
+
+WATCH_SECONDS = 0.2
+WAITING_SECONDS = 5.0
+
+
+async def run_bounded(
+    settings: Settings,
+    running: BoundedRun,
+    routes: Sequence[Route],
+    progress: Progress,
+    name: str,
+    total: int,
+    summarize: Callable[[], None],
+) -> None:
+    """Run to the end, or until a signal; then ``summarize``. ``name`` is that of the run in texts."""
+    async with contextlib.AsyncExitStack() as opened:
+        opened.enter_context(Signals(running.stop, settings.delivery.drain_seconds))
+        try:
+            await enter_handlers(routes, opened)
+        except SettingsError as error:
+            raise SettingsError(
+                f"{error} (a {name} runs the handlers in its own process; stop the daemon if it is running)"
+            ) from error
+        report = opened.enter_context(progress.bar(name, total))
+        work = asyncio.ensure_future(running.run())
+        await asyncio.wait([work], timeout=WAITING_SECONDS)
+        if not running.joined and not work.done():
+            progress.say(
+                f"waiting for group {running.group}: a {name} that was killed stays a member for"
+                f" kafka.session_timeout_seconds = {settings.kafka.session_timeout_seconds:g}"
+            )
+        while not work.done():
+            report(min(running.done, total - 1))
+            await asyncio.wait([work], timeout=WATCH_SECONDS)
+        report(total if running.complete else running.done)
+        try:
+            work.result()
+        finally:
+            summarize()

@@ -1,0 +1,85 @@
+"""A run of the daemon's engine on a source that ends: in a group that stores its progress, to its last record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from consumer.delivery.engine import Engine
+from consumer.kafka.letter_box import LetterBox
+from consumer.kafka.source import KafkaSource
+from consumer.observe.counters import Counters
+from consumer.process.lifecycle import Lifecycle
+from consumer.record import TopicPartition
+from consumer.redrive.bounded_source import BoundedSource
+
+LOOK_SECONDS = 0.1
+EMPTY_LOOKS = 100
+
+
+class BoundedParts(NamedTuple):
+    """The parts of a bounded run."""
+
+    lifecycle: Lifecycle
+    counters: Counters
+    letters: LetterBox | None
+    source: KafkaSource
+    bounded: BoundedSource
+    engine: Engine
+
+
+class BoundedRun:
+    """One run; ended by ``stop`` or after its last record."""
+
+    def __init__(self, parts: BoundedParts, ends: Mapping[TopicPartition, int]) -> None:
+        """Take the offset after the last record of each partition; of one that is not in ``ends`` nothing is read."""
+        self.complete = False
+        """Whether every record has an outcome."""
+        self._parts = parts
+        self._ends = ends
+
+    @property
+    def group(self) -> str:
+        """Consumer group of the run, which stores its progress."""
+        return self._parts.source.group_id
+
+    @property
+    def joined(self) -> bool:
+        """Whether the run has joined its group."""
+        return self._parts.source.joined
+
+    @property
+    def done(self) -> int:
+        """How much is done, of the total that a progress bar shows."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Drain and end; the next run continues from there."""
+        self._parts.lifecycle.stop()
+
+    async def run(self) -> None:
+        """Run until all records have an outcome. After a failure: commit what is done, and raise the failure."""
+        parts = self._parts
+        others = [parts.engine.commit_forever, self._until_done]
+        await parts.lifecycle.run(parts.engine, parts.source, parts.letters, self._poll, others)
+        parts.lifecycle.raise_failure()
+
+    async def _poll(self) -> None:
+        await self._parts.bounded.start(self._parts.engine)
+        await self._parts.engine.poll_forever()
+
+    async def _until_done(self) -> None:
+        """End when all records of the owned partitions are done; other members of the group run the rest.
+
+        Without partitions, wait for ``EMPTY_LOOKS`` looks before the end: the member may be between two epochs.
+        """
+        empty_looks, ends = 0, self._ends
+        while empty_looks < EMPTY_LOOKS:
+            await asyncio.sleep(LOOK_SECONDS)
+            owned = self._parts.engine.partitions
+            if owned and all(each.done >= ends.get(key, -1) for key, each in owned.items()):
+                break
+            empty_looks = 0 if owned or not self.joined else empty_looks + 1
+        self.complete = not self._parts.lifecycle.stopping.is_set()
+        self._parts.lifecycle.stop()

@@ -1,0 +1,221 @@
+"""``replay`` on a real Kafka: exactly the stretch, beside a daemon, stopped and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from consumer.kafka.probe import groups_offsets
+from tests.cluster import Cluster, a_route, a_session, eventually
+from tests.kafka.dlq import letters
+from tests.kafka.recorded import RECORDER, noted
+from tests.process import command, started
+
+PARTITIONS = 3
+MINUTE = 60_000
+DAY = 1_729_468_800_000
+"""2024-10-21T00:00:00Z."""
+HOUR = ("--from", "2024-10-21T09:00", "--to", "2024-10-21T12:00:00+02:00")
+
+
+def arguments(cluster: Cluster, *words: str, routes: str = "", name: str = "replay") -> list[str]:
+    settings = cluster.folder / f"{name}.toml"
+    settings.write_text(f'path = ["{Path(__file__).parent.parent / "handlers"}"]\n{routes}')
+    overrides = [f"kafka.bootstrap_servers={cluster.bootstrap_servers}", *cluster.overrides]
+    return ["replay", "-c", str(settings), *words, *(word for each in overrides for word in ("--set", each))]
+
+
+async def replayed(cluster: Cluster, *words: str, **options: Any) -> str:
+    """Replay to the end; return what was printed."""
+    code, out, err = await command(*arguments(cluster, *words, **options))
+    assert code == 0, err
+    return out + err
+
+
+async def a_day(cluster: Cluster, seed: int = 1) -> dict[tuple[int, int], int]:
+    """Produce a record each minute of a day in each partition, up to four minutes out of order; return their times."""
+    random, times = Random(seed), dict[tuple[int, int], int]()
+    await cluster.create(partitions=PARTITIONS, dead_letters=1)
+    async with cluster.producer() as producer:
+        sent = []
+        for minute in range(24 * 60):
+            for partition in range(PARTITIONS):
+                time_ms = DAY + (minute - random.randrange(5)) * MINUTE + random.randrange(MINUTE)
+                future = await producer.send(
+                    cluster.topic, a_session(minute), key=b"k", partition=partition, timestamp_ms=time_ms
+                )
+                sent.append((future, time_ms))
+        for future, time_ms in sent:
+            found = await future
+            times[found.partition, found.offset] = time_ms
+    return times
+
+
+async def groups(cluster: Cluster) -> dict[str, Any]:
+    return await groups_offsets(cluster.kafka, cluster.kafka.group_id)
+
+
+async def test_an_hour_of_a_day(cluster: Cluster) -> None:
+    """Exactly the records whose time lies in the hour, in order, also those behind later ones; no offset is changed."""
+    times = await a_day(cluster)
+    out = cluster.folder / "handled"
+    said = await replayed(cluster, *HOUR, routes=a_route(RECORDER, path=out))
+    begin, end = DAY + 9 * 60 * MINUTE, DAY + 10 * 60 * MINUTE
+    hour = {place for place, time_ms in times.items() if begin <= time_ms < end}
+    assert sorted(noted(out)) == sorted(hour)
+    for partition in range(PARTITIONS):
+        offsets = [offset for each, offset in noted(out) if each == partition]
+        assert offsets == sorted(offsets)
+        assert offsets != list(range(offsets[0], offsets[0] + len(offsets))), "some lie among those of other hours"
+    assert "3 partitions: 2024-10-21T09:00:00Z to 2024-10-21T10:00:00Z" in " ".join(said.split())
+    assert f"all: {len(hour)} handled" in said
+    assert cluster.kafka.group_id not in await groups(cluster)
+
+
+async def test_a_daemon_goes_on_beside_it(cluster: Cluster) -> None:
+    """A replay leaves the group of a running daemon alone: nothing is handled twice there, and no partition moves."""
+    times = await a_day(cluster)
+    out, again = cluster.folder / "handled", cluster.folder / "again"
+    async with cluster.run(routes=a_route(RECORDER, path=out)) as daemon:
+        await eventually(lambda: len(noted(out)) == len(times))
+        await replayed(cluster, "--from", "0", routes=a_route(RECORDER, path=again))
+        assert sorted(noted(again)) == sorted(times)
+        assert await daemon.metric("rebalances_total", kind="revoked") == 0
+        assert await daemon.stop() == 0
+    assert len(noted(out)) == len(times)
+    assert await cluster.committed() == dict.fromkeys(range(PARTITIONS), 24 * 60)
+
+
+async def test_a_replay_that_was_stopped_goes_on(cluster: Cluster) -> None:
+    """Each record is handled once, over a stop and a kill; when all is done the same command begins again."""
+    await cluster.create(partitions=PARTITIONS)
+    for partition in range(PARTITIONS):
+        await cluster.produce(map(a_session, range(100)), partition)
+    out = cluster.folder / "handled"
+    routes = a_route(RECORDER, path=out)
+    words = ("--from", "10", "--to", "90")
+    slow = arguments(cluster, *words, "--rate", "60", routes=routes)
+    async with started(*slow) as process:
+        await eventually(lambda: len(noted(out)) > 30)
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+        assert process.returncode == 0
+        assert b"run the same command again" in err
+    stopped = len(noted(out))
+    assert 30 < stopped < 3 * 80
+    said = await replayed(cluster, *words, routes=routes)
+    assert f"{3 * 80 - stopped:,} left" in said
+    expected = [(partition, offset) for partition in range(PARTITIONS) for offset in range(10, 90)]
+    assert sorted(noted(out)) == expected
+    said = await replayed(cluster, *words, routes=routes)
+    assert "going on" not in said
+    assert sorted(noted(out)) == sorted(expected * 2)
+
+
+async def test_a_killed_replay_is_not_begun_twice(cluster: Cluster) -> None:
+    """One that was killed is a member for its session: the next waits for it, and repeats little; --restart refuses."""
+    await cluster.create(partitions=1)
+    await cluster.produce(map(a_session, range(200)))
+    out = cluster.folder / "handled"
+    options = {"routes": a_route(RECORDER, path=out)}
+    session = ("--set", "kafka.session_timeout_seconds=6")
+    async with started(*arguments(cluster, "--from", "0", "--rate", "50", *session, **options)) as process:
+        await eventually(lambda: len(noted(out)) > 60)
+        process.kill()
+        await process.communicate()
+    code, _, err = await command(*arguments(cluster, "--from", "0", "--restart", *session, **options))
+    assert code == 1
+    assert "another replay of this stretch is at work" in err
+    await replayed(cluster, "--from", "0", *session, **options)
+    assert {offset for _, offset in noted(out)} == set(range(200))
+    assert len(noted(out)) < 260
+
+
+async def test_what_is_chosen(cluster: Cluster) -> None:
+    """One route, one partition, offsets; and what the summary says of it."""
+    await cluster.create(partitions=PARTITIONS)
+    for partition in range(PARTITIONS):
+        await cluster.produce(map(a_session, range(20)), partition)
+    one, two = cluster.folder / "one", cluster.folder / "two"
+    routes = a_route(RECORDER, "one", path=one) + a_route(RECORDER, "two", path=two)
+    said = await replayed(
+        cluster,
+        "--from",
+        "5",
+        "--to",
+        "8",
+        "--partition",
+        "1",
+        "--route",
+        "two",
+        "--topic",
+        cluster.topic,
+        routes=routes,
+    )
+    assert not one.exists()
+    assert noted(two) == [(1, 5), (1, 6), (1, 7)]
+    assert re.search(r"replayed 3 of 3 offsets\s+two: 3 handled", said)
+    said = await replayed(cluster, "--from", "0", "--dry-run", routes=routes)
+    assert "60 offsets to read" in said
+    assert len(noted(two)) == 3
+
+
+async def test_dead_letters_are_the_daemons(cluster: Cluster) -> None:
+    """A record that fails becomes a letter of the daemon's group, and the replay exits 1."""
+    await cluster.create(dead_letters=1)
+    await cluster.produce([a_session(1), b"{", a_session(3)])
+    out = cluster.folder / "handled"
+    code, printed, err = await command(*arguments(cluster, "--from", "0", routes=a_route(RECORDER, path=out)))
+    assert code == 1
+    assert "1 record dead-lettered" in err
+    assert "could not be decoded" in printed
+    (letter,) = await letters(cluster)
+    assert dict(letter.headers)["session-consumer.group"] == cluster.kafka.group_id.encode()
+    assert noted(out) == [(0, 0), (0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["--from", "9", "--to", "9"], 2, "--from must be before --to"),
+        (["--from", "yesterday"], 2, "'yesterday' is not a time"),
+        (["--from", "0", "--route", "al"], 2, "no route 'al'; did you mean 'all'"),
+        (["--from", "0", "--topic", "other"], 2, "'other' is not among kafka.topics"),
+        (["--from", "0", "--partition", "7"], 1, "--partition 7: "),
+    ],
+)
+async def test_what_is_refused(cluster: Cluster, words: list[str], code: int, text: str) -> None:
+    await cluster.create()
+    ended, _, err = await command(*arguments(cluster, *words, routes=a_route("consumer.handlers.log:Log")))
+    assert text in err
+    assert ended == code
+
+
+@pytest.mark.parametrize(("answer", "code", "handled"), [(b"n\n", 130, 0), (b"y\n", 0, 3)])
+async def test_a_terminal_is_asked(cluster: Cluster, answer: bytes, code: int, handled: int) -> None:
+    """Handlers with effects are called only after a yes."""
+    await cluster.create()
+    await cluster.produce(map(a_session, range(3)))
+    out = cluster.folder / "handled"
+    ours, theirs = os.openpty()
+    words = arguments(cluster, "--from", "0", routes=a_route(RECORDER, path=out))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "consumer", *words, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    os.write(ours, answer)
+    async with asyncio.timeout(60):
+        _, err = await process.communicate()
+    os.close(ours)
+    assert b"Call all with them?" in err
+    assert process.returncode == code
+    assert len(noted(out)) == handled
