@@ -68,7 +68,7 @@ types: .venv/test ## check types with mypy, strict
 	@$(BIN)/mypy
 
 lock: .venv/test ## update requirements/*.txt from pyproject.toml
-	@for each in "test --extra local --extra test --extra lint --extra otel --extra aws --extra sql" "demo --extra local" "run"; do \
+	@for each in "test --extra local --extra test --extra lint --extra otel --extra aws --extra sql --extra parquet" "demo --extra local" "run"; do \
 	  set -- $$each; name=$$1; shift; again=; [ $$name = test ] || again="--constraint requirements/test.txt"; \
 	  $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --upgrade --extra build "$$@" $$again --output-file requirements/$$name.txt || exit 1; \

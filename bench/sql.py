@@ -17,8 +17,8 @@ import msgspec
 
 from bench.environment import ROOT
 from bench.machine import machine
+from consumer.handlers.columns import kinds_of
 from consumer.handlers.sql import Upsert
-from consumer.handlers.sql_table import kinds_of
 from consumer.record import Record
 from schemas.samples import sessions
 from schemas.session import Session
@@ -65,7 +65,7 @@ async def by_hand_sqlite(url: str, events: list[Session]) -> AsyncIterator[None]
 
 async def by_hand_postgresql(url: str, events: list[Session]) -> AsyncIterator[None]:
     types = {"datetime": "timestamptz", "bool": "boolean", "int": "bigint", "float": "float8", "str": "text"}
-    kinds = kinds_of(event_type(Session).members[0])
+    kinds = kinds_of(event_type(Session).members[0], ())
     columns = ", ".join(f"{name} {types[kind.__name__]}" for name, kind in kinds.items())
     marks = ", ".join(f"${number}" for number in range(1, len(NAMES) + 1))
     connection = await asyncpg.connect(url)

@@ -92,6 +92,7 @@ WHEN = {
     "record_dead_lettered": "A record became a dead letter; Kafka has acknowledged it.",
     "reopen_failed": "A handler could not reopen its files at a SIGHUP.",
     "rotation_failed": "A full file could not be renamed, or no new one begun. It is tried again.",
+    "rows_already_stored": "Records came again whose rows a folder of Parquet files has; they were skipped.",
     "stacks_requested": "SIGUSR1 asked for the stacks of all threads and tasks.",
     "stall_ended": "What was stalled moves again.",
     "stall_given_up": "A stall lasted for `watchdog.window_seconds`. The process exits with 70.",

@@ -11,7 +11,8 @@ import structlog
 
 from consumer import Record, Reject, Secret
 from consumer.errors import ConsumerError, SettingsError, SinkError, hint
-from consumer.handlers.sql_rows import SESSION_KEYS, Row, Rows
+from consumer.handlers.columns import kinds_of
+from consumer.handlers.sql_rows import OWN_COLUMNS, SESSION_KEYS, Row, Rows
 from schemas.session import Session
 from schemas.types import event_type
 
@@ -20,7 +21,7 @@ try:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from consumer.handlers.sql_engine import is_away, is_of_the_row, make_engine, require_file, why
-    from consumer.handlers.sql_table import Statement, kinds_of, make_table, prepare, upsert
+    from consumer.handlers.sql_table import Statement, make_table, prepare, upsert
 except ModuleNotFoundError as error:
     raise SettingsError("it needs SQLAlchemy; install session-consumer with the extra `sql`") from error
 
@@ -73,7 +74,7 @@ class Upsert:
                 f" {kind.__name__}; set topics of the route, or match a union's tag"
             )
         (member,) = event_type(kind).members
-        columns = kinds_of(member)
+        columns = kinds_of(member, OWN_COLUMNS)
         for name in self._key or []:
             if name not in columns:
                 raise SettingsError(f"options.key: {kind.__name__} has no field {name!r}{hint(name, columns)}")

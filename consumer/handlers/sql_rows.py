@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from operator import attrgetter, itemgetter
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
+from consumer.handlers.columns import CONVERTERS, OFFSET, PARTITION, POSITION, TOPIC, getter
 from consumer.instructions import Reject
 from consumer.record import Record
 from schemas.types import Member
 
-KEY, TOPIC, PARTITION, OFFSET = "_key", "_topic", "_partition", "_offset"
-POSITION = (TOPIC, PARTITION, OFFSET)
+KEY = "_key"
 OWN_COLUMNS = (KEY, *POSITION)
 """Columns that are no fields."""
 SESSION_KEYS = (("session_id",), ("channel_manager_service", "channel_manager_sid"))
@@ -34,7 +33,7 @@ class Rows:
         self, member: Member, kinds: Mapping[str, type], key: Sequence[str], keys: Sequence[Sequence[str]]
     ) -> None:
         self._names = tuple(kinds)
-        self._values = _getter(self._names, by_key=member.by_key)
+        self._values = getter(self._names, by_key=member.by_key)
         self._converters = [(name, CONVERTERS[kind]) for name, kind in kinds.items() if kind in CONVERTERS]
         self.key = tuple(key) or (KEY,)
         self._own_key = not key
@@ -80,34 +79,5 @@ def merge(first: Row, second: Row, *, erase: bool) -> Row:
     return newer if erase else {name: older[name] if value is None else value for name, value in newer.items()}
 
 
-def _getter(names: Sequence[str], *, by_key: bool) -> Callable[[Any], Sequence[Any]]:
-    if by_key:
-        return lambda event: [event.get(name) for name in names]
-    if len(names) == 1:
-        return lambda event: (getattr(event, names[0]),)
-    return attrgetter(*names)
-
-
 def _text(names: Sequence[str], values: Sequence[Any]) -> str:
     return msgspec.json.encode(dict(zip(names, values, strict=True))).decode()
-
-
-def _utc(value: datetime) -> datetime:
-    """Return a time in UTC; one without offset counts as UTC."""
-    try:
-        return value.astimezone(UTC) if value.tzinfo is not None else value.replace(tzinfo=UTC)
-    except OverflowError as error:
-        raise Reject("a time has no form in UTC", code="time_out_of_range") from error
-
-
-def _plain_text(value: Any) -> str:
-    found = msgspec.to_builtins(value)
-    return found if isinstance(found, str) else msgspec.json.encode(found).decode()
-
-
-CONVERTERS: Mapping[type, Callable[[Any], Any]] = {
-    datetime: _utc,
-    str: lambda value: value if type(value) is str else _plain_text(value),
-    object: msgspec.to_builtins,
-}
-"""How a value becomes that of a column, by the column's kind; ``object`` is JSON."""

@@ -7,16 +7,13 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from consumer.errors import SettingsError
-from consumer.handlers.sql_rows import KEY, OFFSET, OWN_COLUMNS, PARTITION, POSITION, TOPIC, Row
-from schemas.types import Member
-
-inspect = msgspec.inspect
+from consumer.handlers.columns import OFFSET, PARTITION, POSITION, TOPIC
+from consumer.handlers.sql_rows import KEY, Row
 
 
 class UtcTime(sa.TypeDecorator[datetime]):
@@ -60,55 +57,6 @@ FITTING: Mapping[type, tuple[type[sa.types.TypeEngine[Any]], ...]] = {
     object: (sa.JSON, sa.Text),
 }
 """Types of an existing column that take the values of a kind."""
-
-KINDS: Sequence[tuple[tuple[type[inspect.Type], ...], type]] = (
-    ((inspect.BoolType,), bool),
-    ((inspect.IntType,), int),
-    ((inspect.FloatType,), float),
-    ((inspect.FloatType, inspect.IntType), float),
-    ((inspect.BytesType,), bytes),
-    ((inspect.DateTimeType,), datetime),
-    (
-        (
-            inspect.StrType,
-            inspect.UUIDType,
-            inspect.DateType,
-            inspect.TimeType,
-            inspect.DecimalType,
-            inspect.TimeDeltaType,
-        ),
-        str,
-    ),
-)
-
-
-def kinds_of(member: Member) -> dict[str, type]:
-    """Return the kind of column of each field. Raises SettingsError for a class that makes no table."""
-    if not member.fields:
-        raise SettingsError(f"events of type {member.kind.__name__} have no fields to be columns; name a Struct")
-    for name in OWN_COLUMNS:
-        if name in member.fields:
-            raise SettingsError(f"{member.kind.__name__} has a field {name}, which is a column that the handler adds")
-    return {name: _kind(annotation) for name, annotation in member.fields.items()}
-
-
-def _kind(annotation: Any) -> type:
-    info = inspect.type_info(annotation)
-    while isinstance(info, inspect.Metadata):
-        info = info.type
-    types = info.types if isinstance(info, inspect.UnionType) else (info,)
-    given = [each for each in types if not isinstance(each, inspect.NoneType)]
-    if given and all(_is_text(each) for each in given):
-        return str
-    return next((kind for infos, kind in KINDS if given and all(isinstance(each, infos) for each in given)), object)
-
-
-def _is_text(info: inspect.Type) -> bool:
-    if isinstance(info, inspect.LiteralType):
-        return all(isinstance(each, str) for each in info.values)
-    if isinstance(info, inspect.EnumType):
-        return all(isinstance(each.value, str) for each in info.cls)
-    return False
 
 
 def make_table(name: str, kinds: Mapping[str, type], key: Sequence[str]) -> sa.Table:

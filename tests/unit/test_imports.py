@@ -47,6 +47,7 @@ EDGES = {
     ),
     "opentelemetry": ("consumer.tracing",),
     "sqlalchemy": ("consumer.handlers.sql",),
+    "pyarrow": ("consumer.handlers.parquet",),
 }
 PURE = {"values", "settings", "dead_letters", "partition"}
 

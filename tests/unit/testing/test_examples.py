@@ -10,6 +10,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pytest
 
@@ -72,6 +73,17 @@ async def test_the_example_of_sql(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "sessions.db")) as database:
         rows = set(database.execute("SELECT session_id, agent_name, duration FROM sessions"))
     assert rows == {(each.session_id, each.agent_name, 99.0) for each in REAL}
+
+
+async def test_the_example_of_parquet(tmp_path: Path) -> None:
+    """The sessions of examples/parquet.toml that are real are in files, from the first flush on, after a minute."""
+    async with testing.consumer(settings=ROOT / "examples" / "parquet.toml") as app:
+        await app.give(*SESSIONS)
+        await app.advance(61)
+        assert app.committed == {("session-events", 0): len(SESSIONS)}
+        with duckdb.connect() as connection:
+            rows = connection.sql(f"SELECT session_id FROM '{tmp_path}/sessions/**/*.parquet' ORDER BY _offset")
+            assert rows.fetchall() == [(each.session_id,) for each in REAL]
 
 
 async def test_counts_go_on_after_a_restart(tmp_path: Path) -> None:
