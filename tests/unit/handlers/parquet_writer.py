@@ -126,8 +126,9 @@ def main(work: Path, ordering: str, kills: int, seed: int) -> None:
     (work / "settings.toml").write_text(SETTINGS.format(ordering=ordering, folder=work / "out"))
     choose, stopped, resumed = random.Random(seed), list[int](), 0
     for epoch in range(kills):
-        ending = signal.SIGSTOP if epoch % 3 == 1 else signal.SIGKILL
-        pid = life(work, epoch, choose.randrange(3, 150), ending)
+        ending = signal.SIGKILL if epoch % 3 else signal.SIGSTOP
+        calls = 40 if ending == signal.SIGSTOP else 150  # one that is to stop does so before it can come to its end
+        pid = life(work, epoch, choose.randrange(3, calls), ending)
         status = waited(pid, 2.0 if stopped else 60.0)  # a stopped process may keep the lock that this one waits for
         if status is not None and os.WIFSTOPPED(status):
             stopped.append(pid)
