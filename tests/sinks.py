@@ -1,4 +1,4 @@
-"""Sessions that are sent again as they fill up, through a daemon into tables, beside the truth.
+"""Sessions that are sent again as they fill up, through daemons into tables and files, beside the truth.
 
 Daemons are killed and the database restarts while records flow. ``python -m tests.sinks --events 200000 --seed 7`` runs
 it at full size on a local Kafka.
@@ -19,6 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import duckdb
 import msgspec
 
 from consumer.kafka.local.cluster import LocalKafka
@@ -60,7 +61,7 @@ class Plan(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The result of a run: rows of the truth, and for each table the number of rows that differ from it."""
+    """The result of a run: rows of the truth, and for each sink the number of rows that differ from it."""
 
     rows: int
     kills: int
@@ -105,6 +106,14 @@ def truth(records: dict[tuple[int, int], Session], topic: str) -> list[Row]:
     return list(rows.values())
 
 
+def each_record(records: dict[tuple[int, int], Session], topic: str) -> list[Row]:
+    """Return a row for each record, as files keep them: what is sent again is there again."""
+    return [
+        msgspec.structs.asdict(event) | {"_topic": topic, "_partition": partition, "_offset": offset}
+        for (partition, offset), event in records.items()
+    ]
+
+
 async def stored(url: str) -> list[Row]:
     """Return the rows of the table, in the types of the event."""
     rows = await execute(url, "SELECT * FROM sessions")
@@ -114,6 +123,14 @@ async def stored(url: str) -> list[Row]:
             row["timestamp"] = datetime.fromisoformat(row["timestamp"])
         row |= {name: bool(row[name]) for name in BOOLEANS if row[name] is not None}
     return rows
+
+
+def in_files(folder: Path) -> list[Row]:
+    """Return the rows of the Parquet files, as DuckDB reads them."""
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        found = connection.sql(f"SELECT * EXCLUDE (date) FROM '{folder}/**/*.parquet'")
+        return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
 
 
 BOOLEANS = [each.name for each in msgspec.structs.fields(Session) if each.type == bool | None]
@@ -133,6 +150,7 @@ class Sinks:
         self._random = Random(plan.seed)
         self._records: dict[tuple[int, int], Session] = {}
         self._names = 0
+        self._files = cluster.folder / "sessions"
         self.urls = {"sqlite": f"sqlite:///{cluster.folder / 'sessions.db'}"}
         if server is not None:
             self.urls["postgresql"] = server.url
@@ -145,21 +163,27 @@ class Sinks:
             opened.callback(producing.cancel)
             daemons = [await opened.enter_async_context(self._daemon()) for _ in range(DAEMONS)]
             for number in range(self._plan.kills):
-                await self._until(len(daemons), (number + 1) / (self._plan.kills + 1))
-                killed = daemons.pop(0)
-                killed.signal(signal.SIGKILL)
-                await killed.exit_code()
+                await self._until((number + 1) / (self._plan.kills + 1))
+                if all_at_once := number % 2 == 0:
+                    await self._new_file()
+                killed = [daemons.pop(0) for _ in range(DAEMONS if all_at_once else 1)]
+                for daemon in killed:
+                    daemon.signal(signal.SIGKILL)
+                for daemon in killed:
+                    await daemon.exit_code()
                 if number == self._plan.kills // 2 and self._server is not None:
                     await asyncio.to_thread(self._server.stop)
                     await asyncio.sleep(self._random.uniform(1, 3))
                     await asyncio.to_thread(self._server.start)
-                daemons.append(await opened.enter_async_context(self._daemon()))
+                daemons += [await opened.enter_async_context(self._daemon()) for _ in killed]
             await producing
             await eventually(self._all_committed, seconds=WAIT_SECONDS)
             for daemon in daemons:
+                await daemon.said("daemon_started")
                 assert await daemon.stop() == 0, daemon.lines[-5:]
         expected = truth(self._records, self._cluster.topic)
         different = {name: differences(await stored(url), expected) for name, url in self.urls.items()}
+        different["parquet"] = differences(in_files(self._files), each_record(self._records, self._cluster.topic))
         dead_letters = len(await letters(self._cluster))
         return Report(len(expected), self._plan.kills, time.monotonic() - began, different, dead_letters)
 
@@ -169,11 +193,12 @@ class Sinks:
             a_route("consumer.handlers.sql:Upsert", name, url=url, table="sessions") + "max_records = 200\n"
             for name, url in self.urls.items()
         ]
+        files = a_route("consumer.handlers.parquet:Parquet", "files", path=str(self._files)) + "flush_seconds = 2\n"
         return self._cluster.run(
             "kafka.session_timeout_seconds=6",
             "kafka.heartbeat_interval_seconds=0.5",
             "retry.maximum_seconds=1",
-            routes="".join(routes),
+            routes="".join([*routes, files]),
             name=f"daemon-{self._names}",
         )
 
@@ -189,7 +214,7 @@ class Sinks:
                 found = await future
                 self._records[found.partition, found.offset] = event
 
-    async def _until(self, members: int, share: float) -> None:
+    async def _until(self, share: float) -> None:
         """Wait until a share of all records is committed, and a moment that the seed chooses."""
 
         async def reached() -> bool:
@@ -198,6 +223,12 @@ class Sinks:
 
         await eventually(reached, seconds=WAIT_SECONDS)
         await asyncio.sleep(self._random.uniform(0, 0.5))
+
+    async def _new_file(self) -> None:
+        """Wait for the first file of a flush, for at most a few flushes: its offsets are not committed yet."""
+        files, until = set(self._files.glob("*/*.parquet")), time.monotonic() + 10.0
+        while files.issuperset(self._files.glob("*/*.parquet")) and time.monotonic() < until:
+            await asyncio.sleep(0)
 
     async def _all_committed(self) -> bool:
         return await self._cluster.lag() == 0

@@ -1,4 +1,4 @@
-"""Sessions that are sent again as they fill up, through a daemon into SQLite and PostgreSQL."""
+"""Sessions that are sent again as they fill up, through daemons into SQLite, PostgreSQL and Parquet files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from tests.sinks import Plan, Row, Sinks, differences
 from tests.unit.handlers.databases import postgres_server
 
 
-async def test_tables_equal_the_truth_after_kills(cluster: Cluster) -> None:
-    """Two daemons, two kills, PostgreSQL restarts: each row is what the records say, and none is refused."""
+async def test_sinks_equal_the_truth_after_kills(cluster: Cluster) -> None:
+    """Both daemons are killed, then one, and PostgreSQL restarts: each row is what the records say, none is refused."""
     with postgres_server() as server:
         report = await Sinks(cluster, Plan(events=5_000, seed=7, kills=2, rate=1_500.0), server).go()
     assert report.rows > 500
-    assert report.different == {"sqlite": 0, "postgresql": 0}
+    assert report.different == {"sqlite": 0, "postgresql": 0, "parquet": 0}
     assert report.dead_letters == 0
 
 
