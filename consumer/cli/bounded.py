@@ -35,18 +35,18 @@ async def run_bounded(
             raise SettingsError(
                 f"{error} (a {name} runs the handlers in its own process; stop the daemon if it is running)"
             ) from error
-        report = opened.enter_context(progress.bar(name, total))
         work = asyncio.ensure_future(running.run())
-        await asyncio.wait([work], timeout=WAITING_SECONDS)
-        if not running.joined and not work.done():
-            progress.say(
-                f"waiting for group {running.group}: a {name} that was killed stays a member for"
-                f" kafka.session_timeout_seconds = {settings.kafka.session_timeout_seconds:g}"
-            )
-        while not work.done():
-            report(min(running.done, total - 1))
-            await asyncio.wait([work], timeout=WATCH_SECONDS)
-        report(total if running.complete else running.done)
+        with progress.bar(name, total) as report:  # it ends before the summary is printed below it
+            await asyncio.wait([work], timeout=WAITING_SECONDS)
+            if not running.joined and not work.done():
+                progress.say(
+                    f"waiting for group {running.group}: a {name} that was killed stays a member for"
+                    f" kafka.session_timeout_seconds = {settings.kafka.session_timeout_seconds:g}"
+                )
+            while not work.done():
+                report(min(running.done, total - 1))
+                await asyncio.wait([work], timeout=WATCH_SECONDS)
+            report(total if running.complete else running.done)
         try:
             work.result()
         finally:

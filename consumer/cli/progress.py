@@ -51,11 +51,13 @@ class Progress:
         self._output.print(line, markup=False, emoji=False, soft_wrap=True)
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
-        """Print a table. The first row is its head, and the last column is aligned to the right."""
+        """Print a table. The first row is its head, and columns of numbers are aligned to the right."""
+        head, *body = rows
         table = Table()
-        for index, name in enumerate(rows[0]):
-            table.add_column(name, justify="right" if index == len(rows[0]) - 1 else "left")
-        for row in rows[1:]:
+        for name, cells in zip(head, zip(*body, strict=True), strict=True):
+            numbers = all(each.replace(",", "").isdecimal() for each in cells)
+            table.add_column(name, justify="right" if numbers else "left")
+        for row in body:
             table.add_row(*map(Text, row))
         self._output.print(table)
 

@@ -61,3 +61,10 @@ def test_a_log_line_without_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_is_not_many(count: int, text: str) -> None:
     """A noun is singular after 1 only."""
     assert counted(count, "letter") == text
+
+
+def test_numbers_are_aligned_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns that hold only numbers; a name is not."""
+    Progress().table([("topic", "left", "redriven"), ("a", "1,000", "5"), ("bb", "7", "0")])
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [re.split(r"\s*│", line) for line in lines] == [["a", " 1,000", "        5"], ["bb", "     7", "        0"]]
