@@ -78,8 +78,7 @@ def load_handler(
 ) -> Handler:
     """Import a route's ``module:attribute`` and make a Handler of it; ``where`` names the route in errors.
 
-    ``threads`` is the size of the route's pool if its calls are threaded; ``on_command_line``, ``find`` and
-    ``worker`` as in ``load_routes``.
+    ``threads`` is the size of the route's pool if its calls are threaded; the others are those of ``load_routes``.
 
     Raises SettingsError for a wrong reference, a wrong option, a wrong signature or a wrong annotation.
     """

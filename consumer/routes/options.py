@@ -23,9 +23,7 @@ def construct(
     on_command_line: bool,
     worker: int = 0,
 ) -> Any:
-    """Make a handler of a class and its options; ``where`` names the options in errors.
-
-    The files of one process get the number of ``worker``, unless that is 0.
+    """Make a handler of a class and its options; ``where`` names the options in errors, ``worker`` numbers files.
 
     Raises SettingsError for options that do not fit, and for a literal secret if they stood ``on_command_line``. No
     message holds a value.
@@ -52,8 +50,7 @@ def construct(
             )
         given = _followed(value, environment, f"{where}.{name}")
         converted[name] = _converted(given, annotation, f"{where}.{name}", strict=literal)
-    if worker:
-        converted |= _files_of(worker, converted, parameters, annotations)
+    converted |= _files_of(worker, converted, parameters, annotations)
     try:
         return target(**converted)
     except SettingsError as error:
@@ -108,9 +105,9 @@ def _files_of(
     parameters: Mapping[str, inspect.Parameter],
     annotations: Mapping[str, Any],
 ) -> dict[str, Path]:
-    """Return the options annotated ``consumer.WorkerPath``, defaults included, with the worker's number in the name."""
-    found = {}
-    for name, parameter in parameters.items():
+    """Return the options annotated ``consumer.WorkerPath``, defaults included, with the worker's number; none for 0."""
+    found: dict[str, Path] = {}
+    for name, parameter in parameters.items() if worker else ():
         path = options.get(name, parameter.default)
         if isinstance(path, Path) and _is_marked(annotations.get(name, Any), "worker"):
             found[name] = path.with_name(f"{path.stem}-{worker}{path.suffix}")
