@@ -68,8 +68,7 @@ def run(
     number, lifeline = worker or (0, None)
     with asyncio.Runner(loop_factory=TimedLoop) as runner, ended_in_time(), _naming(number):
         read = loaded(config, overrides)
-        if number:
-            read = msgspec.structs.replace(read, settings=numbered(read.settings, number))
+        read = msgspec.structs.replace(read, settings=numbered(read.settings, number))
         configure_logging(read.settings.log, worker=number)
         runner.run(run_daemon(read) if lifeline is None else run_daemon(read, number, lifeline))
 

@@ -15,8 +15,10 @@ def numbered(settings: Settings, worker: int) -> Settings:
     """Return the settings of a worker: ``http.port`` + its number, and a ``group_instance_id`` that ends in it.
 
     A port of 0 stays, because it stands for any free port. The options of handlers are numbered when they are made:
-    only their annotations say which of them are files of one process.
+    only their annotations say which of them are files of one process. Number 0 stands for a process without workers.
     """
+    if not worker:
+        return settings
     http, kafka = settings.http, settings.kafka
     if http.port:
         http = msgspec.structs.replace(http, port=http.port + worker)
