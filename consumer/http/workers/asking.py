@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
 from consumer.http.ask import NoStatusError, StatusClient
@@ -26,7 +26,8 @@ class Asking:
         self._supervised = supervised
         self._client = StatusClient()
         self._locks: dict[str, asyncio.Lock] = {}
-        self._kept: dict[str, tuple[float, list[Any]]] = {}
+        self._kept: dict[str, tuple[float, Sequence[Any], list[Any]]] = {}
+        """For each path the time of the answers, the processes that were asked, and the answers."""
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
@@ -51,10 +52,12 @@ class Asking:
 
     async def _all(self, path: str, ask: Callable[[WorkerFacts], Awaitable[Any]]) -> list[Any]:
         async with self._locks.setdefault(path, asyncio.Lock()):
-            at, answers = self._kept.get(path, (float("-inf"), []))
-            if time.monotonic() - at >= FRESH_SECONDS:
-                answers = await asyncio.gather(*map(ask, self._supervised.facts))
-                self._kept[path] = time.monotonic(), answers
+            facts = self._supervised.facts
+            processes = [(each.pid, each.serving) for each in facts]
+            at, asked, answers = self._kept.get(path, (float("-inf"), (), []))
+            if time.monotonic() - at >= FRESH_SECONDS or asked != processes:
+                answers = await asyncio.gather(*map(ask, facts))
+                self._kept[path] = time.monotonic(), processes, answers
             return answers
 
     async def _health(self, worker: WorkerFacts) -> str | None:

@@ -203,6 +203,17 @@ async def test_many_clients_are_one_to_the_workers(monkeypatch: pytest.MonkeyPat
         assert fleet.asked == 2
 
 
+async def test_an_end_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of a process are not used again after its end."""
+    monkeypatch.setattr(asking, "FRESH_SECONDS", 60.0)
+    async with a_fleet(None, None) as fleet:
+        assert (await fleet.get("/healthz"))[0] == 200
+        assert (await fleet.status()).verdict.word == "Running"
+        fleet.supervised.facts = [fleet.supervised.facts[0], ended(2)]
+        assert (await fleet.get("/healthz"))[0] == 503
+        assert (await fleet.status()).verdict.word == "Restarting"
+
+
 async def test_the_health_check_of_the_image_asks_the_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command_line = tmp_path / "cmdline"
     monkeypatch.setattr(healthcheck, "DAEMON", command_line)

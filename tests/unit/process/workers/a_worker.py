@@ -12,11 +12,18 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from consumer.process.workers.lifeline import Lifeline
 
 BEAT_SECONDS = 0.2
+
+
+def wait_while(held: Callable[[], bool]) -> None:
+    """Wait as a worker that imports for long, and catches no signal yet."""
+    while held():
+        time.sleep(0.05)
 
 
 def main(folder: Path, plans: dict[str, list[str]], number: str, descriptor: int) -> int:
@@ -25,6 +32,7 @@ def main(folder: Path, plans: dict[str, list[str]], number: str, descriptor: int
             file.write(f"{number} {os.getpid()} {what}\n")
 
     note("started")
+    wait_while((folder / "hold").exists)
     begun = sum(line.startswith(f"{number} ") and "started" in line for line in (folder / "events").open())
     plan = plans.get(number, ["serve"])
     what, _, code = plan[min(begun, len(plan)) - 1].partition(" ")

@@ -25,9 +25,14 @@ EXIT_SECONDS = 30.0
 
 @asynccontextmanager
 async def a_parent(
-    folder: Path, workers: int = 2, *, plans: dict[str, list[str]] | None = None, **environment: str
+    folder: Path,
+    workers: int = 2,
+    *,
+    plans: dict[str, list[str]] | None = None,
+    until: str = "ready",
+    **environment: str,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start a parent, and wait until its workers are ready; kill it at the end of the block."""
+    """Start a parent, and wait until its workers are ready, or started; kill it at the end of the block."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -38,7 +43,7 @@ async def a_parent(
         env={**os.environ, "PYTHONPATH": path, **environment},
     )
     try:
-        await happened(folder, "ready", workers)
+        await happened(folder, until, workers)
         yield process
     finally:
         await end(process)
@@ -77,6 +82,18 @@ async def test_signals_that_end_nothing_are_passed_on(tmp_path: Path) -> None:
             assert {each.number for each in await happened(tmp_path, number.name, 2)} == {1, 2}
         parent.send_signal(signal.SIGTERM)
         assert await ended(parent) == 0
+
+
+async def test_a_worker_that_still_imports_survives_signals(tmp_path: Path) -> None:
+    """Signals that end nothing reach a worker only once it catches them."""
+    (tmp_path / "hold").touch()
+    async with a_parent(tmp_path, until="started") as parent:
+        parent.send_signal(signal.SIGHUP)
+        (tmp_path / "hold").unlink()
+        await happened(tmp_path, "ready", 2)
+        parent.send_signal(signal.SIGTERM)
+        assert await ended(parent) == 0
+    assert len(events(tmp_path, "started")) == 2
 
 
 async def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
