@@ -64,6 +64,14 @@ class PartitionHaltedError(ConsumerError):
     exit_code = 74
 
 
+class WorkersEndedError(ConsumerError):
+    """Worker processes ended otherwise than by a clean stop; the exit code is that of the first."""
+
+    def __init__(self, exit_code: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class LocalKafkaError(ConsumerError):
     """The local Kafka could not be downloaded or started."""
 

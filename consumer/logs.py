@@ -23,10 +23,11 @@ from consumer.settings.sections import Log
 log = structlog.get_logger("consumer.logs")
 
 
-def configure_logging(settings: Log, stream: TextIO | None = None) -> None:
+def configure_logging(settings: Log, stream: TextIO | None = None, worker: int = 0) -> None:
     """Set up structlog and the standard library's logging; called once by each command.
 
-    Libraries log at WARNING or above, whatever the level is: at DEBUG they print passwords and payloads.
+    Each line has the number of the ``worker``, unless that is 0. Libraries log at WARNING or above, whatever the level
+    is: at DEBUG they print passwords and payloads.
     """
     stream = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
@@ -37,6 +38,7 @@ def configure_logging(settings: Log, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _Payloads(allowed=settings.payloads),
         _no_exception_text,
+        *([partial(_number, worker)] if worker else []),
     ]
     colors = stream.isatty() and not os.environ.get("NO_COLOR")
     renderer: Processor = (
@@ -91,6 +93,11 @@ def _no_exception_text(_logger: Any, _method: str, event: EventDict) -> EventDic
         event["error"] = place_of(error)
     if event.get("logger") == "asyncio":
         event["event"] = str(event["event"]).partition("\n")[0]
+    return event
+
+
+def _number(worker: int, _logger: Any, _method: str, event: EventDict) -> EventDict:
+    event["worker"] = worker
     return event
 
 

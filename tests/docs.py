@@ -97,6 +97,14 @@ WHEN = {
     "stall_ended": "What was stalled moves again.",
     "stall_given_up": "A stall lasted for `watchdog.window_seconds`. The process exits with 70.",
     "watchdog_failed": "The watchdog itself failed once: a defect. It goes on watching.",
+    "worker_ended": "A worker process ended by itself; it is started again after `restart_in` seconds, unless that is "
+    "null.",
+    "worker_not_started": "The system refused to start a worker process. It is tried again.",
+    "worker_silent": "A worker's supervising thread has not reported for 30 s. The worker is killed and started again.",
+    "worker_started": "A worker process serves HTTP and has opened its handlers.",
+    "workers_draining": "The stop of all workers began; those that run after `seconds` are killed.",
+    "workers_started": "The parent of the workers serves HTTP at this address and starts them.",
+    "workers_stopped": "All workers have ended cleanly.",
 }
 """When each log event is written; a test holds its names to the code."""
 

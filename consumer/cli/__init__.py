@@ -21,11 +21,20 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
     _require_own_schemas()
-    from consumer.cli.main import run_cli  # noqa: PLC0415 - see above
+    if _is_parent(sys.argv[1:]):  # it follows its workers with half the memory, as it imports no Kafka client
+        from consumer.cli.workers import run_cli  # noqa: PLC0415 - see above
+    else:
+        from consumer.cli.main import run_cli  # noqa: PLC0415 - see above
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.exit(run_cli(sys.argv[1:]))
+
+
+def _is_parent(arguments: list[str]) -> bool:
+    """Whether these are the arguments of ``run --workers``, and not those of one of its workers."""
+    options = {each.partition("=")[0] for each in arguments}
+    return "run" in options and "--workers" in options and "--worker" not in options
 
 
 def _require_own_schemas() -> None:

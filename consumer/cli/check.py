@@ -22,15 +22,22 @@ from consumer.kafka.inspection import inspecting
 from consumer.kafka.probe import with_topics
 from consumer.logs import configure_logging
 from consumer.routes.route import enter_handlers
+from consumer.settings.numbered import MAX_WORKERS, numbered, require_numbers
 from consumer.settings.sections import LOG_EVERYTHING, Settings, letters_of
 from consumer.settings.sources import Loaded
 
 
 @click.command()
 @settings_options
-def check(config: Path | None, overrides: tuple[str, ...]) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MAX_WORKERS),
+    metavar="N",
+    help="Check what `run --workers N` needs: the ports of all, and handlers as the first worker has them.",
+)
+def check(config: Path | None, overrides: tuple[str, ...], workers: int | None) -> None:
     """Check settings, handlers, HTTP port, brokers, topics and group. Exits 0 only when the daemon would run."""
-    failed = asyncio.run(_check(config, overrides))
+    failed = asyncio.run(_check(config, overrides, workers or 0))
     if failed is not None:
         raise click.exceptions.Exit(failed.exit_code)
 
@@ -38,19 +45,21 @@ def check(config: Path | None, overrides: tuple[str, ...]) -> None:
 Row = tuple[str, str, str]
 
 
-async def _check(config: Path | None, overrides: tuple[str, ...]) -> ConsumerError | None:
+async def _check(config: Path | None, overrides: tuple[str, ...], workers: int) -> ConsumerError | None:
     """Try each step and print the table; return the first error, with which ``run`` would end."""
     rows: list[Row] = []
     failures: list[ConsumerError] = []
     try:
         read = loaded(config, overrides)
+        require_numbers(read.settings, workers)
     except ConsumerError as error:
         _print([("settings", "failed", str(error))])
         return error
     configure_logging(msgspec.structs.replace(read.settings.log, level="error"))
     rows.append(("settings", "ok", _origins(read)))
-    await _try("handlers", _handlers(read), rows, failures)
-    await _try("http port", _port(read.settings), rows, failures)
+    await _try("handlers", _handlers(read, min(workers, 1)), rows, failures)
+    ports = "http ports" if workers else "http port"
+    await _try(ports, _ports(read.settings, workers), rows, failures)
     try:
         settings = await with_topics(read.settings)
         async with inspecting(settings.kafka, letters_of(settings)) as asked:
@@ -84,10 +93,10 @@ def _origins(read: Loaded) -> str:
     return f"{len(read.origins)} set: {', '.join(f'{name} ({read.origins[name]})' for name in sorted(read.origins))}"
 
 
-async def _handlers(read: Loaded) -> str:
+async def _handlers(read: Loaded, worker: int) -> str:
     """Import and enter every handler as the daemon does; this finds a file that cannot be written."""
     connection_options(read.settings.kafka)  # TLS files
-    with traced(read.settings, loaded_routes(read)) as routes:
+    with traced(read.settings, loaded_routes(read, worker)) as routes:
         async with contextlib.AsyncExitStack() as opened:
             await enter_handlers(routes, opened)
     handlers = ", ".join(f"{each.name} → {each.handler}" for each in read.settings.routes or [LOG_EVERYTHING])
@@ -95,12 +104,17 @@ async def _handlers(read: Loaded) -> str:
     return f"{handlers}{types}"
 
 
-async def _port(settings: Settings) -> str:
-    for each in listen(settings.http):
-        each.close()
-    if not settings.http.port:
-        return f"a free port of {settings.http.host} is taken at start; the log names it"
-    return f"{settings.http.address()} is free"
+async def _ports(settings: Settings, workers: int) -> str:
+    """Listen on the port, and on those of the workers."""
+    https = [numbered(settings, number).http for number in range(workers + 1)]
+    for http in https:
+        for each in listen(http):
+            each.close()
+    first, *others = https
+    if not first.port:
+        taken = f"{len(https)} free ports of {first.host} are" if others else f"a free port of {first.host} is"
+        return f"{taken} taken at start; the log names {'them' if others else 'it'}"
+    return f"{first.address()} is free" + (f", and so are the next {len(others)}" if others else "")
 
 
 def _print(rows: list[tuple[str, str, str]]) -> None:

@@ -11,7 +11,7 @@ from urllib.request import ProxyHandler, build_opener
 
 import click
 
-from consumer.cli.options import asked, loaded, settings_options
+from consumer.cli.options import loaded, settings_options
 from consumer.errors import ConsumerError
 
 DAEMON = Path("/proc/1/cmdline")
@@ -25,7 +25,7 @@ def healthcheck(config: Path | None, overrides: tuple[str, ...]) -> None:
     """Ask the daemon that was started with these arguments of ``run``. Raises OSError if it is not healthy."""
     http = loaded(config, overrides).settings.http
     # Without a proxy, also if the environment names one. A 503 raises.
-    build_opener(ProxyHandler({})).open(f"http://{asked(http)}/healthz", timeout=SECONDS).close()
+    build_opener(ProxyHandler({})).open(f"http://{http.own_address()}/healthz", timeout=SECONDS).close()
 
 
 def main() -> int:

@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
-from consumer.settings.sections import Http
 from consumer.settings.sources import Loaded, load_settings
-
-OWN = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what the daemon listens on
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,8 +39,3 @@ def require_rate(rate: float) -> None:
 def loaded(config: Path | None, overrides: tuple[str, ...]) -> Loaded:
     """Read the settings from file, environment and ``--set``."""
     return load_settings(config, os.environ, overrides)
-
-
-def asked(http: Http) -> str:
-    """Return ``host:port`` at which a daemon with these settings is asked on its machine."""
-    return msgspec.structs.replace(http, host=OWN.get(http.host, http.host)).address()

@@ -5,32 +5,56 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from consumer.cli.options import loaded, settings_options
 from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.process.notify import Notify
-from consumer.process.parts import make_daemon
 from consumer.process.signals import Signals, end_nothing, ended_in_time
+from consumer.process.workers.lifeline import Lifeline
 from consumer.routes.load import load_routes
 from consumer.routes.route import Route
+from consumer.settings.numbered import MAX_WORKERS, numbered
 from consumer.settings.sections import Settings
 from consumer.settings.sources import COMMAND_LINE, Loaded
 
 Result = TypeVar("Result")
 
 
+def _worker_of(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, Lifeline] | None:
+    """Return the number of this worker, and its connection to its parent; None without workers."""
+    if text is None:
+        return None
+    number, _, descriptor = text.partition(":")
+    try:
+        return int(number), Lifeline(int(descriptor))
+    except (ValueError, OSError) as error:
+        raise click.UsageError("--worker is given by the parent of workers only; use --workers") from error
+
+
 @click.command()
 @settings_options
-def run(config: Path | None, overrides: tuple[str, ...]) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MAX_WORKERS),
+    metavar="N",
+    help="Run N processes of the daemon in one group, and a parent that starts them again when they end. Worker i"
+    " serves HTTP at http.port + i, the parent at http.port.",
+)
+@click.option("--worker", hidden=True, callback=_worker_of, help="NUMBER:DESCRIPTOR, given by the parent.")
+def run(
+    config: Path | None, overrides: tuple[str, ...], workers: int | None, worker: tuple[int, Lifeline] | None
+) -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
     The first signal drains: started calls end, finished records are committed, and the daemon leaves the group. A
@@ -38,26 +62,57 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
     is logged.
     """
     end_nothing((signal.SIGHUP, signal.SIGUSR1))  # until the daemon can follow them
-    with asyncio.Runner(loop_factory=TimedLoop) as runner, ended_in_time():
+    if worker is None and workers is not None:
+        _run_parent(config, overrides, workers)
+        return
+    number, lifeline = worker or (0, None)
+    with asyncio.Runner(loop_factory=TimedLoop) as runner, ended_in_time(), _naming(number):
+        read = loaded(config, overrides)
+        read = msgspec.structs.replace(read, settings=numbered(read.settings, number))
+        configure_logging(read.settings.log, worker=number)
+        runner.run(run_daemon(read) if lifeline is None else run_daemon(read, number, lifeline))
+
+
+def _run_parent(config: Path | None, overrides: tuple[str, ...], workers: int) -> None:
+    """Start the workers with the command of this process, and follow them."""
+    from consumer.process.workers.parent import run_workers  # noqa: PLC0415 - no other command needs it
+
+    with asyncio.Runner() as runner, ended_in_time():
         read = loaded(config, overrides)
         configure_logging(read.settings.log)
-        runner.run(run_daemon(read))
+        runner.run(run_workers(read.settings, workers, [sys.executable, *sys.orig_argv[1:]], Notify(os.environ)))
 
 
-async def run_daemon(read: Loaded) -> None:
-    """Run one daemon; the first signal drains it."""
-    settings, notify = read.settings, Notify(os.environ)  # before a handler can start a process
-    with traced(settings, loaded_routes(read)) as routes:
-        daemon = make_daemon(settings, routes, notify)
+@contextmanager
+def _naming(worker: int) -> Iterator[None]:
+    """Name the worker, if there are several, in the message of an error."""
+    try:
+        yield
+    except Exception as error:
+        if worker:
+            error.add_note(f"worker {worker}")
+        raise
+
+
+async def run_daemon(read: Loaded, worker: int = 0, lifeline: Lifeline | None = None) -> None:
+    """Run one daemon; the first signal drains it, and so does the end of the parent at ``lifeline``."""
+    from consumer.process.parts import make_daemon  # noqa: PLC0415 - the parent of workers needs no Kafka client
+
+    settings = read.settings
+    manager = lifeline or Notify(os.environ)  # before a handler can start a process
+    with traced(settings, loaded_routes(read, worker)) as routes:
+        daemon = make_daemon(settings, routes, manager)
         reopen = partial(asyncio.get_running_loop().call_soon_threadsafe, daemon.reopen)
         others: dict[int, Callable[[], object]] = {signal.SIGHUP: reopen, signal.SIGUSR1: daemon.log_stacks}
-        with Signals(daemon.stop, settings.delivery.drain_seconds, others):
+        signals = Signals(daemon.stop, settings.delivery.drain_seconds, others)
+        with signals, nullcontext() if lifeline is None else lifeline.stopping(signals.begin):
             await daemon.run()
 
 
-def loaded_routes(read: Loaded) -> list[Route]:
-    """Import and make the handlers of the settings."""
-    return load_routes(read.settings, os.environ, on_command_line=read.origins.get("routes") == COMMAND_LINE)
+def loaded_routes(read: Loaded, worker: int = 0) -> list[Route]:
+    """Import and make the handlers of the settings, for the worker of that number if there are several."""
+    on_command_line = read.origins.get("routes") == COMMAND_LINE
+    return load_routes(read.settings, os.environ, on_command_line=on_command_line, worker=worker)
 
 
 @contextmanager

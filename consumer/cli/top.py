@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from consumer.cli.options import asked, loaded, settings_options
+from consumer.cli.options import loaded, settings_options
 from consumer.cli.top_notes import Seen
 from consumer.cli.top_view import live, whole
 from consumer.http.ask import NoStatusError, StatusClient, status_url
@@ -124,7 +124,7 @@ def top(urls: tuple[str, ...], *, once: bool, interval: float, config: Path | No
 def _addresses(urls: Sequence[str], config: Path | None, overrides: tuple[str, ...]) -> list[str]:
     """Return the addresses to ask, each once."""
     if not urls:
-        return [status_url(asked(loaded(config, overrides).settings.http))]
+        return [status_url(loaded(config, overrides).settings.http.own_address())]
     if config is not None or overrides:
         raise click.UsageError("-c and --set name a daemon; they cannot be given beside a URL")
     found = []

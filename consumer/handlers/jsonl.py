@@ -8,12 +8,12 @@ import math
 import os
 import threading
 import time
-from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 import structlog
 
+from consumer import WorkerPath
 from consumer.errors import SettingsError, SinkError
 from consumer.handlers.documents import document_of, with_position
 from consumer.handlers.full_files import Compressor, free_name, full_files
@@ -34,12 +34,13 @@ class JsonLines:
     - Lines leave the buffer once ``path`` led to the file that holds them after they were written. A file that was
       moved away, replaced or deleted is begun again at ``path``, and lines may then be in both.
     - No file is ever deleted, except after its compression; remove files that are no longer needed.
-    - Only one route of one process may write a file; a second one is refused at start.
+    - Only one route of one process may write a file; a second one is refused at start. With ``run --workers`` the name
+      of the file gets the worker's number: ``voice-1.jsonl``.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: WorkerPath,
         max_bytes: int = 0,
         max_seconds: float = 0.0,
         *,

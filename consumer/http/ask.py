@@ -19,6 +19,7 @@ from consumer.settings.sections import Http, address_of
 SECONDS = 3.0
 """Limit of one question, from the connection to the last byte of the answer."""
 MAX_BYTES = 16 * 2**20
+MAX_REASON_BYTES = 4096
 LEAST, MOST = -1e9, 1e11
 """Bounds of times and rates; a time beyond them has no date."""
 
@@ -90,6 +91,19 @@ class StatusClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _described(error) from error
 
+    async def probe(self, url: str) -> str | None:
+        """Return the reason for which a probe of a daemon fails; None if it does not. Raises NoStatusError."""
+        try:
+            async with self._session.get(url, allow_redirects=False) as answer:
+                if answer.status == 200:
+                    return None
+                if answer.status != 503:
+                    _require_ok(answer.status)
+                text = (await answer.content.read(MAX_REASON_BYTES)).decode("utf-8", "replace").strip()
+                return "".join(filter(str.isprintable, text)) or "failed"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _described(error) from error
+
 
 def read_status(body: bytes) -> Status:
     """Decode a status without its settings and history, and without control characters. Raises NoStatusError."""
@@ -97,6 +111,12 @@ def read_status(body: bytes) -> Status:
         found = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise _not_a_daemon() from error
+    if isinstance(found, dict) and "workers" in found:
+        raise NoStatusError(
+            "Workers",
+            "is the parent of several workers",
+            "Ask the workers, whose ports follow that of the parent.",
+        )
     if not isinstance(found, dict) or "versions" not in found:
         raise _not_a_daemon()
     try:

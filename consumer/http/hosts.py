@@ -20,17 +20,17 @@ class Hosts:
 
     def __init__(self, http: Http) -> None:
         self._every = not (http.allowed_hosts or _is_loopback(http.host.lower()))
-        self._names = frozenset(map(_host_of, (http.host, *http.allowed_hosts)))
+        self._names = frozenset(map(host_of, (http.host, *http.allowed_hosts)))
 
     def answers(self, header: str | None) -> bool:
         """Whether a request with this ``Host`` header is answered; browsers always send one."""
         if self._every or header is None:
             return True
-        host = _host_of(header)
+        host = host_of(header)
         return host in self._names or _is_loopback(host)
 
 
-def _host_of(header: str) -> str:
+def host_of(header: str) -> str:
     """Return the host of a header, without port, brackets and the dot at its end; what is no host is left as it is."""
     host = header.strip().lower()
     found = HOST.fullmatch(host)

@@ -32,6 +32,7 @@
 
   /* Shows the partitions whose name, state or wait has every word of the filter, folded ones too. */
   function applyFilter() {
+    if (!filter) return;
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean), rows = document.querySelectorAll("#partitions tbody tr");
     const calm = document.getElementById("calm");
     let shown = 0;
@@ -104,7 +105,7 @@
   }
 
   document.addEventListener("visibilitychange", ask);
-  filter.addEventListener("input", applyFilter);
+  filter?.addEventListener("input", applyFilter);
   showInterval();
   applyFilter();  /* a reload may keep the filter's text */
   tick();

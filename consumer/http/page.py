@@ -33,10 +33,7 @@ class Page:
     @property
     def policy(self) -> str:
         """The Content-Security-Policy, which allows this style and this script only."""
-        return (
-            f"default-src 'none'; script-src {_digest(self._script)}; style-src {_digest(self._style)}; img-src data:;"
-            " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
+        return policy_of(self._script, self._style)
 
     def render(self, status: Status) -> str:
         """Return the HTML document."""
@@ -56,7 +53,13 @@ class Page:
 
 def load_page() -> Page:
     """Load the templates, the style and the script from this module's folder."""
-    folder = files("consumer.http")
+    environment = make_environment()
+    html, settings = (environment.from_string(read_part(f"page.{kind}")) for kind in ("html", "settings.html"))
+    return Page(html, settings, read_part("page.css"), read_part("page.js"))
+
+
+def make_environment() -> jinja2.Environment:
+    """Make the environment of a page's templates: they escape all text, and have the words of ``wording``."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -79,9 +82,20 @@ def load_page() -> Page:
         )
     }
     environment.globals |= {"WIDTH": WIDTH, "HEIGHT": HEIGHT, "LETTER_REASONS": REASONS}
-    kinds = ("html", "settings.html", "css", "js")
-    html, settings, style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in kinds)
-    return Page(environment.from_string(html), environment.from_string(settings), style, script)
+    return environment
+
+
+def read_part(name: str) -> str:
+    """Read a template, a style or a script, by its name in this module's folder."""
+    return files("consumer.http").joinpath(name).read_text("utf-8")
+
+
+def policy_of(script: str, style: str) -> str:
+    """Return a Content-Security-Policy that allows one script and one style only."""
+    return (
+        f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; img-src data:;"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 def _digest(text: str) -> str:

@@ -18,7 +18,7 @@ from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.measuring import Measuring
-from consumer.process.notify import Notify
+from consumer.process.notify import Manager
 from consumer.process.reconnect import Reconnect
 from consumer.process.supervisor import Supervisor
 from consumer.process.vitals import DaemonVitals
@@ -43,7 +43,7 @@ class Parts(NamedTuple):
     group: Group
     measuring: Measuring
     http: HttpServer
-    notify: Notify
+    notify: Manager
     supervisor: Supervisor
 
 
@@ -77,7 +77,7 @@ class Daemon:
             await opened.enter_async_context(parts.supervisor)
             await enter_handlers(parts.routes, opened)
             log.info("daemon_started", http=f"http://{parts.settings.http.address(parts.http.port)}")
-            parts.notify.ready()
+            parts.notify.ready(parts.http.port)
             others = [
                 parts.reconnect.listen_forever,
                 parts.engine.commit_forever,

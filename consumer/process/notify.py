@@ -5,9 +5,20 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import MutableMapping
+from typing import Protocol
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 DRAINING = "draining"
+
+
+class Manager(Protocol):
+    """Who starts and watches a daemon: a service manager, or the parent process of several workers."""
+
+    def ready(self, port: int) -> None:
+        """Say that the daemon runs: settings, handlers and the HTTP port are in use."""
+
+    def alive(self, state: str) -> None:
+        """Say that the supervisor's thread runs, and the daemon's state; called every second, from that thread."""
 
 
 class Notify:
@@ -22,7 +33,7 @@ class Notify:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address  # "@" is an abstract address
         self._state = ""
 
-    def ready(self) -> None:
+    def ready(self, _port: int = 0) -> None:
         """Say that the daemon runs: settings, handlers and the HTTP port are in use."""
         self._send("READY=1")
 

@@ -27,7 +27,7 @@ from consumer.process.daemon import Daemon, Parts
 from consumer.process.fuse_note import FuseNote
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.measuring import MEASURE_SECONDS, Measuring
-from consumer.process.notify import Notify
+from consumer.process.notify import Manager, Notify
 from consumer.process.reconnect import Reconnect
 from consumer.process.supervisor import Supervisor
 from consumer.process.vitals import DaemonVitals, Watching
@@ -40,8 +40,8 @@ REQUEST_MARGIN_SECONDS = 10.0
 MEASURED_WITHIN_SECONDS = 15.0
 
 
-def make_daemon(settings: Settings, routes: Sequence[Route], notify: Notify | None = None) -> Daemon:
-    """Make a daemon; must be called in the event loop that will run it. ``notify`` is its service manager, if any."""
+def make_daemon(settings: Settings, routes: Sequence[Route], notify: Manager | None = None) -> Daemon:
+    """Make a daemon; must be called in the event loop that will run it. ``notify`` started it, if anything."""
     notify = notify or Notify({})
     lifecycle = Lifecycle()
     counters = Counters(settings.kafka.topics, [route.name for route in routes])

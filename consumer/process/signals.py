@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Self
 
 from consumer.errors import StuckCallError
@@ -21,6 +20,7 @@ MARGIN_SECONDS = 10.0
 WRITE_SECONDS = 1.0
 END_SECONDS = 5.0
 """How long the process may take to end after its work."""
+SECOND = "a second signal: exiting at once; records not committed will be delivered again"
 
 
 class Signals:
@@ -41,17 +41,16 @@ class Signals:
         self._stop = stop
         self._limit = drain_seconds + MARGIN_SECONDS
         self._others = others or {}
-        self._received = False
+        self._begun = self._received = False
         self._previous: dict[int, Any] = {}
         self._deadline: threading.Timer | None = None
+        self._loop = asyncio.get_running_loop()
 
     def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        keep_sockets_from_children(loop)
+        keep_sockets_from_children(self._loop)
         reset_signals_in_children(lambda: iter(list(self._previous)))
-        receive = partial(self._receive, loop)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, receive)
+            self._previous[number] = signal.signal(number, self._receive)
         for other in self._others:
             self._previous[other] = signal.signal(other, self._call)
         return self
@@ -63,20 +62,27 @@ class Signals:
         if self._deadline is not None:
             self._deadline.cancel()
 
-    def _receive(self, loop: asyncio.AbstractEventLoop, number: int, _frame: object) -> None:
-        if self._received:
-            _leave(128 + number, "a second signal: exiting at once; records not committed will be delivered again")
-        self._received = True
+    def begin(self) -> None:
+        """Begin the stop as the first signal does, unless it has begun; may be called from any thread."""
+        if self._begun:
+            return
+        self._begun = True
         self._deadline = threading.Timer(self._limit, self._give_up)
         self._deadline.daemon = True
         self._deadline.start()
-        loop.call_soon_threadsafe(self._stop)
+        self._loop.call_soon_threadsafe(self._stop)
+
+    def _receive(self, number: int, _frame: object) -> None:
+        if self._received:
+            leave(128 + number, SECOND)
+        self._received = True
+        self.begin()
 
     def _call(self, number: int, _frame: object) -> None:
         self._others[number]()
 
     def _give_up(self) -> None:
-        _leave(StuckCallError.exit_code, f"the stop took longer than {self._limit:g} s: exiting at once")
+        leave(StuckCallError.exit_code, f"the stop took longer than {self._limit:g} s: exiting at once")
 
 
 def end_nothing(numbers: Sequence[int]) -> None:
@@ -101,12 +107,12 @@ def ended_in_time() -> Iterator[None]:
         raise
     finally:
         why = f"the process did not end within {END_SECONDS:g} s of its work: exiting at once"
-        deadline = threading.Timer(END_SECONDS, _leave, (code, why))
+        deadline = threading.Timer(END_SECONDS, leave, (code, why))
         deadline.daemon = True
         deadline.start()
 
 
-def _leave(code: int, why: str) -> None:
+def leave(code: int, why: str) -> None:
     """End the process. The last line is written by another thread: nobody may read stderr, and that must not matter."""
     written = threading.Event()
 

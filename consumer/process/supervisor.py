@@ -21,7 +21,7 @@ from consumer.logs import WrittenAside
 from consumer.observe.watchdog import CURABLE, Watchdog
 from consumer.process.children import keep_sockets_from_children
 from consumer.process.memory import give_back_memory
-from consumer.process.notify import Notify
+from consumer.process.notify import Manager
 from consumer.process.reconnect import Reconnect
 from consumer.process.stacks import all_stacks
 from consumer.process.vitals import DaemonVitals
@@ -50,7 +50,7 @@ class Supervisor:
         vitals: DaemonVitals,
         reconnect: Reconnect,
         status: StatusReader,
-        notify: Notify,
+        notify: Manager,
         give_up_seconds: float,
     ) -> None:
         self._http = http

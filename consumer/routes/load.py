@@ -31,18 +31,21 @@ def load_routes(
     *,
     on_command_line: bool = False,
     find: Find = import_reference,
+    worker: int = 0,
 ) -> list[Route]:
     """Import every handler and check it against the events of its topics. Raises SettingsError for the first error.
 
     With ``on_command_line`` the routes were given there, where no option may be a secret. ``find`` imports handlers
-    and types.
+    and types. ``worker`` is the number of this process among several, or 0.
     """
     extend_path(settings.path, sys.path, allow_writable=settings.allow_writable)
     routes = []
     for index, each in enumerate(settings.routes or [LOG_EVERYTHING]):
         where = f"routes[{index}] ({each.name})"
         threads = settings.delivery.threads
-        handler = load_handler(each, where, environment, threads, on_command_line=on_command_line, find=find)
+        handler = load_handler(
+            each, where, environment, threads, on_command_line=on_command_line, find=find, worker=worker
+        )
         pause_on = load_exceptions(each, where)
         retry = each.retry.over(settings.retry)
         found = Route(each.name, None, handler, each.tombstones, pause_on, retry)
@@ -71,17 +74,19 @@ def load_handler(
     *,
     on_command_line: bool = False,
     find: Find = import_reference,
+    worker: int = 0,
 ) -> Handler:
     """Import a route's ``module:attribute`` and make a Handler of it; ``where`` names the route in errors.
 
-    ``threads`` is the size of the route's pool if its calls are threaded; ``on_command_line`` and ``find`` as
-    in ``load_routes``.
+    ``threads`` is the size of the route's pool if its calls are threaded; the others are those of ``load_routes``.
 
     Raises SettingsError for a wrong reference, a wrong option, a wrong signature or a wrong annotation.
     """
     target = find(route.handler, f"{where}.handler")
     if inspect.isclass(target):
-        target = construct(target, route.options, environment, f"{where}.options", on_command_line=on_command_line)
+        target = construct(
+            target, route.options, environment, f"{where}.options", on_command_line=on_command_line, worker=worker
+        )
     elif route.options:
         raise SettingsError(f"{where}.options: {route.handler} is not a class; only classes take options")
     handler = bind_handler(target, f"{where}.handler: {route.handler}")

@@ -15,9 +15,15 @@ from consumer.settings.files import read_value
 
 
 def construct(
-    target: type, options: Mapping[str, Any], environment: Mapping[str, str], where: str, *, on_command_line: bool
+    target: type,
+    options: Mapping[str, Any],
+    environment: Mapping[str, str],
+    where: str,
+    *,
+    on_command_line: bool,
+    worker: int = 0,
 ) -> Any:
-    """Make a handler of a class and its options; ``where`` names the options in errors.
+    """Make a handler of a class and its options; ``where`` names the options in errors, ``worker`` numbers files.
 
     Raises SettingsError for options that do not fit, and for a literal secret if they stood ``on_command_line``. No
     message holds a value.
@@ -37,13 +43,14 @@ def construct(
     converted = {}
     for name, value in options.items():
         annotation, literal = annotations.get(name, Any), not _points(value)
-        if literal and on_command_line and _is_secret(annotation):
+        if literal and on_command_line and _is_marked(annotation, "secret"):
             raise SettingsError(
                 f'{where}.{name}: a secret on the command line is visible in ps; write {{ env = "X" }} or'
                 ' { file = "path" } instead'
             )
         given = _followed(value, environment, f"{where}.{name}")
         converted[name] = _converted(given, annotation, f"{where}.{name}", strict=literal)
+    converted |= _files_of(worker, converted, parameters, annotations)
     try:
         return target(**converted)
     except SettingsError as error:
@@ -77,7 +84,7 @@ def _annotations_of(target: type, where: str) -> dict[str, Any]:
 
 def _converted(value: Any, annotation: Any, where: str, *, strict: bool) -> Any:
     """Convert an option to its annotation. Errors name types, never the value, which may be a secret."""
-    if isinstance(value, str) and (annotation is Path or Path in typing.get_args(annotation)):
+    if isinstance(value, str) and _is_path(annotation):
         return Path(value)
     try:
         return msgspec.convert(value, annotation, strict=strict)
@@ -92,10 +99,31 @@ def _converted(value: Any, annotation: Any, where: str, *, strict: bool) -> Any:
         raise SettingsError(f"{where}: Expected {expected}, got {type(value).__name__}") from None
 
 
-def _is_secret(annotation: Any) -> bool:
-    """Whether an option is annotated ``consumer.Secret``, alone or in a union."""
-    marks = [each for each in getattr(annotation, "__metadata__", ()) if isinstance(each, msgspec.Meta)]
-    return any((mark.extra or {}).get("secret") for mark in marks) or any(map(_is_secret, typing.get_args(annotation)))
+def _files_of(
+    worker: int,
+    options: Mapping[str, Any],
+    parameters: Mapping[str, inspect.Parameter],
+    annotations: Mapping[str, Any],
+) -> dict[str, Path]:
+    """Return the options annotated ``consumer.WorkerPath``, defaults included, with the worker's number; none for 0."""
+    found: dict[str, Path] = {}
+    for name, parameter in parameters.items() if worker else ():
+        path = options.get(name, parameter.default)
+        if isinstance(path, Path) and _is_marked(annotations.get(name, Any), "worker"):
+            found[name] = path.with_name(f"{path.stem}-{worker}{path.suffix}")
+    return found
+
+
+def _is_path(annotation: Any) -> bool:
+    return annotation is Path or any(map(_is_path, typing.get_args(annotation)))
+
+
+def _is_marked(annotation: Any, mark: str) -> bool:
+    """Whether an option is annotated with a mark, as ``consumer.Secret`` has one, alone or in a union."""
+    metas = [each for each in getattr(annotation, "__metadata__", ()) if isinstance(each, msgspec.Meta)]
+    if any((meta.extra or {}).get(mark) for meta in metas):
+        return True
+    return any(_is_marked(each, mark) for each in typing.get_args(annotation))
 
 
 def _points(value: Any) -> bool:

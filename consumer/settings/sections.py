@@ -17,6 +17,10 @@ def address_of(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+ON_THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a server listens on
+"""Where servers are asked that listen on all addresses."""
+
+
 class Security(msgspec.Struct, frozen=True):
     """Encryption and authentication of the connections to the brokers."""
 
@@ -133,6 +137,10 @@ class Http(msgspec.Struct, frozen=True):
     def address(self, port: int | None = None) -> str:
         """Return ``host:port`` as it stands in a URL, with this port or with ``port``."""
         return address_of(self.host, self.port if port is None else port)
+
+    def own_address(self, port: int | None = None) -> str:
+        """Return ``host:port`` at which a server with these settings is asked on its machine."""
+        return address_of(ON_THIS_MACHINE.get(self.host, self.host), self.port if port is None else port)
 
 
 class Log(msgspec.Struct, frozen=True):

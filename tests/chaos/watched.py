@@ -14,7 +14,6 @@ import msgspec
 
 from consumer.cli import run as run_command
 from consumer.cli.main import run_cli
-from consumer.settings.sources import Loaded
 
 FILE = "WATCHED_FILE"
 SAMPLE_SECONDS = 1.0
@@ -76,14 +75,14 @@ def main() -> int:
     """Run the command line with a sampler beside its daemon."""
     usual: Any = run_command.run_daemon
 
-    async def watched(read: Loaded) -> None:
+    async def watched(*given: Any) -> None:
         sampling = asyncio.create_task(sample_forever(Path(os.environ[FILE])))
         try:
-            await usual(read)
+            await usual(*given)
         finally:
             sampling.cancel()
 
-    run_command.run_daemon = watched
+    run_command.run_daemon = watched  # type: ignore[assignment]
     return run_cli(sys.argv[1:])
 
 

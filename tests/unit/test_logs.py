@@ -57,6 +57,21 @@ def configured() -> Iterator[Configure]:
     structlog.reset_defaults()
 
 
+def test_lines_of_a_worker_have_its_number() -> None:
+    """Each line, also one of a library, names the worker."""
+    root, lines = logging.getLogger(), Lines()
+    before = root.handlers, root.level
+    try:
+        configure_logging(Log(format="json"), lines, worker=3)
+        structlog.get_logger("consumer.x").info("began")
+        logging.getLogger("elsewhere").warning("late")
+    finally:
+        root.handlers, level = before
+        root.setLevel(level)
+        structlog.reset_defaults()
+    assert [json.loads(line)["worker"] for line in lines.take()] == [3, 3]
+
+
 def test_a_line_is_json_off_a_terminal(configured: Configure) -> None:
     """Without a terminal a line is one JSON object: event, keys, level, logger and time."""
     lines = configured()

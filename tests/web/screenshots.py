@@ -16,6 +16,7 @@ from playwright.async_api import Browser, async_playwright
 from consumer.http.status import Status
 from tests.web.conftest import Served, chromium
 from tests.web.states import STATES
+from tests.web.workers import ServedWorkers
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 LOOKS: dict[str, tuple[Literal["light", "dark"], int, int]] = {
@@ -24,18 +25,27 @@ LOOKS: dict[str, tuple[Literal["light", "dark"], int, int]] = {
     "phone": ("light", 390, 844),
 }
 """Colour scheme, width and height."""
-TALL = {"256-partitions": {"light": 1400, "dark": 1400, "phone": 2340}, "status-page": {"light": 1340}}
+TALL = {
+    "256-partitions": {"light": 1400, "dark": 1400, "phone": 2340},
+    "status-page": {"light": 1340},
+    "workers": {"light": 680, "dark": 680, "phone": 1240},
+}
 """Heights of states whose point is further down."""
 
 
 async def take(browser: Browser, served: Served, status: Status, path: Path, look: str) -> None:
     """Write the upper part of a status page as a PNG."""
     served.status = status
+    await shoot(browser, served.url, path, look)
+
+
+async def shoot(browser: Browser, url: str, path: Path, look: str) -> None:
+    """Write the upper part of a page as a PNG."""
     scheme, width, usual = LOOKS[look]
     height = TALL.get(path.stem.removesuffix(f"-{look}"), {}).get(look, usual)
     context = await browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
     page = await context.new_page()
-    await page.goto(served.url)
+    await page.goto(url)
     await page.screenshot(path=path)
     await context.close()
 
@@ -53,6 +63,9 @@ async def main(folder: Path) -> None:
             for look in LOOKS:
                 await take(browser, served, state(), folder / "status" / f"{name}-{look}.png", look)
         await take(browser, served, STATES["running"](), folder / "status-page.png", "light")
+        async with ServedWorkers() as workers:
+            for look in LOOKS:
+                await shoot(browser, workers.url, folder / "status" / f"workers-{look}.png", look)
         await browser.close()
 
 

@@ -76,10 +76,22 @@ def test_check_tries_the_port_as_the_daemon_does(host: str) -> None:
     (taken,) = listen(Http(host=host, port=0))
     http = Http(host=host, port=taken.getsockname()[1])
     with taken, pytest.raises(ConsumerError, match="cannot listen on") as refused:
-        asyncio.run(check_command._port(Settings(http=http)))
+        asyncio.run(check_command._ports(Settings(http=http), 0))
     assert http.address() in str(refused.value)
-    assert asyncio.run(check_command._port(Settings(http=http))) == f"{http.address()} is free"
-    assert "is free" not in asyncio.run(check_command._port(Settings(http=Http(host=host, port=0))))
+    assert asyncio.run(check_command._ports(Settings(http=http), 0)) == f"{http.address()} is free"
+    assert "is free" not in asyncio.run(check_command._ports(Settings(http=Http(host=host, port=0)), 0))
+
+
+def test_check_tries_the_ports_of_all_workers() -> None:
+    """``check --workers`` names the port of a worker that is in use, and numbers that have no room."""
+    (taken,) = listen(Http(port=0))
+    http = Http(port=taken.getsockname()[1] - 2)
+    with taken, pytest.raises(ConsumerError, match="cannot listen on") as refused:
+        asyncio.run(check_command._ports(Settings(http=http), 2))
+    assert http.address(http.port + 2) in str(refused.value)
+    assert asyncio.run(check_command._ports(Settings(http=Http(port=0)), 3)).startswith("4 free ports of 127.0.0.1")
+    result = CliRunner().invoke(cli, ["check", "--workers", "2", "--set", "http.port=65534"])
+    assert (result.exit_code, "of worker 2" in result.output) == (2, True)
 
 
 def test_a_secret_option_on_the_command_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

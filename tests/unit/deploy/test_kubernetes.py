@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from kubernetes_validate.utils import ValidationError, latest_version, validate
 
 from consumer.cli.main import cli
-from consumer.http.server import PROBES
+from consumer.http.answering import PROBES
 from consumer.routes.load import load_routes
 from consumer.settings.sections import Settings
 from consumer.settings.sources import load_settings

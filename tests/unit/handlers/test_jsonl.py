@@ -186,3 +186,13 @@ def test_it_is_a_handler() -> None:
     assert (handler.is_async, handler.wants_record) == (False, False)
     assert handler.flush is not None
     assert handler.context is handler.call
+
+
+async def test_workers_write_files_of_their_own(path: Path) -> None:
+    """Two workers with the same settings write two files, each named by its worker."""
+    route = RouteSettings("all", "consumer.handlers.jsonl:JsonLines", options={"path": str(path)})
+    for worker in (1, 2):
+        handler = load_handler(route, "routes[0]", {}, 1, worker=worker)
+        async with handler.context:
+            handler.call(some(1)[0])
+    assert {each.name for each in path.parent.iterdir()} == {f"{path.stem}-{each}{path.suffix}" for each in (1, 2)}

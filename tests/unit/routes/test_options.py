@@ -10,7 +10,7 @@ import pytest
 
 from consumer.errors import SettingsError
 from consumer.routes.handler import Handler
-from consumer.routes.load import load_routes
+from consumer.routes.load import load_handler, load_routes
 from consumer.settings.sections import RouteSettings, Settings
 from tests.unit.routes.modules import SECRET, WHERE, Write, load, load_reference, refusal
 
@@ -18,7 +18,7 @@ SINK = """
 from __future__ import annotations
 from pathlib import Path
 from typing import Literal
-from consumer import Secret
+from consumer import Secret, WorkerPath
 
 class Sink:
     def __init__(self, path: Path, limit: int = 7, *, ratio: float = 0.5, names: list[str] | None = None,
@@ -33,6 +33,13 @@ class Inherits(Sink):
 class Sends:
     def __init__(self, url: str, token: Secret, spare: Secret | None = None, headers: dict[str, str] = {}) -> None:
         self.given = (url, token, spare, headers)
+
+    def __call__(self, event): pass
+
+class Files:
+    def __init__(self, path: WorkerPath, *, spare: WorkerPath | None = None, usual: WorkerPath = Path("u/usual.log"),
+                 shared: Path = Path("shared.db")) -> None:
+        self.given = (path, spare, usual, shared)
 
     def __call__(self, event): pass
 
@@ -71,6 +78,16 @@ def test_defaults_of_options(module: Write) -> None:
     """A missing option has the default of the class."""
     module(SINK)
     assert given(load("Sink", {"path": "a"})) == (Path("a"), 7, 0.5, None, "a", None, None)
+
+
+def test_files_of_a_worker_have_its_number(module: Write) -> None:
+    """An option annotated WorkerPath, or its default, gets the worker's number; without workers it stays."""
+    module(SINK)
+    route = RouteSettings("r", "mine:Files", options={"path": "a/voice.jsonl", "spare": "b/spare"})
+    usual = given(load_handler(route, WHERE, {}, 1))
+    assert list(map(str, usual)) == ["a/voice.jsonl", "b/spare", "u/usual.log", "shared.db"]
+    second = given(load_handler(route, WHERE, {}, 1, worker=2))
+    assert list(map(str, second)) == ["a/voice-2.jsonl", "b/spare-2", "u/usual-2.log", "shared.db"]
 
 
 def test_inherited_options_are_converted(module: Write) -> None:

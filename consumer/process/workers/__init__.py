@@ -1,0 +1,1 @@
+"""Several worker processes in one group, and the parent process that starts them and follows them."""
