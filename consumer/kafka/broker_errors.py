@@ -116,6 +116,11 @@ RETRIABLE = frozenset(
 """Codes of a produce request that a repeat, with a new client, may change. Every other code counts as one too."""
 
 
+def guilt_of(error: BaseException) -> str | None:
+    """Return the code of a record that is guilty of an error, if it was written alone; None for any other error."""
+    return OF_THE_RECORD.get(error.errno) if isinstance(error, errors.BrokerResponseError) else None
+
+
 def refusal_of(error: BaseException) -> str | None:
     """Return why a broker will never take a record; None if it may take it later."""
     for each in (error, error.__cause__):

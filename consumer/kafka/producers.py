@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -29,6 +30,13 @@ class _Client:
     def __init__(self, producer: aiokafka.AIOKafkaProducer) -> None:
         self.producer = producer
         self.writes = 0
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Return when it has stopped, however many wait for that and whichever of them are cancelled."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(stop(self.producer))
+        await asyncio.shield(self._stopping)
 
 
 class Producers:
@@ -44,6 +52,8 @@ class Producers:
         self._kafka = kafka
         self._options = options
         self._client: _Client | None = None
+        self._clients: weakref.WeakSet[_Client] = weakref.WeakSet()
+        """All that are still in use."""
         self._connecting = asyncio.Lock()
 
     @property
@@ -65,24 +75,28 @@ class Producers:
         finally:
             client.writes -= 1
             if self._client is not client and not client.writes:
-                await stop(client.producer)
+                await client.stop()
 
     async def discard(self, producer: aiokafka.AIOKafkaProducer, error: errors.KafkaError) -> None:
         """Stop a producer now: nothing is written by it afterwards, and its writes under way fail with ``error``."""
-        if self._client is not None and self._client.producer is producer:
+        client = next((each for each in self._clients if each.producer is producer), None)
+        if client is None:
+            return
+        if self._client is client:
             self._client = None
-        await stop(producer)  # first, as its sender knows nothing of batches that others have ended
+        await client.stop()  # first, as its sender knows nothing of batches that others have ended
         producer._message_accumulator.fail_all(error)
 
     async def close(self) -> None:
         """Stop the producer; writes under way are given up."""
         if self._client is not None:
-            await stop(self._client.producer)
+            await self._client.stop()
 
     async def _connected(self) -> _Client:
         async with self._connecting:
             if self._client is None:
                 self._client = _Client(await self._connect())
+                self._clients.add(self._client)
             return self._client
 
     async def _connect(self) -> aiokafka.AIOKafkaProducer:
