@@ -39,6 +39,8 @@ class Handler(msgspec.Struct, frozen=True):
     """Returns the topic to which it writes the records of a topic, at the daemon's brokers."""
     expect_writer: Callable[[Any], object] | None = None
     """Takes the Writer for that (``consumer/routes/writing.py``), before it is entered."""
+    counted_events: Callable[[], Any] | None = None
+    """Returns its EventCounts (``consumer/observe/event_counts.py``) for the status page; called in another thread."""
     context: Any = None
     """The handler itself if it is an async context manager, else None."""
     max_records: int = MAX_RECORDS
@@ -73,6 +75,7 @@ def bind_handler(target: Any, where: str) -> Handler:
         expect_events=_plain_method_of(target, "expect_events", "kind", where),
         target_of=_plain_method_of(target, "target_of", "topic", where),
         expect_writer=_plain_method_of(target, "expect_writer", "writer", where),
+        counted_events=_plain_method_of(target, "counted_events", "", where),
         context=target if hasattr(type(target), "__aenter__") else None,
         timeout_seconds=_method_of(target, "longest_call_seconds"),
     )

@@ -99,6 +99,13 @@ async def test_the_example_of_republish() -> None:
     assert {name for each in documents for name in each} == fields
 
 
+async def test_the_example_of_stats() -> None:
+    """The route of examples/stats.toml counts each session, and those of tests apart."""
+    async with testing.consumer(settings=ROOT / "examples" / "stats.toml") as app:
+        await app.give(*SESSIONS)
+        assert app.outcomes == [("counts", "handled")] * len(SESSIONS)
+
+
 async def test_counts_go_on_after_a_restart(tmp_path: Path) -> None:
     """The example handler continues its counts from its file."""
     for _ in range(2):
