@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -142,8 +144,19 @@ def test_the_rest_of_the_values() -> None:
     assert (len(top(found)), found.fields[0].other, found.fields[0].exact) == (3, 40, True)
 
 
+@pytest.fixture
+def far_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this process have another time zone than UTC."""
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_away")
 def test_a_struct_of_ours() -> None:
-    """Times may be missing or have no offset, values may be absent or lists."""
+    """Times may be missing or have no offset, which is UTC; values may be absent or lists."""
     found = counted(
         Order(),
         Order(NOW.replace(tzinfo=None), "x", [1]),
