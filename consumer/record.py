@@ -95,6 +95,19 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return _attributes_in(self.value or b"")
 
 
+class NewRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record to be written to a topic."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    timestamp_ms: int
+    """Milliseconds since 1970; -1 for none."""
+    source: int
+    """Number of the partition that it comes from: records without a key stay in order, in one partition for each."""
+
+
 def _attributes_in(value: bytes) -> dict[str, str]:
     """Return the attributes of a CloudEvent in structured mode, also behind a schema id. One that is null is unset."""
     from schemas.formats import SCHEMA_ID_BYTES  # noqa: PLC0415 - the start names a foreign package `schemas`, which this would import

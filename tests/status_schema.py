@@ -14,10 +14,11 @@ import msgspec
 from consumer.http.conditions import HoldStatus
 from consumer.http.history import Sample
 from consumer.http.status import Status
+from consumer.observe.event_counts import EventCounts
 from consumer.observe.recent_failures import Failure
 
 SCHEMA = Path(__file__).parent.parent / "docs" / "status.schema.json"
-MODULES = [each.__module__ for each in (Status, HoldStatus, Failure, Sample)]
+MODULES = [each.__module__ for each in (Status, HoldStatus, Failure, Sample, EventCounts)]
 """The modules whose classes the status is made of."""
 
 

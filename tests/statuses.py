@@ -16,11 +16,13 @@ from consumer.http.status import (
     PartitionStatus,
     ProcessStatus,
     RouteStatus,
+    StatsStatus,
     Status,
     TopicStatus,
     WaitStatus,
 )
 from consumer.http.verdict import judge
+from consumer.observe.event_counts import Counts, EventCounts, FieldCounts, HourCounts, ValueCount
 from consumer.observe.recent_failures import Failure
 from consumer.observe.remedy import HOLD_ENDS, joint_remedy
 from consumer.outcome import HaltReason
@@ -157,6 +159,36 @@ def a_failure(kind: str = "error", **values: Any) -> Failure:
     return Failure(kind=kind, **(usual | values))
 
 
+def some_stats(route: str = "counts", at: float = AT, *, exact: bool = True) -> StatsStatus:
+    """Make counts of two days, with fewer events at night."""
+    now = int(at // 3600)
+    hours = [
+        HourCounts(
+            3600.0 * hour, Counts(int(40_000 * (1.2 + math.cos((hour % 24 - 14) / 3.8))), 900 + 40 * (hour % 24))
+        )
+        for hour in range(now - 47, now + 1)
+    ]
+    types = [ValueCount("voice_sip_v1", 1_204_118), ValueCount("web_chat_v1", 402_551), ValueCount("(null)", 2_114)]
+    agents = [
+        ValueCount(name, 900_000 // (rank + 1)) for rank, name in enumerate(("Billing", "Front desk", "After hours"))
+    ]
+    counts = EventCounts(
+        since=at - 11_522.0,
+        events=1_608_783,
+        apart={"is_test": 41_002, "is_legacy": 0},
+        without_time=3,
+        older=1_204,
+        later=0,
+        hours=hours,
+        weekdays=[Counts(230_000 - 21_000 * day, 6_000) for day in range(7)],
+        fields=[
+            FieldCounts("channel_manager_type", types, 0, exact=True),
+            FieldCounts("agent_name", agents, 40_118, exact=exact),
+        ],
+    )
+    return StatsStatus(route, counts)
+
+
 def some_history(count: int = SAMPLES, at: float = AT) -> list[Sample]:
     """Make samples of a load that rises and falls, with a lag that shrinks to 0."""
     return [
@@ -262,4 +294,5 @@ def a_troubled_status() -> Status:
             ),
         ],
         settings=plain_settings(Settings(kafka=Kafka(bootstrap_servers=["kafka-1:9092", "kafka-2:9092"]))),
+        stats=[some_stats(), some_stats("orders", exact=False)],
     )

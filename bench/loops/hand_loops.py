@@ -18,7 +18,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from bench.loops.aiokafka_loops import FIRST_MS, connect
 from bench.loops.in_use import CALLS, FILES, SECONDS, SECRET
@@ -201,6 +201,31 @@ async def send(job, meter: Meter, consumer: AIOKafkaConsumer, url: str) -> int:
         return await until_all(job, meter, consumer, waiting_for_a_slot(sending(url, session)))
 
 
+async def republish(job, meter: Meter, consumer: AIOKafkaConsumer, topic: str) -> int:
+    """Send the event of each record, and await all acknowledgements of a poll before its commit."""
+    decode, encode = msgspec.json.Decoder(Session).decode, msgspec.json.Encoder().encode
+    producer = AIOKafkaProducer(
+        bootstrap_servers=job.servers, enable_idempotence=True, compression_type="lz4", max_batch_size=131_072
+    )
+    await producer.start()
+
+    async def work(found: Found) -> None:
+        sent = []
+        for records in found.values():
+            for record in records:
+                value, headers = encode(decode(record.value)), record.headers
+                sent.append(
+                    await producer.send(topic, value, record.key, timestamp_ms=record.timestamp, headers=headers)
+                )
+        for each in sent:
+            await each
+
+    try:
+        return await until_all(job, meter, consumer, work)
+    finally:
+        await producer.stop()
+
+
 async def main() -> None:
     job, meter = read_job(), Meter()
     consumer = connect(job)
@@ -212,6 +237,8 @@ async def main() -> None:
             mode, _, url = job.mode.partition(":")
             if mode == "webhook":
                 handled = await send(job, meter, consumer, url)
+            elif mode == "republish":
+                handled = await republish(job, meter, consumer, url)
             else:
                 handled = await until_all(job, meter, consumer, work_of(job, opened))
         finally:

@@ -34,6 +34,7 @@ MODES = {
     "reject5": ("rejecting", "partition"),
     "reject_all": ("rejecting", "partition"),
     "webhook": ("webhook", "key"),
+    "republish": ("republish", "partition"),
 }
 """The handler's name and the ordering, by mode."""
 
@@ -41,6 +42,9 @@ MODES = {
 def routes_for(job) -> list[RouteSettings]:
     """Return one route that has a match, with 500 records a batch (also the default); for ``routes3`` two files too."""
     mode, _, url = job.mode.partition(":")
+    if mode == "republish":
+        options = {"topic": url}
+        return [RouteSettings(name="count", handler="bench.loops.ours_handlers:CountedRepublish", options=options)]
     if mode == "webhook":
         options = {"url": url, "secret": SECRET}
         return [RouteSettings(name="count", handler="bench.loops.ours_handlers:CountedWebhook", options=options)]

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from consumer.handlers.republish import Republish
 from consumer.handlers.webhook import Webhook
 from consumer.instructions import Reject
 from consumer.record import Record
@@ -82,6 +83,15 @@ class Handlers:
 
 
 handlers = Handlers()
+
+
+class CountedRepublish(Republish):
+    """The shipped handler, whose events are counted."""
+
+    async def __call__(self, events: list[Session], records: list[Record]) -> None:
+        handlers.begin()
+        await super().__call__(events, records)
+        handlers.batch(events)
 
 
 class CountedWebhook(Webhook):

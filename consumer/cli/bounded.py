@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from consumer.cli.progress import Progress
 from consumer.errors import SettingsError
+from consumer.kafka.record_writer import RecordWriter
 from consumer.process.signals import Signals
 from consumer.redrive.bounded_run import BoundedRun
 from consumer.routes.route import Route, enter_handlers
@@ -30,7 +32,7 @@ async def run_bounded(
     async with contextlib.AsyncExitStack() as opened:
         opened.enter_context(Signals(running.stop, settings.delivery.drain_seconds))
         try:
-            await enter_handlers(routes, opened)
+            await enter_handlers(routes, opened, partial(RecordWriter, settings))
         except SettingsError as error:
             raise SettingsError(
                 f"{error} (a {name} runs the handlers in its own process; stop the daemon if it is running)"

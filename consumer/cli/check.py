@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -20,8 +21,10 @@ from consumer.http.listen import listen
 from consumer.kafka.connection import connection_options
 from consumer.kafka.inspection import inspecting
 from consumer.kafka.probe import with_topics
+from consumer.kafka.record_writer import RecordWriter
 from consumer.logs import configure_logging
-from consumer.routes.route import enter_handlers
+from consumer.routes.route import Route, enter_handlers
+from consumer.routes.writing import check_targets, targets_of
 from consumer.settings.numbered import MAX_WORKERS, numbered, require_numbers
 from consumer.settings.sections import LOG_EVERYTHING, Settings, letters_of
 from consumer.settings.sources import Loaded
@@ -57,16 +60,22 @@ async def _check(config: Path | None, overrides: tuple[str, ...], workers: int) 
         return error
     configure_logging(msgspec.structs.replace(read.settings.log, level="error"))
     rows.append(("settings", "ok", _origins(read)))
-    await _try("handlers", _handlers(read, min(workers, 1)), rows, failures)
+    routes: list[Route] = []
+    await _try("handlers", _handlers(read, min(workers, 1), routes), rows, failures)
     ports = "http ports" if workers else "http port"
     await _try(ports, _ports(read.settings, workers), rows, failures)
     try:
         settings = await with_topics(read.settings)
-        async with inspecting(settings.kafka, letters_of(settings)) as asked:
+        topics = settings.kafka.topics
+        targets = {target for route in routes for target in targets_of(route, topics).values()}
+        if targets and read.settings.kafka.topic_pattern:
+            await _try("targets", _fit(routes, topics, read.settings), rows, failures)
+        async with inspecting(settings.kafka, letters_of(settings), targets) as asked:
             for name, step in (
                 ("brokers", asked.brokers),
                 ("topics", asked.topics),
                 ("dead letters", asked.dead_letters),
+                *([("targets", asked.targets)] if targets else []),
                 ("group", asked.group),
             ):
                 await _try(name, asked.answer(step), rows, failures)
@@ -93,12 +102,16 @@ def _origins(read: Loaded) -> str:
     return f"{len(read.origins)} set: {', '.join(f'{name} ({read.origins[name]})' for name in sorted(read.origins))}"
 
 
-async def _handlers(read: Loaded, worker: int) -> str:
-    """Import and enter every handler as the daemon does; this finds a file that cannot be written."""
+async def _handlers(read: Loaded, worker: int, loaded_ones: list[Route]) -> str:
+    """Import and enter every handler as the daemon does; this finds a file that cannot be written.
+
+    ``loaded_ones`` gets their routes.
+    """
     connection_options(read.settings.kafka)  # TLS files
     with traced(read.settings, loaded_routes(read, worker)) as routes:
         async with contextlib.AsyncExitStack() as opened:
-            await enter_handlers(routes, opened)
+            loaded_ones += routes
+            await enter_handlers(routes, opened, partial(RecordWriter, read.settings))
     handlers = ", ".join(f"{each.name} → {each.handler}" for each in read.settings.routes or [LOG_EVERYTHING])
     types = "".join(f"; events of {each.topic}: {each.type} ({each.format})" for each in read.settings.schemas)
     return f"{handlers}{types}"
@@ -115,6 +128,13 @@ async def _ports(settings: Settings, workers: int) -> str:
         taken = f"{len(https)} free ports of {first.host} are" if others else f"a free port of {first.host} is"
         return f"{taken} taken at start; the log names {'them' if others else 'it'}"
     return f"{first.address()} is free" + (f", and so are the next {len(others)}" if others else "")
+
+
+async def _fit(routes: list[Route], topics: list[str], settings: Settings) -> str:
+    """Check the targets of the topics that the pattern matches now, which were not known when routes were loaded."""
+    for route in routes:
+        check_targets(route, topics, settings)
+    return "none is consumed here"
 
 
 def _print(rows: list[tuple[str, str, str]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from consumer.cli.top_counts import counts
 from consumer.cli.top_section import Column, Row, Section
 from consumer.http.conditions import HoldStatus
 from consumer.http.partitions import rank
@@ -17,7 +18,7 @@ MANY_FAILED = 0.05
 
 def sections(status: Status) -> list[Section]:
     """Return the tables of a status that have rows, the most important first."""
-    made = (_holds, _dead_lettering, _topics, _routes, _partitions, _members, _failures)
+    made = (_holds, _dead_lettering, _topics, _routes, _partitions, _members, _failures, counts)
     return [each for make in made if (each := make(status)).rows]
 
 

@@ -29,12 +29,14 @@ from consumer.http.status import (
     PartitionStatus,
     ProcessStatus,
     RouteStatus,
+    StatsStatus,
     Status,
     TopicStatus,
 )
 from consumer.http.trend import Trend
 from consumer.http.verdict import judge
 from consumer.observe.counters import Counters
+from consumer.observe.event_counts import EventCounts
 from consumer.observe.observed import Observed
 from consumer.settings.listing import plain_settings
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
@@ -54,13 +56,18 @@ class StatusReader:
         observed: Observed,
         calls_allowed: Mapping[str, int],
         clock: Callable[[], tuple[float, float]] = lambda: (time.time(), time.monotonic()),
+        event_counts: Mapping[str, Callable[[], EventCounts]] = {},
     ) -> None:
-        """``calls_allowed`` has the calls at once in a partition by route; ``clock`` both times of ``Moment``."""
+        """``calls_allowed`` has the calls at once in a partition by route; ``clock`` both times of ``Moment``.
+
+        ``event_counts`` returns what handlers have counted, by route.
+        """
         self._settings = settings
         self._counters = counters
         self._observed = observed
         self._calls_allowed = calls_allowed
         self._clock = clock
+        self._event_counts = event_counts
         self._history = History()
         self._recent = Recent(counters)
         self._rebalances = Rebalances()
@@ -134,6 +141,7 @@ class StatusReader:
             settings=self._plain_settings,
             versions=self._versions,
             history=history.samples,
+            stats=[StatsStatus(route, counts()) for route, counts in self._event_counts.items()],
         )
         return msgspec.structs.replace(status, verdicts=judge(status))
 

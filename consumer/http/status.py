@@ -1,7 +1,7 @@
 """The daemon's status as one plain value, which the status page and ``top`` show and ``/status.json`` returns.
 
 Times are seconds since 1970. Privacy: it holds no key, no value and no option's value, only names, counts, offsets and
-places in code.
+places in code; but values of the fields that ``by`` of a handler named Stats asks for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import msgspec
 
 from consumer.http.conditions import DeadLetteringStatus, HaltStatus, HoldStatus, StallStatus
 from consumer.http.history import Sample
+from consumer.observe.event_counts import EventCounts
 from consumer.observe.recent_failures import Failure
 
 
@@ -166,6 +167,13 @@ class BrokersStatus(msgspec.Struct, frozen=True):
     """Whether an answer has been missing for long enough that all numbers from brokers are old."""
 
 
+class StatsStatus(msgspec.Struct, frozen=True):
+    """What the handler of one route has counted: it shows values of fields, because its settings name these."""
+
+    route: str
+    counts: EventCounts
+
+
 class Status(msgspec.Struct, frozen=True):
     """Status of the whole daemon at one time."""
 
@@ -212,3 +220,5 @@ class Status(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     history: list[Sample]
     """Samples, oldest first."""
+    stats: list[StatsStatus] = []
+    """Of each route whose handler counts events, in file order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from consumer.http.bars import StatsView, make_stats
 from consumer.http.chart import Chart, make_chart
 from consumer.http.conditions import HoldStatus
 from consumer.http.partitions import rank
@@ -69,6 +70,8 @@ class View(NamedTuple):
     """All, or those in trouble and behind; the worst first."""
     calm: list[Row]
     """The others if there are many."""
+    stats: list[StatsView]
+    """A section for each handler that counts."""
 
 
 def make_view(status: Status) -> View:
@@ -89,6 +92,7 @@ def make_view(status: Status) -> View:
         lag=make_chart(status.history, lambda sample: sample.lag_records),
         partitions=rows[:behind],
         calm=rows[behind:],
+        stats=[make_stats(each, status.at) for each in status.stats],
     )
 
 

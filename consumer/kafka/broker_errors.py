@@ -105,10 +105,20 @@ REFUSALS = {
 }
 """Codes of a produce request that a repeat does not change, with the reason."""
 
+OF_THE_RECORD = {10: "too_large", 18: "too_large", 32: "bad_timestamp", 87: "record_refused"}
+"""Those of them that a record itself is guilty of, with the code of its dead letter."""
+PERHAPS_ANOTHER = tuple(errors.kafka_errors[code] for code in OF_THE_RECORD)
+"""Errors of a batch that may be due to the others in it."""
+
 RETRIABLE = frozenset(
     {-1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 41, 45, 46, 47, 48, 49, 51, 52, 56, 59, 74, 75, 89, 90, 100, 120}
 )
 """Codes of a produce request that a repeat, with a new client, may change. Every other code counts as one too."""
+
+
+def guilt_of(error: BaseException) -> str | None:
+    """Return the code of a record that is guilty of an error, if it was written alone; None for any other error."""
+    return OF_THE_RECORD.get(error.errno) if isinstance(error, errors.BrokerResponseError) else None
 
 
 def refusal_of(error: BaseException) -> str | None:

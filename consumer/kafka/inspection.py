@@ -6,7 +6,7 @@ Each question returns a sentence, or raises a ConsumerError with the way out. ``
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,14 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from consumer.errors import ConsumerError, KafkaError, counted
-from consumer.kafka.client import Assignor, committed_offsets, open_reader, require_readable_topics, require_topics
+from consumer.kafka.client import (
+    CORRECT,
+    Assignor,
+    committed_offsets,
+    open_reader,
+    require_readable_topics,
+    require_topics,
+)
 from consumer.kafka.dial import refusal, unreached_brokers
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, explained
 from consumer.kafka.probe import answered, connected_admin
@@ -41,11 +48,14 @@ CREATE_LETTERS = (
 class Inspection:
     """One look at the brokers; made by ``inspecting``."""
 
-    def __init__(self, admin: AIOKafkaAdminClient, kafka: Kafka, letters: Mapping[str, str]) -> None:
+    def __init__(
+        self, admin: AIOKafkaAdminClient, kafka: Kafka, letters: Mapping[str, str], targets: Collection[str]
+    ) -> None:
         self._admin = admin
         self._client: Any = admin._client
         self._kafka = kafka
         self._letters = letters
+        self._targets = targets
         self._partitions: dict[str, int] = {}
 
     async def answer(self, question: Callable[[], Awaitable[str]]) -> str:
@@ -103,15 +113,16 @@ class Inspection:
             return "no topic: the first dead letter halts its partition"
         targets = sorted(set(self._letters.values()))
         counts = await self._answered(lambda: require_topics(self._admin, targets, CREATE_LETTERS, "dead_letter.topic"))
-        for target in targets:
-            await self._may_write(target)
-        answer: Any = await self._answered(lambda: self._client.send(self._any(), InitProducerIdRequest(None, 0)))  # type: ignore[arg-type]
-        if errors.for_code(answer.error_code) is errors.ClusterAuthorizationFailedError:
-            raise KafkaError(
-                "dead_letter.topic: permission denied to write idempotently; grant IDEMPOTENT_WRITE on the cluster"
-            )
+        await self._may_write(targets, "dead_letter.topic")
         for topic, target in self._letters.items():
             check_fit(topic, await self._config(topic), target, await self._config(target))
+        return _counted(counts)
+
+    async def targets(self) -> str:
+        """Check that the topics that handlers write to exist, and that this client may write there."""
+        targets, setting = sorted(self._targets), "options.topic"
+        counts = await self._answered(lambda: require_topics(self._admin, targets, CORRECT, setting))
+        await self._may_write(targets, setting)
         return _counted(counts)
 
     async def _may_join(self) -> None:
@@ -142,7 +153,17 @@ class Inspection:
         connection = self._client._conns[node, ConnectionGroup.DEFAULT]
         return bool(connection._versions.get(JoinGroupRequest.API_KEY, (0, 0))[1] >= 4)
 
-    async def _may_write(self, topic: str) -> None:
+    async def _may_write(self, topics: Collection[str], setting: str) -> None:
+        """Check that this client may write to topics, and idempotently."""
+        for topic in topics:
+            await self._may_write_to(topic, setting)
+        answer: Any = await self._answered(lambda: self._client.send(self._any(), InitProducerIdRequest(None, 0)))  # type: ignore[arg-type]
+        if errors.for_code(answer.error_code) is errors.ClusterAuthorizationFailedError:
+            raise KafkaError(
+                f"{setting}: permission denied to write idempotently; grant IDEMPOTENT_WRITE on the cluster"
+            )
+
+    async def _may_write_to(self, topic: str, setting: str) -> None:
         """Send a write without a record: a broker looks at the permission first, and then refuses it."""
         await self._client._wait_on_metadata(topic)
         partition = aiokafka.TopicPartition(topic, min(self._client.cluster.partitions_for_topic(topic)))
@@ -151,7 +172,7 @@ class Inspection:
         answer: Any = await self._answered(lambda: self._client.send(leader, write))
         ((_, ((_, code, *_),)),) = answer.topics
         if errors.for_code(code) is errors.TopicAuthorizationFailedError:
-            raise KafkaError(f"dead_letter.topic: permission denied to write to {topic!r}; grant WRITE on it")
+            raise KafkaError(f"{setting}: permission denied to write to {topic!r}; grant WRITE on it")
 
     async def _in_time(self, committed: Mapping[TopicPartition, int]) -> None:
         """Check that the next record of each partition is there, and will be there for a while."""
@@ -211,13 +232,17 @@ class Inspection:
 
 
 @asynccontextmanager
-async def inspecting(kafka: Kafka, letters: Mapping[str, str]) -> AsyncIterator[Inspection]:
+async def inspecting(
+    kafka: Kafka, letters: Mapping[str, str], targets: Collection[str] = ()
+) -> AsyncIterator[Inspection]:
     """Connect for the block; ``letters`` has the dead-letter topic of each topic, or nothing.
+
+    ``targets`` are the topics that handlers write to.
 
     Raises KafkaUnreachableError or KafkaError when no broker can be used.
     """
     async with connected_admin(kafka) as admin:
-        yield Inspection(admin, kafka, letters)
+        yield Inspection(admin, kafka, letters, targets)
 
 
 def _counted(partitions: Mapping[str, int]) -> str:

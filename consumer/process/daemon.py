@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -14,6 +15,7 @@ from consumer.http.server import HttpServer
 from consumer.kafka.connection import connection_options
 from consumer.kafka.group import Group
 from consumer.kafka.letter_box import LetterBox
+from consumer.kafka.record_writer import RecordWriter
 from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters
 from consumer.process.lifecycle import Lifecycle
@@ -75,7 +77,7 @@ class Daemon:
         parts.vitals.beat()
         async with contextlib.AsyncExitStack() as opened:
             await opened.enter_async_context(parts.supervisor)
-            await enter_handlers(parts.routes, opened)
+            await enter_handlers(parts.routes, opened, partial(RecordWriter, parts.settings))
             log.info("daemon_started", http=f"http://{parts.settings.http.address(parts.http.port)}")
             parts.notify.ready(parts.http.port)
             others = [

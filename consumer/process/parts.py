@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from consumer.dead_letters.letter import Writer
@@ -20,6 +20,7 @@ from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.source import CommitNotes, KafkaSource
 from consumer.metrics.collector import DaemonCollector
 from consumer.observe.counters import Counters
+from consumer.observe.event_counts import EventCounts
 from consumer.observe.loop_time import time_spent
 from consumer.observe.remedy import remedy
 from consumer.observe.watchdog import BROKER_AWAY_SECONDS, Limits, Watchdog
@@ -64,7 +65,7 @@ def make_daemon(settings: Settings, routes: Sequence[Route], notify: Manager | N
     watching = Watching(watchdog, Waits(engine, routes, wait_limits(settings)), loop_time, group)
     vitals = DaemonVitals(source, engine, reconnect, lifecycle, watching, settings.kafka.rebalance_timeout_seconds)
     collector = DaemonCollector(counters, vitals, settings.delivery.max_in_flight_records)
-    status = StatusReader(settings, counters, vitals, calls_allowed(settings, routes))
+    status = StatusReader(settings, counters, vitals, calls_allowed(settings, routes), event_counts=counting(routes))
     http = HttpServer(settings.http, vitals, collector, status)
     supervisor = Supervisor(http, watchdog, vitals, reconnect, status, notify, settings.watchdog.window_seconds)
     return Daemon(
@@ -130,6 +131,11 @@ def calls_allowed(settings: Settings, routes: Sequence[Route]) -> dict[str, int]
     """Return how many calls of each route may be under way at once in one partition."""
     several = 1 if settings.delivery.ordering == "partition" else settings.delivery.concurrency
     return {route.name: 1 if route.handler.takes_batches else several for route in routes}
+
+
+def counting(routes: Sequence[Route]) -> dict[str, Callable[[], EventCounts]]:
+    """Return what each handler that counts events has counted, by route."""
+    return {route.name: route.handler.counted_events for route in routes if route.handler.counted_events is not None}
 
 
 def make_pipelines(topics: Topics, max_record_bytes: int) -> Pipelines:

@@ -35,6 +35,12 @@ class Handler(msgspec.Struct, frozen=True):
     """Opens its files again where their paths lead now; called at a SIGHUP."""
     expect_events: Callable[[type], object] | None = None
     """Takes the class of events that the route gets, at start; raises SettingsError for one that it cannot handle."""
+    target_of: Callable[[str], str] | None = None
+    """Returns the topic to which it writes the records of a topic, at the daemon's brokers."""
+    expect_writer: Callable[[Any], object] | None = None
+    """Takes the Writer for that (``consumer/routes/writing.py``), before it is entered."""
+    counted_events: Callable[[], Any] | None = None
+    """Returns its EventCounts (``consumer/observe/event_counts.py``) for the status page; called in another thread."""
     context: Any = None
     """The handler itself if it is an async context manager, else None."""
     max_records: int = MAX_RECORDS
@@ -67,6 +73,9 @@ def bind_handler(target: Any, where: str) -> Handler:
         flush=_flush_of(target, where),
         reopen=_plain_method_of(target, "reopen", "", where),
         expect_events=_plain_method_of(target, "expect_events", "kind", where),
+        target_of=_plain_method_of(target, "target_of", "topic", where),
+        expect_writer=_plain_method_of(target, "expect_writer", "writer", where),
+        counted_events=_plain_method_of(target, "counted_events", "", where),
         context=target if hasattr(type(target), "__aenter__") else None,
         timeout_seconds=_method_of(target, "longest_call_seconds"),
     )
@@ -121,13 +130,13 @@ def _flush_of(target: Any, where: str) -> Callable[[], Awaitable[None]] | None:
     return typing.cast("Callable[[], Awaitable[None]] | None", flush)
 
 
-def _plain_method_of(target: Any, name: str, parameter: str, where: str) -> Callable[..., object] | None:
+def _plain_method_of(target: Any, name: str, parameter: str, where: str) -> Callable[..., Any] | None:
     """Return a method that is no coroutine; None without one."""
     method = _method_of(target, name)
     if method is not None and (inspect.iscoroutinefunction(method) or not callable(method)):
         parameters = f"self, {parameter}" if parameter else "self"
         raise SettingsError(f"{where}: {name} must be `def {name}({parameters})`")
-    return typing.cast("Callable[..., object] | None", method)
+    return typing.cast("Callable[..., Any] | None", method)
 
 
 def _method_of(target: Any, name: str) -> Any:

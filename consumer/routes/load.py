@@ -18,7 +18,8 @@ from consumer.routes.handler import MAX_RECORDS, MAX_SECONDS, Handler, bind_hand
 from consumer.routes.imports import Find, import_reference
 from consumer.routes.options import construct
 from consumer.routes.route import Route
-from consumer.routes.topics import Topics, load_schemas
+from consumer.routes.topics import GLOB, Topics, load_schemas
+from consumer.routes.writing import check_targets
 from consumer.settings.files import require_no_other_writer
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
 
@@ -51,7 +52,9 @@ def load_routes(
         found = Route(each.name, None, handler, each.tombstones, pause_on, retry)
         of_topic = {"topics": tuple(each.topics), "match": each.match, "unknown_tags": each.unknown_tags}
         routes.append(msgspec.structs.replace(found, where=where, **of_topic))
-    Topics(load_schemas(settings, find), routes).check(settings.kafka.topics)
+    topics = Topics(load_schemas(settings, find), routes).check(settings.kafka.topics)
+    for route in routes:
+        check_targets(route, [topic for topic in topics if not GLOB.search(topic)], settings)
     return routes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from types import TracebackType
@@ -62,13 +62,17 @@ def is_single(routes: Sequence[Route]) -> bool:
     return not route.tombstones and not (handler.takes_batches and handler.wants_bytes)
 
 
-async def enter_handlers(routes: Sequence[Route], opened: contextlib.AsyncExitStack) -> None:
-    """Enter every handler that is a context manager.
+async def enter_handlers(
+    routes: Sequence[Route], opened: contextlib.AsyncExitStack, make_writer: Callable[[], Any]
+) -> None:
+    """Enter every handler that is a context manager; one that writes to topics gets a Writer first.
 
     Raises SettingsError that names the route of the first that fails. A handler that fails when it is left hides no
     earlier failure.
     """
     for route in routes:
+        if route.handler.expect_writer is not None:
+            route.handler.expect_writer(make_writer())
         if route.handler.context is not None:
             try:
                 await route.handler.context.__aenter__()

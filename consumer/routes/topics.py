@@ -63,8 +63,8 @@ class Topics:
         """Return the same schemas with other routes."""
         return Topics(self._schemas, routes)
 
-    def check(self, topics: Sequence[str]) -> None:
-        """Raise SettingsError if a route does not fit the events of a topic that it may get.
+    def check(self, topics: Sequence[str]) -> list[str]:
+        """Return the topics. Raise SettingsError if a route does not fit the events of one that it may get.
 
         Without ``topics`` they are those of a pattern, and not known yet: those that schemas and routes name stand for
         them. A glob of a route names none; one of a schema stands for the topics that it fits.
@@ -73,9 +73,10 @@ class Topics:
         for route in self.routes:
             named += [*route.topics, *_texts(route.match.get("topic")), *_texts(route.match.get("record.topic"))]
         schemas = {pattern for pattern, _ in self._schemas}
-        for topic in topics or named:
-            if topics or topic in schemas or not GLOB.search(topic):
-                self.of(topic)
+        found = [topic for topic in topics or named if topics or topic in schemas or not GLOB.search(topic)]
+        for topic in found:
+            self.of(topic)
+        return found
 
     def _make(self, topic: str) -> TopicRoutes:
         schema = self.schema(topic)

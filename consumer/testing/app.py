@@ -15,7 +15,7 @@ from consumer.errors import StuckCallError
 from consumer.observe.counters import Counters
 from consumer.partition.hold import Halt
 from consumer.process.lifecycle import Lifecycle
-from consumer.record import Position, Record, TopicPartition
+from consumer.record import NewRecord, Position, Record, TopicPartition
 from consumer.routes.route import matching
 from consumer.testing.calls import Call, Calls, NotEndedError
 from consumer.testing.clock import Clock
@@ -65,6 +65,11 @@ class App:
     def dead_letters(self) -> list[DeadLetter]:
         """Every dead letter, in the order in which they were written."""
         return self._parts.source.dead_letters
+
+    @property
+    def written(self) -> list[NewRecord]:
+        """Every record that a handler wrote to another topic, in order."""
+        return self._parts.source.written
 
     @property
     def outcomes(self) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ from consumer.settings.sources import load_settings
 from consumer.testing.app import App, AppParts
 from consumer.testing.calls import Calls
 from consumer.testing.clock import clock_of_running_loop
-from consumer.testing.source import GivenSource
+from consumer.testing.source import GivenSource, GivenWriter
 from consumer.testing.values import Values
 
 Entry = TypeVar("Entry", RouteSettings, SchemaSettings)
@@ -134,7 +134,7 @@ async def _app(settings: Settings, objects: Objects, limit_seconds: float) -> As
     app = App(AppParts(lifecycle, counters, source, engine, values, pipelines, calls, clock), limit_seconds)
     async with contextlib.AsyncExitStack() as opened:
         opened.enter_context(clock.used())
-        await enter_handlers(routes, opened)
+        await enter_handlers(routes, opened, lambda: GivenWriter(source.written))
         await app.start()
         try:
             yield app

@@ -1,9 +1,9 @@
-"""Kafka's place in a test: a source of given records, and a taker of commits and dead letters."""
+"""Kafka's place in a test: a source of given records, and a taker of commits, dead letters and written records."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from consumer.dead_letters.cause import Cause
 from consumer.dead_letters.letter import Writer
 from consumer.partition.chunk import Chunk
-from consumer.record import RawRecord, Record, TopicPartition
+from consumer.record import NewRecord, RawRecord, Record, TopicPartition
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -62,6 +62,7 @@ class GivenSource:
         self.committed: dict[TopicPartition, int] = {}
         """Next offset to read, by partition."""
         self.dead_letters: list[DeadLetter] = []
+        self.written: list[NewRecord] = []
         self._writer = writer
         self._chunks: dict[TopicPartition, list[Chunk]] = {}
         self._next: dict[TopicPartition, int] = {}
@@ -125,3 +126,18 @@ class GivenSource:
 
     async def look(self) -> None:
         """Do nothing: every letter is taken at once."""
+
+
+class GivenWriter:
+    """Takes every record that a handler writes to another topic."""
+
+    def __init__(self, written: list[NewRecord]) -> None:
+        self._written = written
+
+    async def write(self, records: Sequence[NewRecord]) -> Sequence[None]:
+        """Take records."""
+        self._written += records
+        return [None] * len(records)
+
+    async def close(self) -> None:
+        """Do nothing."""

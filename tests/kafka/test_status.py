@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -89,6 +91,34 @@ async def test_a_blocked_loop_has_its_place(cluster: Cluster) -> None:
         assert not status.brokers.silent
         assert status.verdicts[0].tone == "bad"
         daemon.signal(signal.SIGKILL)
+
+
+async def test_counts_of_events(cluster: Cluster) -> None:
+    """What a handler has counted is in the status and on the page; a daemon without such a handler has none."""
+    await cluster.create(2, dead_letters=1)
+    begin = int(time.time() // 3600) * 3600
+    when = datetime.fromtimestamp(begin, UTC).isoformat()
+    for partition in range(2):
+        values = [
+            msgspec.json.encode({"timestamp": when, "agent_name": f"<b>{number % 3}", "is_test": number == 0})
+            for number in range(10)
+        ]
+        await cluster.produce(values, partition)
+    async with cluster.run(routes=a_route("consumer.handlers.stats:Stats", "counts")) as daemon:
+
+        async def counted() -> Status | None:
+            found = await status_of(daemon)
+            return found if found.routes[0].handled == 20 else None
+
+        (stats,) = (await eventually(counted)).stats
+        assert (stats.route, stats.counts.events, stats.counts.apart["is_test"]) == ("counts", 18, 2)
+        assert [(each.begin, each.counts.events, each.counts.apart) for each in stats.counts.hours] == [(begin, 18, 2)]
+        agents = {each.value: each.events for each in stats.counts.fields[1].top}
+        assert agents == {"<b>0": 6, "<b>1": 6, "<b>2": 6}
+        _, page = await daemon.get("/")
+        assert "&lt;b&gt;0" in page
+        assert "<b>0" not in page
+        assert await daemon.stop() == 0
 
 
 async def test_one_command_ends_the_halts_of_a_topic(cluster: Cluster) -> None:

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from playwright.async_api import expect
 
-from consumer.http.status import BrokersStatus, GroupStatus, MemberStatus, ProcessStatus, Status
+from consumer.http.status import BrokersStatus, GroupStatus, MemberStatus, ProcessStatus, StatsStatus, Status
+from consumer.observe.event_counts import FieldCounts, ValueCount
 from tests.cluster import Cluster, a_route, a_session, eventually
 from tests.statuses import (
     AT,
@@ -22,6 +23,7 @@ from tests.statuses import (
     a_topic,
     a_troubled_status,
     some_history,
+    some_stats,
 )
 from tests.statuses import a_route as a_route_status
 from tests.web.conftest import Open, Served
@@ -44,6 +46,18 @@ WIDE = a_status(
     halts=[a_halt(0, topic=LONG)],
     holds=[a_hold(0, route=LONG)],
     failures=[a_failure(error=f"ValueError ({'/a/very/long/path' * 12}.py:1)", topic=LONG, route=LONG)],
+    stats=[
+        StatsStatus(
+            LONG,
+            msgspec.structs.replace(
+                some_stats().counts,
+                events=10**12,
+                fields=[
+                    FieldCounts(LONG, [ValueCount(LONG[:100], 10**12), ValueCount("W" * 100, 7)], 10**11, exact=False)
+                ],
+            ),
+        )
+    ],
 )
 
 # Text whose contrast with what lies behind it is below what WCAG asks for (AA), as the browser computed both colours.
@@ -94,7 +108,9 @@ async def test_on_a_phone(opened: Open, status: Status, width: int) -> None:
     async with opened(status, width=width) as found:
         await found.page.locator("details").evaluate_all("(all) => all.forEach((each) => (each.open = true))")
         assert await found.page.evaluate("() => document.documentElement.scrollWidth") <= width
-        sizes = await found.page.locator(".state, .tiles > div, .chart, .panel, article").evaluate_all(
+        sizes = await found.page.locator(
+            ".state, .tiles > div, .chart, .panel, article, .hours, .values, .values :is(th, td)"
+        ).evaluate_all(
             "(all) => all.map((each) => each.getBoundingClientRect()).map((each) => [each.left, each.right])"
         )
         assert all(0 <= left < right <= width for left, right in sizes)
@@ -102,6 +118,20 @@ async def test_on_a_phone(opened: Open, status: Status, width: int) -> None:
             "(all) => all.filter((each) => each.checkVisibility()).map((each) => each.getBoundingClientRect().right)"
         )
         assert max(cells) <= width
+        assert await found.problems() == []
+
+
+async def test_counts_are_refreshed(opened: Open, served: Served) -> None:
+    """Counts are updated like the rest, and a table that was opened stays open; without counts there is no section."""
+    async with opened(a_status(stats=[some_stats()])) as found:
+        await found.page.locator("#stats-1-hours-summary").click()
+        await expect(found.page.locator("#stats-1-hours tbody tr")).to_have_count(48)
+        counts = msgspec.structs.replace(some_stats().counts, events=1_608_784)
+        served.status = a_status(stats=[StatsStatus("counts", counts)])
+        await expect(found.page.locator("#stats")).to_contain_text("1,608,784 events")
+        assert await found.page.locator("#stats-1-hours").get_attribute("open") is not None
+        served.status = a_status()
+        await expect(found.page.locator("#stats")).to_be_empty()
         assert await found.problems() == []
 
 

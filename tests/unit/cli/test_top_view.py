@@ -24,6 +24,7 @@ from tests.statuses import (
     a_topic,
     a_troubled_status,
     dead_lettering,
+    some_stats,
 )
 
 COMMAND = (
@@ -91,7 +92,8 @@ def test_the_name_of_a_topic_keeps_its_case() -> None:
 
 def test_trouble_fits_a_small_terminal() -> None:
     """At 80 x 24 the verdicts, what to do, the command and the hold are shown; the last line names what is not."""
-    lines = screen(seen(judged(a_troubled_status(), HALTED, HOLDING)))
+    troubled = msgspec.structs.replace(a_troubled_status(), stats=[])
+    lines = screen(seen(judged(troubled, HALTED, HOLDING)))
     assert lines[0].startswith(" Halted  1 of 12 partitions is halted. For 5 min, since 07:28:20 UTC.")
     text = joined(lines)
     assert "Do: Mend the batch, or move past it." in text
@@ -100,7 +102,7 @@ def test_trouble_fits_a_small_terminal() -> None:
     assert "1 min 35 s 7 in 12 s ConnectionRefusedError" in text
     assert "22 s old" in text
     assert lines[-1] == "q quits; no room for dead letters, topics, routes, partitions, members, failures"
-    lower = joined(screen(seen(judged(a_troubled_status(), HALTED, HOLDING)), height=18))
+    lower = joined(screen(seen(judged(troubled, HALTED, HOLDING)), height=18))
     assert f"Run: {COMMAND}" in lower
     assert "Holding Route crm waits for its server." in lower
     assert "There is more: make the terminal higher, or use --once." in lower
@@ -214,6 +216,16 @@ def test_routes_and_topics() -> None:
     ends = ("no: growing for 5 min", "not at this rate", "in 1 min 30 s", *["keeping up"] * 2, "caught up")
     assert all(row.endswith(end) for row, end in zip(rows[start + 1 : start + 7], ends, strict=True))
     assert any(line.split()[:6] == ["session-events", "undecodable", "none", "267", "of", "400"] for line in lines)
+
+
+def test_what_was_counted() -> None:
+    """The values of each field are shown below all else, with their share."""
+    lines = screen(seen(judged(a_status(stats=[some_stats()]), RUNNING)), height=60)
+    text = joined(lines)
+    assert "Counts (7)" in text
+    assert "voice_sip_v1 channel_manager_type counts 1,204,118 75 %" in text
+    assert "all others agent_name counts 40,118 2.5 %" in text
+    assert "Counts" not in joined(screen(seen(judged(a_status(), RUNNING)), height=60))
 
 
 def test_many_partitions_show_the_worst() -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of Kafka batches."""
+"""Fixtures of the tests of Kafka batches, and of a fake broker that takes records."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from aiokafka.record._crecords import default_records, legacy_records
+
+from tests.fakes.topics import producing
+
+__all__ = ["producing"]
 
 MODULES = (default_records, legacy_records)
 NAMES = ("gzip_decode", "snappy_decode", "lz4_decode", "zstd_decode")

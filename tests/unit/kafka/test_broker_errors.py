@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka import errors
 
-from consumer.kafka.broker_errors import REFUSALS, RETRIABLE, refusal_of
+from consumer.kafka.broker_errors import OF_THE_RECORD, REFUSALS, RETRIABLE, guilt_of, refusal_of
 
 PRODUCE = [
     *(-1, 2, 3, 5, 6, 7, 8, 9, 10, 13, 14, 15, 16, 17, 18, 19, 20, 21, 29, 31, 32, 35, 41, 42, 43, 44, 45, 46, 47, 48),
@@ -40,3 +40,15 @@ def test_an_unknown_code_is_no_refusal() -> None:
     """A code of a later Kafka holds the partition, which ends by itself when it can."""
     assert errors.for_code(9999) is errors.UnknownError
     assert refusal_of(errors.UnknownError()) is None
+
+
+@pytest.mark.parametrize("code", PRODUCE)
+def test_a_record_is_guilty_of_few_errors(code: int) -> None:
+    assert guilt_of(errors.for_code(code)()) == OF_THE_RECORD.get(code)
+    assert code in REFUSALS or code not in OF_THE_RECORD
+
+
+@pytest.mark.parametrize("number", sorted(OF_THE_RECORD))
+def test_an_error_of_the_network_is_no_fault_of_a_record(number: int) -> None:
+    """The numbers of operating systems are others: 32 is a broken pipe."""
+    assert guilt_of(OSError(number, "")) is None

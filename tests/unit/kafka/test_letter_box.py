@@ -3,68 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import Any
 
-import aiokafka.protocol.produce as produce_api
-import aiokafka.protocol.transaction as transaction_api
 import pytest
-from aiokafka.protocol.api import RequestStruct
 
-import tests.fakes.broker
 from consumer.dead_letters.letter import Letter, Writer
 from consumer.errors import ConsumerError, LetterDelayedError, LetterRefusedError
 from consumer.kafka.letter_box import LetterBox
 from consumer.settings.sections import DeadLetterSettings, Kafka
-from tests.fakes.broker import METADATA, FakeBroker
+from tests.fakes.broker import METADATA
+from tests.fakes.topics import TopicsBroker
 
-PRODUCE, INIT_PRODUCER_ID = 0, 22
-NOT_ENOUGH_REPLICAS, UNKNOWN_TOPIC = 19, 3
-
-
-class TopicsBroker(FakeBroker):
-    """A broker that takes letters of the topics that are ``there``, but those that ``lack`` replicas."""
-
-    def __init__(self, *there: str) -> None:
-        super().__init__()
-        self.there = set(there)
-        self.lacks: set[str] = set()
-        self.answers[INIT_PRODUCER_ID] = lambda _version, response, _request: response(0, 0, 1000, 0)
-        self.answers[METADATA] = self._topics
-        self.answers[PRODUCE] = self._produced
-
-    def _topics(self, version: int, response: Any, request: Any) -> Any:
-        assert version == 5
-        brokers = [(0, "127.0.0.1", self.port, None)]
-        rows: list[Any] = [
-            (0, topic, False, [(0, 0, 0, [0], [0], [])]) if topic in self.there else (UNKNOWN_TOPIC, topic, False, [])
-            for topic in (request.topics or sorted(self.there))
-        ]
-        return response(0, brokers, "c", 0, rows)
-
-    def _produced(self, version: int, response: Any, request: Any) -> Any:
-        rows: list[Any] = []
-        for topic, partitions in request.topics:
-            code = NOT_ENOUGH_REPLICAS if topic in self.lacks else 0 if topic in self.there else UNKNOWN_TOPIC
-            more = (-1,) if version >= 5 else ()
-            rows.append((topic, [(number, code, 0, -1, *more) for number, _ in partitions]))
-        return response(rows, 0)
-
-
-@pytest.fixture(autouse=True)
-def producing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the fake broker speak what a producer needs."""
-    found = [
-        each
-        for module in (produce_api, transaction_api)
-        for _, each in inspect.getmembers(module, inspect.isclass)
-        if issubclass(each, RequestStruct) and each is not RequestStruct
-    ]
-    requests = {(each.API_KEY, each.API_VERSION): each for each in found}
-    monkeypatch.setattr(tests.fakes.broker, "REQUESTS", tests.fakes.broker.REQUESTS | requests)
-    monkeypatch.setattr(
-        tests.fakes.broker, "VERSIONS", tests.fakes.broker.VERSIONS | {PRODUCE: (3, 7), INIT_PRODUCER_ID: (0, 0)}
-    )
+pytestmark = pytest.mark.usefixtures("producing")
 
 
 def a_letter(topic: str) -> Letter:

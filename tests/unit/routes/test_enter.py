@@ -39,7 +39,7 @@ async def run(handlers: list[Handler], failure: Exception | None = None) -> None
     """Enter the handlers, fail if there is a failure, and leave them."""
     async with contextlib.AsyncExitStack() as opened:
         routes = [Route(f"r{number}", None, bind_handler(each, "here")) for number, each in enumerate(handlers)]
-        await enter_handlers(routes, opened)
+        await enter_handlers(routes, opened, object)
         if failure is not None:
             raise failure
 

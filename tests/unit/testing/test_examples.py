@@ -86,6 +86,26 @@ async def test_the_example_of_parquet(tmp_path: Path) -> None:
             assert rows.fetchall() == [(each.session_id,) for each in REAL]
 
 
+async def test_the_example_of_republish() -> None:
+    """Each session of examples/republish.toml that is real is written to the clean topic, with the named fields."""
+    async with testing.consumer(settings=ROOT / "examples" / "republish.toml") as app:
+        await app.give(*SESSIONS, key="k")
+        await app.advance(2)
+        assert app.committed == {("session-events", 0): len(SESSIONS)}
+    assert {(each.topic, each.key) for each in app.written} == {("session-events.clean", b"k")}
+    documents = [msgspec.json.decode(each.value or b"") for each in app.written]
+    assert [each["session_id"] for each in documents] == [each.session_id for each in REAL]
+    fields = {"timestamp", "session_id", "channel_manager_type", "agent_id", "duration"}
+    assert {name for each in documents for name in each} == fields
+
+
+async def test_the_example_of_stats() -> None:
+    """The route of examples/stats.toml counts each session, and those of tests apart."""
+    async with testing.consumer(settings=ROOT / "examples" / "stats.toml") as app:
+        await app.give(*SESSIONS)
+        assert app.outcomes == [("counts", "handled")] * len(SESSIONS)
+
+
 async def test_counts_go_on_after_a_restart(tmp_path: Path) -> None:
     """The example handler continues its counts from its file."""
     for _ in range(2):
