@@ -1,8 +1,8 @@
 """``python -m bench.sizing`` measures memory by partitions and pauses by members, and writes ``SIZING.md``.
 
-Memory: a daemon whose calls never end, so that each partition is filled to its limits by one key. Pauses: daemons of one group at
-200 records a second; each step's window lasts until the group is at rest again. The pause of a partition is the longest
-time from a record's production to its call.
+Memory: a daemon whose calls never end, so that each partition is filled to its limits by one key. Pauses: daemons of
+one group at 200 records a second; each step's window lasts until the group is at rest again. The pause of a partition
+is the longest time from a record's production to its call.
 """
 
 from __future__ import annotations
