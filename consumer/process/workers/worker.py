@@ -110,14 +110,17 @@ class Worker:
 
     async def _hear(self, reader: asyncio.StreamReader) -> None:
         """Take the worker's reports. What is no report is ignored: it was dropped in part."""
-        while line := await reader.readline():
-            word, _, value = line.decode("ascii", "replace").strip().partition(" ")
-            if word == "ready" and value.isdecimal():
-                self._port, self.serving = int(value), True
-                log.info("worker_started", worker=self.number, pid=self.facts.pid, port=self._port)
-            elif word == "alive":
-                self._silent, self._state = 0, value
-                self.joined = self.joined or value == "running"
+        with contextlib.suppress(OSError, ValueError):  # a broken connection, and a line without end: it is silent then
+            while line := await reader.readline():
+                self._take(*line.decode("ascii", "replace").strip().partition(" "))
+
+    def _take(self, word: str, _: str, value: str) -> None:
+        if word == "ready" and value.isdecimal():
+            self._port, self.serving = int(value), True
+            log.info("worker_started", worker=self.number, pid=self.facts.pid, port=self._port)
+        elif word == "alive":
+            self._silent, self._state = 0, value
+            self.joined = self.joined or value == "running"
 
     def _become(self, state: str) -> None:
         self._state, self._since, self._starts_at = state, time.time(), None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.cluster import a_route, eventually
 from tests.fakes.broker import FakeBroker
+from tests.kafka.recorded import noted
 from tests.unit.process.consumers import a_consumer, lines_of, lines_to
 
 
@@ -61,3 +65,27 @@ async def test_a_reopen_that_fails_is_logged(tmp_path: Path) -> None:
         assert failed["route"] == "first"
         assert f"{first}: it is a folder" in failed["why"]
         assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize("first", ["parent", "worker"])
+async def test_a_signal_to_a_parent_and_its_worker_drains(tmp_path: Path, first: str) -> None:
+    """A service manager that sends SIGTERM to all processes forces nothing: the worker ends its call, then exits."""
+    out = tmp_path / "handled"
+    routes = a_route("recording:Recorder", path=out, delay=1.5)
+    async with FakeBroker() as broker:
+        consumer = a_consumer(broker, tmp_path, routes)
+        consumer.arguments += ["--workers", "1"]
+        async with consumer as parent:
+            pid = json.loads(await parent.said("worker_started"))["pid"]
+            await eventually(lambda: noted(out))
+            if first == "worker":
+                os.kill(pid, signal.SIGTERM)
+            else:
+                parent.signal(signal.SIGTERM)
+            await parent.said("daemon_draining")
+            if first == "worker":
+                parent.signal(signal.SIGTERM)
+            else:
+                os.kill(pid, signal.SIGTERM)
+            assert await parent.exit_code() == 0
+    assert noted(out) == noted(out, "end")

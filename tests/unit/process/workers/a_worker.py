@@ -53,6 +53,8 @@ def main(folder: Path, plans: dict[str, list[str]], number: str, descriptor: int
                 return int(code)
             if what != "mute":
                 line.alive("running")
+            if what == "beat":
+                note("beat")
         note("stopped")
         if what == "stuck":
             time.sleep(60)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,7 +118,9 @@ async def test_the_service_manager_hears_the_parent(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20.0)
-        async with a_parent(tmp_path, NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="30000000") as parent:
+        (tmp_path / "hold").touch()
+        variables: dict[str, Any] = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "30000000"}
+        async with a_parent(tmp_path, until="started", **variables) as parent:
 
             async def hears(text: str) -> str:
                 async with asyncio.timeout(EXIT_SECONDS):
@@ -125,6 +128,8 @@ async def test_the_service_manager_hears_the_parent(tmp_path: Path) -> None:
                         assert "READY" not in heard or text == "READY=1"
                 return heard
 
+            await hears("STATUS=0 of 2 workers run")
+            (tmp_path / "hold").unlink()
             await hears("READY=1")
             assert await hears("STATUS=2 of 2 workers run")
             for each in events(tmp_path, "started"):

@@ -41,7 +41,9 @@ async def test_a_stop_while_workers_start(tmp_path: Path) -> None:
     workers = some_workers(tmp_path)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(workers.run())
-        await asyncio.sleep(0)
+        while not all(each._starts for each in workers._workers):
+            await asyncio.sleep(0)
+        assert [each.pid for each in workers.facts] == [None, None]
         workers.stop()
         await running
     assert not any(is_alive(each.pid) for each in events(tmp_path, "started"))
@@ -127,17 +129,20 @@ async def test_a_stop_has_a_limit(tmp_path: Path) -> None:
         started = await happened(tmp_path, "ready", 2)
         workers.stop()
         assert (await running)[0] == 70
+    assert [each.exit_code for each in workers.facts] == [137, 0]
     assert not any(is_alive(each.pid) for each in started)
 
 
 async def test_a_silent_worker_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker whose supervising thread stands still is killed and started again; one that imports is left alone."""
+    """A worker whose supervising thread stands still is killed and started again; one that reports is left alone."""
     monkeypatch.setattr(worker_module, "SILENT_LOOKS", 5)
-    workers = some_workers(tmp_path, 1, pace=Pace(first=0.01, look=0.4), w1=["mute", "serve"])
+    workers = some_workers(tmp_path, 1, pace=Pace(first=0.01, look=0.4), w1=["mute", "beat"])
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(workers.run())
         mute, _ = await happened(tmp_path, "ready", 2)
         assert not is_alive(mute.pid)
+        await happened(tmp_path, "beat", 15)
+        assert workers.facts[0].restarts == 1
         assert workers.facts[0].exit_code == 137
         workers.stop()
         await running
