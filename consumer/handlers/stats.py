@@ -19,8 +19,8 @@ from schemas.types import Member, event_type
 HOUR_SECONDS = 3600
 HOURS = 48
 MOST_TOP = 1000
-THURSDAY = 3
-"""Weekday of 1970-01-01, where Monday is 0."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC).toordinal() * 24
+"""The hour in which 1970 begins, by the count of hours here: those since the first day of the calendar, a Monday."""
 
 
 class Stats:
@@ -57,7 +57,7 @@ class Stats:
         self._values = [TopValues(name) for name in by]
         self._counted = tuple(enumerate(self._values, self._end))
         self._hours: dict[int, list[int]] = {}
-        """Counts by hours since 1970."""
+        """Counts by hours: see ``EPOCH``."""
         self._weekdays = [self._slots() for _ in range(7)]
         self._older, self._later, self._without_time = (self._slots() for _ in range(3))
         self._hour: int | None = None
@@ -97,15 +97,15 @@ class Stats:
         tests = values[1 : self._end]
         slot = 1 + tests.index(True) if True in tests else 0
         when = values[0]
-        if type(when) is not datetime or when.tzinfo is None:
-            when = _time_of(when)
+        if type(when) is not datetime or when.tzinfo is not UTC:
+            when = _in_utc(when)
         if when is None:
             self._without_time[slot] += 1
         else:
-            hour = int(when.timestamp() // HOUR_SECONDS)
+            hour = when.toordinal() * 24 + when.hour
             if hour != self._hour:
                 self._hour, self._in_hour = hour, self._hours.get(hour) or self._new(hour)
-                self._on_weekday = self._weekdays[(hour // 24 + THURSDAY) % 7]
+                self._on_weekday = self._weekdays[(hour // 24 - 1) % 7]
             self._in_hour[slot] += 1
             self._on_weekday[slot] += 1
         if not slot:
@@ -117,7 +117,7 @@ class Stats:
 
     def _new(self, hour: int) -> list[int]:
         """Return the counts of an hour that has none yet; forget those that are too old by now."""
-        now = int(time.time() // HOUR_SECONDS)
+        now = _hour_of_now()
         if hour <= now - HOURS:
             return self._older
         if hour > now + 1:
@@ -129,7 +129,7 @@ class Stats:
 
     def counted_events(self) -> EventCounts:
         """Return the counts; may be called in any thread."""
-        first = int(time.time() // HOUR_SECONDS) - HOURS
+        first = _hour_of_now() - HOURS
         tops = [each.top(self._top) for each in self._values]
         # After the values, so that the rest of them is not negative.
         events, *apart = map(sum, zip(self._without_time, *self._weekdays, strict=True))
@@ -141,7 +141,7 @@ class Stats:
             older=sum(self._older),
             later=sum(self._later),
             hours=[
-                HourCounts(float(hour * HOUR_SECONDS), _counts(found))
+                HourCounts(float((hour - EPOCH) * HOUR_SECONDS), _counts(found))
                 for hour, found in sorted(self._hours.copy().items())
                 if hour > first
             ],
@@ -151,6 +151,10 @@ class Stats:
                 for each, (top, shown) in zip(self._values, tops, strict=True)
             ],
         )
+
+
+def _hour_of_now() -> int:
+    return EPOCH + int(time.time() // HOUR_SECONDS)
 
 
 def _counts(slots: list[int]) -> Counts:
@@ -167,8 +171,8 @@ def _getter(names: Sequence[str], *, by_key: bool) -> Callable[[Any], Sequence[A
     return attrgetter(*names)
 
 
-def _time_of(value: Any) -> datetime | None:
-    """Return a time in UTC, also of text in ISO 8601 and of a time without offset; None for what is no time."""
+def _in_utc(value: Any) -> datetime | None:
+    """Return a time in UTC, also of text in ISO 8601 and of a time without offset; None for what is no such time."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -176,4 +180,7 @@ def _time_of(value: Any) -> datetime | None:
             return None
     if not isinstance(value, datetime):
         return None
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    try:
+        return value.astimezone(UTC) if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    except OverflowError:  # before the first year or after the last one
+        return None

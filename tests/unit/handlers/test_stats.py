@@ -110,6 +110,13 @@ def test_times_far_away_are_counted_apart_and_kept_out() -> None:
     assert (found.older, found.later) == (1 + 300 - 48, 1 + 100 - 1)
 
 
+def test_times_that_have_no_form_in_utc() -> None:
+    zones = [timezone(timedelta(hours=each)) for each in (14, -12)]
+    times = [datetime(1, 1, 1, tzinfo=zones[0]), datetime(9999, 12, 31, 23, tzinfo=zones[1])]
+    found = counted(*map(a_session, times))
+    assert (found.without_time, found.events) == (2, 2)
+
+
 def test_old_hours_are_forgotten(clock: Clock) -> None:
     """Hours leave as time passes, in what is shown and in memory; all else stays."""
     stats = Stats()
