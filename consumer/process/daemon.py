@@ -11,10 +11,10 @@ import structlog
 from consumer.delivery.engine import Engine
 from consumer.errors import place_of
 from consumer.http.server import HttpServer
+from consumer.kafka.client_source import ClientSource
 from consumer.kafka.connection import connection_options
 from consumer.kafka.group import Group
 from consumer.kafka.letter_box import LetterBox
-from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.measuring import Measuring
@@ -36,7 +36,7 @@ class Parts(NamedTuple):
     lifecycle: Lifecycle
     counters: Counters
     letters: LetterBox | None
-    source: KafkaSource
+    source: ClientSource
     engine: Engine
     reconnect: Reconnect
     vitals: DaemonVitals
