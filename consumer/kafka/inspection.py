@@ -24,6 +24,7 @@ from consumer.kafka.client import Assignor, committed_offsets, open_reader, requ
 from consumer.kafka.dial import refusal, unreached_brokers
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, explained
 from consumer.kafka.probe import answered, connected_admin
+from consumer.kafka.protocol_check import ProtocolCheck
 from consumer.kafka.topic_configs import Config, check_fit, retention, span
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
@@ -81,7 +82,7 @@ class Inspection:
 
     async def group(self) -> str:
         """Check that this client may join its group, and that no record is deleted before the group has it."""
-        await self._may_join()
+        how = await self._may_join()
         keys = [TopicPartition(topic, each) for topic, count in self._partitions.items() for each in range(count)]
         asked = [aiokafka.TopicPartition(*key) for key in keys]
         group = self._kafka.group_id
@@ -94,8 +95,8 @@ class Inspection:
             )
         await self._in_time(committed)
         if not committed:
-            return f"{group}: no committed offsets; starts at {self._kafka.offset_reset}"
-        return f"{group}: offsets committed for {counted(len(committed), 'partition')}"
+            return f"{group}: no committed offsets; starts at {self._kafka.offset_reset}{how}"
+        return f"{group}: offsets committed for {counted(len(committed), 'partition')}{how}"
 
     async def dead_letters(self) -> str:
         """Check that the dead-letter topics exist, that this client may write there, and that they keep letters."""
@@ -114,7 +115,14 @@ class Inspection:
             check_fit(topic, await self._config(topic), target, await self._config(target))
         return _counted(counts)
 
-    async def _may_join(self) -> None:
+    async def _may_join(self) -> str:
+        """Ask whether this client may join; return what is to be known of the protocol, empty for the classic one."""
+        if self._kafka.group_protocol == "consumer":
+            return f"; {await self._answered(ProtocolCheck(self._admin, self._kafka).sentence)}"
+        await self._may_join_classic()
+        return ""
+
+    async def _may_join_classic(self) -> None:
         """Ask to join, and leave before it counts: a broker first gives an id, with which the member comes again."""
         kafka = self._kafka
         subscription = Assignor.metadata(kafka.topics).encode()
