@@ -13,7 +13,7 @@ from hypothesis import settings
 from consumer.kafka.local.cluster import LocalKafka
 from consumer.kafka.local.jars import KAFKA_VERSION
 from tests.cluster import Cluster
-from tests.shared_kafka import shared_kafka
+from tests.shared_kafka import SHORT_SESSIONS, shared_kafka
 
 settings.register_profile("untimed", deadline=None)  # a slow machine is no failure
 settings.load_profile("untimed")
@@ -34,7 +34,7 @@ async def bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         with shared_kafka(tmp_path_factory.getbasetemp().parent) as servers:
             yield servers
     else:
-        async with LocalKafka() as kafka:
+        async with LocalKafka(properties=SHORT_SESSIONS) as kafka:
             yield kafka.bootstrap_servers
 
 

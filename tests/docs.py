@@ -53,6 +53,7 @@ WHEN = {
     "brokers_unreachable": "No broker answers; `why` names what happened at each. The daemon waits.",
     "call_failed": "A handler's call failed and is repeated after `seconds`.",
     "calls_abandoned": "Calls did not end within `delivery.drain_seconds`; they are cancelled and not committed.",
+    "commit_delayed": "A commit got no answer; it is sent again with what is owned still. Group protocol consumer.",
     "commit_failed": "The brokers did not accept a commit. It is repeated with the next interval.",
     "commit_fenced": "The commit came too late: the group has moved on. The new owner handles its records again.",
     "commit_given_up": "A commit did not end in time at a revoke or stop. It is cancelled.",
@@ -73,6 +74,8 @@ WHEN = {
     "flush_failed": "A handler's flush failed. Nothing is committed until a flush succeeds.",
     "group_not_described": "The coordinator did not describe the group; the page shows its last description.",
     "half_line_cut": "A handler's file ended in half a line, which a kill left; it was cut off before the first write.",
+    "heartbeat_failed": "A heartbeat got no answer; the next one says everything again. Group protocol consumer.",
+    "heartbeat_refused": "The coordinator refused a heartbeat with `code`; `reaction` says what follows.",
     "heartbeats_answered": "The group answers heartbeats again; the partitions go on.",
     "heartbeats_unanswered": "No heartbeat was answered for a session timeout. All partitions are paused.",
     "kafka_client_lost": "The Kafka client cannot go on (`reason`) and is replaced.",
@@ -85,6 +88,7 @@ WHEN = {
     "partition_halted": "A partition drained, committed and waits for a person. `remedy` says what ends the halt, and "
     "names records without an outcome that its command would pass.",
     "partition_task_failed": "A partition's task failed unexpectedly: a defect. The daemon drains and exits.",
+    "offsets_delayed": "The offsets of new partitions are not known yet; they are asked for again.",
     "partitions_assigned": "The group assigned partitions.",
     "partitions_lost": "The group gave the partitions to others without asking. Nothing is committed.",
     "partitions_revoked": "The group takes partitions back; they are drained and committed.",
@@ -97,6 +101,7 @@ WHEN = {
     "stall_ended": "What was stalled moves again.",
     "stall_given_up": "A stall lasted for `watchdog.window_seconds`. The process exits with 70.",
     "watchdog_failed": "The watchdog itself failed once: a defect. It goes on watching.",
+    "topics_delayed": "The names of new topics are not known yet; they are asked for again.",
     "worker_ended": "A worker process ended by itself; it is started again after `restart_in` seconds, unless that is "
     "null.",
     "worker_not_started": "The system refused to start a worker process. It is tried again.",

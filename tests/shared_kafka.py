@@ -18,6 +18,8 @@ from pathlib import Path
 from consumer.kafka.local.cluster import LocalKafka
 
 START_SECONDS = 120.0
+SHORT_SESSIONS = {"group.consumer.min.session.timeout.ms": "500", "group.consumer.min.heartbeat.interval.ms": "100"}
+"""Lets a test shorten the session of its group; the defaults stay."""
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def start(folder: Path, address: Path, module: str) -> None:
 @asynccontextmanager
 async def plain_kafka() -> AsyncIterator[str]:
     """Run a broker for the block, and yield its bootstrap servers."""
-    async with LocalKafka() as kafka:
+    async with LocalKafka(properties=SHORT_SESSIONS) as kafka:
         yield kafka.bootstrap_servers
 
 

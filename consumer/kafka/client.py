@@ -66,11 +66,12 @@ def make_consumer(kafka: Kafka, fetches_per_partition: int = 1) -> aiokafka.AIOK
     - Request timeout: a join takes as long as a rebalance, so requests must be allowed longer.
     - Poll interval of two rebalances: a drain, however long, is no reason to leave the group.
     - Metadata age 30 s, not 5 minutes: topics missing from one answer come back only with the next.
+    - No group under the consumer protocol: the membership is ours, and partitions are assigned one by one.
     - Fetch wait 100 ms, not 500: an idle fetch keeps a busy partition waiting.
     """
     return aiokafka.AIOKafkaConsumer(
         **connection_options(kafka),
-        group_id=kafka.group_id,
+        group_id=kafka.group_id if kafka.group_protocol == "classic" else None,
         group_instance_id=instance_id(kafka),
         enable_auto_commit=False,
         auto_offset_reset="none",

@@ -99,7 +99,7 @@ def wait_longer_when_idle(consumer: Any, has_records: Callable[[], bool]) -> Non
 
     def chosen(assignment: Any) -> Any:
         idle = not (fetcher._records or has_records()) and all(
-            state.has_valid_position and not state.paused for state in assignment._tp_state.values()
+            state.has_valid_position and not state.paused for state in map(assignment.state_value, assignment.tps)
         )
         fetcher._fetch_max_wait_ms = max(usual, IDLE_FETCH_MS) if idle else usual
         return choose(assignment)
@@ -112,14 +112,17 @@ def ended_task(consumer: Any) -> str | None:
 
     aiokafka never restarts a heartbeat task that failed with an unknown error, so the group would lose this member.
     """
-    for name, task in _tasks_of(consumer).items():
-        if task is None or not task.done() or task.cancelled():
-            continue
-        error = task.exception()
-        if error is not None or name != "heartbeat":
-            why = described(error) if error is not None else "it returned"
-            return f"the client's {name} task has ended ({why})"
-    return None
+    return next(filter(None, (has_ended(name, task) for name, task in _tasks_of(consumer).items())), None)
+
+
+def has_ended(name: str, task: asyncio.Task[Any] | None) -> str | None:
+    """Return that a task has ended, and why; None while it runs."""
+    if task is None or not task.done() or task.cancelled():
+        return None
+    error = task.exception()
+    if error is None and name == "heartbeat":
+        return None
+    return f"the client's {name} task has ended ({described(error) if error is not None else 'it returned'})"
 
 
 async def stop_consumer(consumer: Any) -> None:
@@ -149,8 +152,8 @@ def _tasks_of(consumer: Any) -> dict[str, asyncio.Task[Any] | None]:
     fetcher, coordinator = consumer._fetcher, consumer._coordinator
     return {
         "fetcher": fetcher and fetcher._fetch_task,
-        "group": coordinator and coordinator._coordination_task,
-        "heartbeat": coordinator and coordinator._heartbeat_task,
+        "group": getattr(coordinator, "_coordination_task", None),
+        "heartbeat": getattr(coordinator, "_heartbeat_task", None),
         "metadata": consumer._client._sync_task,
     }
 
@@ -159,7 +162,7 @@ async def _end_tasks(consumer: Any) -> None:
     """End the tasks that an incomplete stop has left running."""
     fetcher, coordinator = consumer._fetcher, consumer._coordinator
     tasks = {*_tasks_of(consumer).values(), *(fetcher._pending_tasks if fetcher else ())}
-    tasks.add(coordinator and coordinator._commit_refresh_task)
+    tasks |= {getattr(coordinator, name, None) for name in ("_commit_refresh_task", "_reset_committed_task")}
     left = [task for task in tasks if task is not None]
     for task in left:
         task.cancel()

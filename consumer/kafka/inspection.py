@@ -14,15 +14,13 @@ import aiokafka
 from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.client import ConnectionGroup
-from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from consumer.errors import ConsumerError, KafkaError, counted
+from consumer.kafka.classic_check import may_join
 from consumer.kafka.client import (
     CORRECT,
-    Assignor,
     committed_offsets,
     open_reader,
     require_readable_topics,
@@ -31,6 +29,7 @@ from consumer.kafka.client import (
 from consumer.kafka.dial import refusal, unreached_brokers
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, explained
 from consumer.kafka.probe import answered, connected_admin
+from consumer.kafka.protocol_check import ProtocolCheck
 from consumer.kafka.topic_configs import Config, check_fit, retention, span
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
@@ -91,7 +90,7 @@ class Inspection:
 
     async def group(self) -> str:
         """Check that this client may join its group, and that no record is deleted before the group has it."""
-        await self._may_join()
+        how = await self._may_join()
         keys = [TopicPartition(topic, each) for topic, count in self._partitions.items() for each in range(count)]
         asked = [aiokafka.TopicPartition(*key) for key in keys]
         group = self._kafka.group_id
@@ -104,8 +103,8 @@ class Inspection:
             )
         await self._in_time(committed)
         if not committed:
-            return f"{group}: no committed offsets; starts at {self._kafka.offset_reset}"
-        return f"{group}: offsets committed for {counted(len(committed), 'partition')}"
+            return f"{group}: no committed offsets; starts at {self._kafka.offset_reset}{how}"
+        return f"{group}: offsets committed for {counted(len(committed), 'partition')}{how}"
 
     async def dead_letters(self) -> str:
         """Check that the dead-letter topics exist, that this client may write there, and that they keep letters."""
@@ -125,33 +124,12 @@ class Inspection:
         await self._may_write(targets, setting)
         return _counted(counts)
 
-    async def _may_join(self) -> None:
-        """Ask to join, and leave before it counts: a broker first gives an id, with which the member comes again."""
-        kafka = self._kafka
-        subscription = Assignor.metadata(kafka.topics).encode()
-        session, rebalance = int(kafka.session_timeout_seconds * 1000), int(kafka.rebalance_timeout_seconds * 1000)
-        protocols = [(Assignor.name, subscription)]
-        join = JoinGroupRequest(kafka.group_id, session, rebalance, "", None, "consumer", protocols)  # type: ignore[arg-type]
-
-        async def asked() -> Any:
-            coordinator = await self._admin.find_coordinator(kafka.group_id)
-            if not await self._gives_ids(coordinator):
-                return
-            answer = await self._client.send(coordinator, join)
-            if answer.member_id:
-                await self._client.send(coordinator, LeaveGroupRequest(kafka.group_id, answer.member_id))
-            error = errors.for_code(answer.error_code)
-            if error not in (errors.NoError, errors.MemberIdRequired):
-                raise error
-
-        await self._answered(asked)
-
-    async def _gives_ids(self, node: int) -> bool:
-        """Whether a broker gives a new member an id first; one before Kafka 2.2 would make it join at once."""
-        if not await self._client.ready(node):
-            raise errors.NodeNotReadyError
-        connection = self._client._conns[node, ConnectionGroup.DEFAULT]
-        return bool(connection._versions.get(JoinGroupRequest.API_KEY, (0, 0))[1] >= 4)
+    async def _may_join(self) -> str:
+        """Ask whether this client may join; return what is to be known of the protocol, empty for the classic one."""
+        if self._kafka.group_protocol == "consumer":
+            return f"; {await self._answered(ProtocolCheck(self._admin, self._kafka).sentence)}"
+        await self._answered(lambda: may_join(self._admin, self._kafka))
+        return ""
 
     async def _may_write(self, topics: Collection[str], setting: str) -> None:
         """Check that this client may write to topics, and idempotently."""

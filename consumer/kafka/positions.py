@@ -12,8 +12,9 @@ import aiokafka
 import structlog
 from aiokafka.errors import IllegalStateError
 
-from consumer.kafka.client import committed_offsets, open_admin, position_of
+from consumer.kafka.client import position_of
 from consumer.kafka.failures import REQUEST_ERRORS, described
+from consumer.kafka.offsets import Offsets
 from consumer.logs import Sparingly
 from consumer.observe.counters import Counters
 from consumer.outcome import HaltReason
@@ -66,8 +67,17 @@ class Positions:
     does never meets another assignment.
     """
 
-    def __init__(self, kafka: Kafka, consumer: Any, fetched: Fetched, listener: Listener, counters: Counters) -> None:
+    def __init__(
+        self,
+        kafka: Kafka,
+        consumer: Any,
+        fetched: Fetched,
+        listener: Listener,
+        counters: Counters,
+        offsets: Offsets,
+    ) -> None:
         self._kafka = kafka
+        self._offsets = offsets
         self._consumer = consumer
         self._fetched = fetched
         self._listener = listener
@@ -75,8 +85,8 @@ class Positions:
         self._unresolved: dict[TopicPartition, Unresolved] = {}
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
-        self._committed: dict[TopicPartition, int] = {}
-        """Offsets of the group as a second client was told, -1 without one; each is used once."""
+        self._current: TopicPartition | None = None
+        """The partition that the task is at."""
 
     def __contains__(self, key: TopicPartition) -> bool:
         """Whether a partition has no usable offset now; its errors would only come again."""
@@ -87,8 +97,17 @@ class Positions:
         self._stopped = True
         task, self._task = self._task, None
         self._unresolved.clear()
-        self._committed.clear()
+        self._offsets.forget()
         if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def drop(self, keys: Collection[TopicPartition]) -> None:
+        """Forget some partitions, which are about to be revoked; the others are resolved on."""
+        for key in keys:
+            self._unresolved.pop(key, None)
+        if self._task is not None and self._current in keys:
+            task, self._task = self._task, None
             task.cancel()
             await asyncio.wait([task])
 
@@ -135,13 +154,18 @@ class Positions:
                 await self._resolve(key, gone)
 
     async def _resolve(self, key: TopicPartition, gone: int | None) -> None:
+        if key not in self._unresolved:
+            return  # dropped while another was resolved
+        self._current = key
         try:
             await (self._begin(key) if gone is None else self._reset(key, gone))
         except UNRESOLVED as error:
             sparing.warning("offset_unresolved", partition=str(key), why=described(error))
             self._unresolved[key] = Unresolved(gone, time.monotonic() + AGAIN_SECONDS)
         else:
-            del self._unresolved[key]
+            self._unresolved.pop(key, None)
+        finally:
+            self._current = None
 
     async def _begin(self, key: TopicPartition) -> None:
         """Set the position of a partition for which the group has no offset, by ``kafka.offset_reset``, or halt it.
@@ -153,7 +177,7 @@ class Positions:
         """
         rule = self._kafka.offset_reset
         async with asyncio.timeout(ANSWER_SECONDS):
-            offset = await self._ask_again(key)
+            offset = await self._offsets.committed(key)
         if self._has_position(key):
             return
         if offset < 0 and rule == "none":
@@ -163,7 +187,7 @@ class Positions:
         if offset < 0:
             offset = await self._move_to(key, "no_offset", rule)
         if not self._has_position(key):
-            self._consumer.seek(aiokafka.TopicPartition(*key), offset)
+            self._offsets.begin(key, offset)
             self._fetched.forget(key)
 
     def _has_position(self, key: TopicPartition) -> bool:
@@ -194,16 +218,7 @@ class Positions:
         find = self._consumer.beginning_offsets if rule == "earliest" else self._consumer.end_offsets
         async with asyncio.timeout(ANSWER_SECONDS):
             offset = int((await find([partition]))[partition])
-            await self._consumer.commit({partition: offset})
+            await self._offsets.commit(key, offset)
         self._counters.offset_resets[key.topic, why] += 1
         log.info("offset_resolved", partition=str(key), why=why, rule=rule, offset=offset)
         return offset
-
-    async def _ask_again(self, key: TopicPartition) -> int:
-        """Ask a second client for the group's offset; -1 if the group has none. Raises KeyError without an answer."""
-        if key not in self._committed:
-            async with open_admin(self._kafka) as admin:
-                partitions = list(self._consumer.assignment())
-                found = await committed_offsets(admin, self._kafka.group_id, partitions)
-            self._committed = {TopicPartition(*each): answer.offset for each, answer in found.items()}
-        return self._committed.pop(key)

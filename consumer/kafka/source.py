@@ -1,172 +1,43 @@
-"""The source: chunks from aiokafka's consumer, commits to its group, and calls to the engine at rebalances."""
+"""The source under the classic group protocol: aiokafka joins, sends heartbeats and commits."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Awaitable, Collection, Mapping
+from typing import Any, Literal
 
 import aiokafka
 import structlog
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import (
-    CommitFailedError,
-    IllegalStateError,
-    KafkaConnectionError,
-    NodeNotReadyError,
-    NoOffsetForPartitionError,
-    OffsetOutOfRangeError,
-    RequestTimedOutError,
-)
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.protocol.admin import DescribeGroupsRequest
 
-from consumer.errors import ClientLostError, ConsumerError, KafkaError, KafkaUnreachableError
-from consumer.kafka.client import (
-    committed_offsets,
-    instance_id,
-    make_consumer,
-    matching_topics,
-    open_admin,
-    open_reader,
-    require_readable_topics,
-)
-from consumer.kafka.client_internals import (
-    ended_task,
-    fence_commits,
-    note_heartbeats,
-    stop_consumer,
-    wait_longer_when_idle,
-    watch_instance,
-)
-from consumer.kafka.codecs import limit_decompression
-from consumer.kafka.dial import dial
-from consumer.kafka.end_offsets import EndOffsets
-from consumer.kafka.failures import REQUEST_ERRORS, ClientError, described, explained
-from consumer.kafka.fetch_plain import PlainFetch
-from consumer.kafka.fetch_raw import RawFetch, supported
-from consumer.kafka.plain_batch import refuse_large_headers
-from consumer.kafka.positions import ANSWER_SECONDS, Listener, Positions
-from consumer.kafka.probe import answered, retried
-from consumer.observe.counters import Counters
-from consumer.partition.chunk import Chunk
+from consumer.errors import ClientLostError, ConsumerError, KafkaError
+from consumer.kafka.client import instance_id
+from consumer.kafka.client_internals import fence_commits, note_heartbeats, watch_instance
+from consumer.kafka.client_source import ClientSource
+from consumer.kafka.failures import described
+from consumer.kafka.group_descriptions import classic_description
+from consumer.kafka.offsets import ClassicOffsets, Offsets
+from consumer.observe.members import GroupDescription
 from consumer.record import TopicPartition
-from consumer.settings.sections import Kafka
 
 log = structlog.get_logger("consumer.kafka")
 
-ATTEMPT_SECONDS = 20.0
-AGAIN_SECONDS = 0.5
-UNREACHED = (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError, KafkaUnreachableError)
-LOG_SECONDS = 10.0
 
-Fetch = RawFetch | PlainFetch
+class KafkaSource(ClientSource):
+    """A member by the classic protocol: a rebalance takes all partitions and gives them back."""
 
+    _rebalances: _Rebalances
+    """Set with each client."""
 
-class CommitNotes(NamedTuple):
-    """Text that is committed with every offset."""
-
-    write: Callable[[], str]
-    read: Callable[[Iterable[str]], None] | None = None
-    """Called at the first assignment with the notes of its partitions, if given."""
-
-
-class KafkaSource:
-    """One membership in the group; made with the daemon, connected by ``start`` and left by ``stop``.
-
-    Records are taken only from partitions that the caller names, and never twice within an epoch. They come through one
-    of two fetch paths with the same methods (``fetch_raw.py``, ``fetch_plain.py``), chosen at start.
-    """
-
-    def __init__(
-        self,
-        kafka: Kafka,
-        counters: Counters,
-        fail: Callable[[Exception], None],
-        pattern: re.Pattern[str] | None = None,
-    ) -> None:
-        """Make a source; a ``pattern`` names the topics in place of ``kafka.topics``."""
-        self.joined = False
-        self.rebuilds = 0
-        """How often the client was replaced."""
-        self._ends = EndOffsets(kafka)
-        self._revoked_at = self._member_at = time.monotonic()
-        self._kafka = kafka
-        self._counters = counters
-        self._fail = fail
-        self.notes: CommitNotes | None = None
-        """What is committed with offsets, as their metadata, and read at the start."""
-        self.at_start: Callable[[Iterable[str]], Awaitable[None]] | None = None
-        """Called once with the topics, when they are known to exist."""
-        self.at_answer: Callable[[], None] | None = None
-        """Called after each wait for records, before any is taken."""
-        self._pattern = pattern
-        self._topics: list[str] = []
-        self._found_notes: dict[TopicPartition, str] = {}
-        """What the group's offsets carried at the start; used once."""
-        self._consumer: Any = None
-        self._listener: Listener
-        """Set by ``start``, before it is called."""
-        self._rebalances: _Rebalances
-        self._fetch: Fetch | None = None
-        """None while no client is connected."""
-        self._positions: Positions | None = None
-        self._path: type[Fetch] | None = None
-        """The fetch path that was chosen at start."""
-
-    async def start(self, listener: Listener) -> None:
-        """Check the brokers and the topics, then join the group; returns after the first assignment.
-
-        Raises KafkaUnreachableError when no broker answers within ``start_timeout_seconds``, KafkaError when a topic
-        does not exist, ClientLostError when the group assigns nothing in time.
-        """
-        self._listener = listener
-        await self._until_reachable(self._check_topics, self._kafka.start_timeout_seconds)
-        if self.at_start is not None:
-            await self.at_start(self._topics)
-        deadline = time.monotonic() + self._kafka.start_timeout_seconds
-        while True:
-            try:
-                return await self._connect()
-            except (ClientError, KafkaUnreachableError) as error:
-                # The server that has just answered may be gone; another one is enough.
-                why = f"joining the group failed: {explained(error, self._kafka)}"
-                if not isinstance(error, UNREACHED):
-                    raise KafkaError(why) from error
-                if time.monotonic() > deadline:
-                    raise KafkaUnreachableError(why) from error
-            await self.stop()
-            await asyncio.sleep(AGAIN_SECONDS)
-
-    async def rebuild(self, reason: str) -> None:
-        """Leave with this client and join with a new one, however long the brokers are unreachable.
-
-        Calls are drained and offsets committed as at a rebalance, as far as the old client still can. Raises
-        ClientLostError when the new client fails too.
-        """
-        self.rebuilds += 1
-        self._counters.client_rebuilds[reason] += 1
-        self._revoked_at = time.monotonic()
-        await self._stop_positions()
-        await self._listener.revoke(lost=self._without_generation())
-        await self.stop()
-        await self._until_reachable(self._check_brokers, math.inf)
-        try:
-            await self._connect()
-        except REQUEST_ERRORS as error:
-            raise ClientLostError("error", f"joining again failed: {explained(error, self._kafka)}") from error
-
-    async def _connect(self) -> None:
-        """Make a client and join the group. The next ``rebuild``, or ``stop``, closes a client that fails.
+    async def _join(self, consumer: Any) -> Offsets:
+        """Join the group.
 
         aiokafka waits for an assignment without limit. A group that works assigns within a rebalance timeout, counted
         from the end of the session of a member that died.
         """
-        self._ends.heard(time.monotonic())
-        fetch = self._path = self._path or self._choose_fetch()
-        limit_decompression(self._kafka.max_batch_bytes, refuse_large_headers if fetch is RawFetch else None)
-        self._consumer = consumer = make_consumer(await dial(self._kafka), fetch.fetches_per_partition)
         self._rebalances = _Rebalances(self)
         consumer.subscribe(() if self._pattern else self._kafka.topics, self._pattern, listener=self._rebalances)
         seconds = self._kafka.session_timeout_seconds + self._kafka.rebalance_timeout_seconds
@@ -180,21 +51,11 @@ class KafkaSource:
         fence_commits(consumer)
         if self._kafka.group_instance_id:
             watch_instance(consumer, self._is_member, self._taken_over)
-        fetched = fetch(consumer, self._counters.bytes_consumed)
-        wait_longer_when_idle(consumer, fetched.has_records)
-        self._positions = Positions(self._kafka, consumer, fetched, self._listener, self._counters)
-        self._fetch = fetched
-        self.joined = True
+        return ClassicOffsets(self._kafka, consumer)
 
-    @property
-    def heard_at(self) -> float:
-        """Monotonic time of a broker's last answer; -inf before the first."""
-        return self._ends.heard_at
-
-    @property
-    def client(self) -> Any:
-        """The client that is connected; None while there is none."""
-        return self._consumer if self._fetch is not None else None
+    async def _leave(self) -> None:
+        """Hear of no rebalance any more; aiokafka's stop leaves."""
+        self._rebalances.source = None
 
     @property
     def member_id(self) -> str:
@@ -210,16 +71,13 @@ class KafkaSource:
         return int(coordinator.generation) if coordinator is not None else -1
 
     @property
-    def group_id(self) -> str:
-        """The consumer group whose offsets are used."""
-        return self._kafka.group_id
-
-    def _still_member(self, sent: float) -> None:
-        self._member_at = max(self._member_at, sent)
+    def session_seconds(self) -> float:
+        """Seconds without a heartbeat after which the group removes this member."""
+        return self._kafka.session_timeout_seconds
 
     def _is_member(self) -> bool:
         """Whether the group cannot have expelled this member because it was silent."""
-        return time.monotonic() - self._member_at < self._kafka.session_timeout_seconds
+        return time.monotonic() - self._member_at < self.session_seconds
 
     def _taken_over(self) -> None:
         self._listener.doubt(doubtful=True)
@@ -231,111 +89,6 @@ class KafkaSource:
             )
         )
 
-    def doubtful(self, now: float) -> bool:
-        """Whether the group may have reassigned this member's partitions without its knowledge."""
-        silent = now - self._member_at
-        return self.joined and not self.rebalancing and silent > self._kafka.session_timeout_seconds
-
-    def group_since(self, now: float) -> float | None:
-        """Monotonic time since which this member waits for its group: for partitions, or for heartbeats' answers."""
-        if self.rebalancing:
-            return self._revoked_at
-        return self._member_at + self._kafka.session_timeout_seconds if self.doubtful(now) else None
-
-    def _choose_fetch(self) -> type[Fetch]:
-        if self._kafka.fetch_path == "plain":
-            return PlainFetch
-        if supported():
-            return RawFetch
-        if self._kafka.fetch_path == "raw":
-            raise KafkaError(
-                'kafka.fetch_path is "raw", but the raw path does not support this aiokafka; set "auto" or "plain"'
-            )
-        log.warning("raw_fetch_unsupported", aiokafka=aiokafka.__version__, fetch_path="plain")
-        return PlainFetch
-
-    async def _until_reachable(self, attempt: Callable[[], Awaitable[None]], seconds: float) -> None:
-        """Repeat an attempt until it succeeds. Raises the last failure after ``seconds``, and a KafkaError at once.
-
-        Without an end it repeats whatever was raised: a refusal may be taken back while the daemon runs.
-        """
-        begun = time.monotonic()
-        logged_at, why = float("-inf"), ""
-        while True:
-            waited = time.monotonic() - begun
-            try:
-                async with asyncio.timeout(min(ATTEMPT_SECONDS, max(0.1, seconds - waited))):
-                    return await attempt()
-            except REQUEST_ERRORS as error:
-                if isinstance(error, KafkaError) and seconds < math.inf:
-                    raise
-                why = why if why and isinstance(error, TimeoutError) else explained(error, self._kafka)
-                waited = time.monotonic() - begun
-                if waited + 0.5 >= seconds:
-                    raise KafkaUnreachableError(f"{why} (tried for {waited:.0f} s)") from error
-                if time.monotonic() - logged_at > LOG_SECONDS:
-                    logged_at = time.monotonic()
-                    log.warning("brokers_unreachable", why=why)
-                await asyncio.sleep(min(2.0, seconds / 10))
-
-    async def _check_brokers(self) -> None:
-        async with open_admin(self._kafka):
-            pass
-
-    async def _check_topics(self) -> None:
-        async with open_admin(self._kafka) as admin:
-            topics = self._kafka.topics if self._pattern is None else await matching_topics(admin, self._pattern)
-            counts = await retried(lambda: require_readable_topics(admin, topics))
-            self._topics = list(counts)
-            if self.notes is not None and self.notes.read is not None:
-                keys = [
-                    aiokafka.TopicPartition(topic, each) for topic, count in counts.items() for each in range(count)
-                ]
-                group = self._kafka.group_id
-                found = await answered(self._kafka, lambda: committed_offsets(admin, group, keys))
-                self._found_notes = {TopicPartition(*key): each.metadata for key, each in found.items()}
-
-    async def stop(self) -> None:
-        """Leave the group and close the client, within a time limit; errors are ignored."""
-        consumer, self._consumer, self._fetch = self._consumer, None, None
-        if consumer is None:
-            return
-        self._ends.give_up()
-        self._rebalances.source = None
-        await self._stop_positions()
-        await stop_consumer(consumer)
-
-    async def _stop_positions(self) -> None:
-        if self._positions is not None:
-            await self._positions.stop()
-
-    async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
-        """Return when one of these partitions may have a chunk to take, or after about ``seconds``.
-
-        Sets the position of a partition without a usable offset, or halts it. Raises ClientLostError when this client
-        is broken.
-        """
-        fetch, positions = self._fetch, self._positions
-        if fetch is None or positions is None:
-            raise ClientLostError("error", "no client is connected")
-        if ended := ended_task(self._consumer):
-            raise ClientLostError("task_ended", ended)
-        try:
-            try:
-                positions.look()
-                await fetch.wait([key for key in wanted if key not in positions], seconds)
-            except NoOffsetForPartitionError as error:
-                positions.missing(TopicPartition(*error.args[0]))
-            except OffsetOutOfRangeError as error:
-                ((key, offset),) = error.args[0].items()
-                positions.gone(TopicPartition(*key), offset)
-        except ConsumerError:
-            raise
-        except Exception as error:  # the client may be broken after any other error
-            raise ClientLostError("error", f"fetching failed: {described(error)}") from error
-        if self.at_answer is not None:
-            self.at_answer()
-
     @property
     def rebalancing(self) -> bool:
         """Whether this member waits for an assignment."""
@@ -343,48 +96,6 @@ class KafkaSource:
         if consumer is None or self._fetch is None:
             return True
         return bool(consumer._subscription.reassignment_in_progress)
-
-    async def group_answers(self) -> bool:
-        """Whether a new client reaches the group's coordinator; if not, a new client would not help."""
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS), open_admin(self._kafka) as admin:
-                await committed_offsets(admin, self._kafka.group_id)
-        except REQUEST_ERRORS:
-            return False
-        return True
-
-    def rebalancing_for(self, now: float) -> float:
-        """Return the seconds for which this member has waited for an assignment; 0 when it does not wait."""
-        return now - self._revoked_at if self.rebalancing else 0.0
-
-    async def deaf(self, keys: Collection[TopicPartition]) -> bool:
-        """Whether a new client gets the end offsets of all the partitions, while this one gets no answer.
-
-        aiokafka never asks its bootstrap servers again: it knows only the addresses of earlier answers, and never finds
-        brokers that have all moved.
-        """
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS), open_reader(self._kafka) as reader:
-                await reader.end_offsets([aiokafka.TopicPartition(*key) for key in keys])
-        except REQUEST_ERRORS:
-            return False
-        return time.monotonic() - self.heard_at > ANSWER_SECONDS
-
-    def ready(self, key: TopicPartition) -> bool:
-        """Whether ``take`` would return something."""
-        return self._fetch is not None and self._fetch.ready(key)
-
-    def take(self, key: TopicPartition) -> Chunk | None:
-        """Return the next chunk of a partition, or None when there is none yet. Raises CorruptBatchError."""
-        return self._fetch.take(key) if self._fetch is not None else None
-
-    def salvage(self, key: TopicPartition, position: int, error: Exception) -> Chunk:
-        """Return the readable records of the chunk taken last, from ``position`` on, after pulling raised ``error``.
-
-        Raises CorruptBatchError or BatchTooLargeError when none is readable.
-        """
-        assert self._fetch is not None
-        return self._fetch.salvage(key, position, error)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
         """Commit offsets to read next. It waits for unreachable brokers without limit, so the caller must bound it."""
@@ -406,35 +117,23 @@ class KafkaSource:
         self._still_member(sent)
         return "ok"
 
-    def fetched_ends(self) -> Mapping[TopicPartition, tuple[int, float]]:
-        """Return end offsets that answers to fetches carried, and the monotonic times of the answers."""
-        return self._ends.fetched(self._consumer) if self._fetch is not None else {}
-
-    async def end_offsets(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Ask the brokers for the end offsets for this reader; those of brokers that do not answer are missing.
-
-        A client that still joins has none, and asks for metadata: joining may take as long as a rebalance.
-        """
-        if self._consumer is None or not self._consumer._client.cluster.brokers():
-            return {}
-        return await self._ends.ask(self._consumer, keys if self._fetch is not None else ())
+    async def describe(self) -> GroupDescription:
+        """Ask the coordinator for the group's members."""
+        consumer = self.client
+        coordinator = consumer._coordinator.coordinator_id
+        return classic_description(await consumer._client.send(coordinator, DescribeGroupsRequest([self.group_id])))
 
     async def revoked(self, keys: Collection[Any]) -> None:
         """Pass a revocation to the engine; returns when it has drained and committed."""
-        lost = self._without_generation()
+        lost = self._is_lost()
         self._revoked_at = time.monotonic()
         await self._stop_positions()
-        if keys:
-            self._counters.rebalances["lost" if lost else "revoked"] += 1
-            if lost:
-                log.info("partitions_lost", count=len(keys))
-            else:
-                log.info("partitions_revoked", count=len(keys))
+        self._note_revoked(len(keys), lost=lost)
         await self._report_errors(self._listener.revoke([TopicPartition(*key) for key in keys], lost=lost))
         if self._fetch is not None:
             self._fetch.clear()
 
-    def _without_generation(self) -> bool:
+    def _is_lost(self) -> bool:
         """Whether the group has already reassigned the partitions, so that a commit would be wrong.
 
         aiokafka has no ``on_partitions_lost``.
@@ -443,23 +142,13 @@ class KafkaSource:
 
     async def assigned(self, keys: Collection[Any]) -> None:
         """Pass an assignment to the engine. It must be quick: heartbeats wait for it."""
-        self._counters.rebalances["assigned"] += 1
         self._member_at = time.monotonic()
-        self._counters.know(key.topic for key in keys)
-        if self._found_notes and self.notes is not None and self.notes.read is not None:
-            mine = [self._found_notes[key] for key in map(TopicPartition._make, keys) if key in self._found_notes]
-            if mine:
-                self._found_notes = {}
-                self.notes.read(mine)
         if self._positions is not None:
             self._positions.start()
-        self._listener.doubt(doubtful=False)
-        await self._report_errors(self._assign([TopicPartition(*key) for key in sorted(keys)]))
-        log.info("partitions_assigned", count=len(keys))
+        await self._report_errors(self._assign([TopicPartition(*key) for key in keys]))
 
     async def _assign(self, keys: Collection[TopicPartition]) -> None:
-        """Begin the epochs; raises SettingsError for a topic of the pattern that a route does not fit."""
-        self._listener.assign(keys)
+        self._begin(keys)
 
     async def _report_errors(self, callback: Awaitable[None]) -> None:
         """Await a callback and report its errors; aiokafka would only log them and go on."""

@@ -22,3 +22,5 @@ class GroupDescription(NamedTuple):
     members: list[Member]
     at: float
     """Seconds since 1970."""
+    epoch: int = 0
+    """Epoch of a group of the consumer protocol, which its members follow; 0 in a classic group."""

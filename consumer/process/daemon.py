@@ -12,11 +12,11 @@ import structlog
 from consumer.delivery.engine import Engine
 from consumer.errors import place_of
 from consumer.http.server import HttpServer
+from consumer.kafka.client_source import ClientSource
 from consumer.kafka.connection import connection_options
 from consumer.kafka.group import Group
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.record_writer import RecordWriter
-from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.measuring import Measuring
@@ -38,7 +38,7 @@ class Parts(NamedTuple):
     lifecycle: Lifecycle
     counters: Counters
     letters: LetterBox | None
-    source: KafkaSource
+    source: ClientSource
     engine: Engine
     reconnect: Reconnect
     vitals: DaemonVitals

@@ -10,8 +10,8 @@ import structlog
 
 from consumer.delivery.engine import Engine
 from consumer.errors import ConsumerError, StuckCallError, place_of
+from consumer.kafka.client_source import ClientSource
 from consumer.kafka.letter_box import LetterBox
-from consumer.kafka.source import KafkaSource
 
 log = structlog.get_logger("consumer.process.lifecycle")
 
@@ -38,7 +38,7 @@ class Lifecycle:
         self.stopping.set()
 
     async def run(
-        self, engine: Engine, source: KafkaSource, letters: LetterBox | None, poll: Loop, others: Sequence[Loop]
+        self, engine: Engine, source: ClientSource, letters: LetterBox | None, poll: Loop, others: Sequence[Loop]
     ) -> None:
         """Run the loops until ``stop`` or ``fail``, then drain, commit and leave the group.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from consumer.delivery.engine import Engine
 from consumer.delivery.worker import Workers
-from consumer.kafka.source import KafkaSource
+from consumer.kafka.client_source import ClientSource
 from consumer.record import TopicPartition
 
 MEASURE_SECONDS = 3.0
@@ -23,7 +23,7 @@ IDLE_SECONDS = 0.5
 class Measuring:
     """Keeps the end offsets of an engine's partitions fresh; owned by the daemon and as long-lived."""
 
-    def __init__(self, source: KafkaSource, engine: Engine) -> None:
+    def __init__(self, source: ClientSource, engine: Engine) -> None:
         self._source = source
         self._engine = engine
         self._asked_at: dict[TopicPartition, float] = {}

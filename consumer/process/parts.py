@@ -15,9 +15,12 @@ from consumer.delivery.pipeline import Pipeline, Pipelines
 from consumer.delivery.retry import RoutePolicy
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
+from consumer.kafka.client_source import ClientSource
+from consumer.kafka.consumer_source import ConsumerSource
 from consumer.kafka.group import Group
 from consumer.kafka.letter_box import LetterBox
-from consumer.kafka.source import CommitNotes, KafkaSource
+from consumer.kafka.reach import CommitNotes
+from consumer.kafka.source import KafkaSource
 from consumer.metrics.collector import DaemonCollector
 from consumer.observe.counters import Counters
 from consumer.observe.event_counts import EventCounts
@@ -47,8 +50,7 @@ def make_daemon(settings: Settings, routes: Sequence[Route], notify: Manager | N
     lifecycle = Lifecycle()
     counters = Counters(settings.kafka.topics, [route.name for route in routes])
     letters = make_letter_box(settings)
-    pattern = matches_topic(settings) if settings.kafka.topic_pattern else None
-    source = KafkaSource(settings.kafka, counters, lifecycle.fail, pattern)
+    source = make_source(settings, counters, lifecycle)
     topics = Topics(load_schemas(settings), routes)
     pipelines = make_pipelines(topics, settings.delivery.max_record_bytes)
     engine = make_engine(settings, source, pipelines, counters, lifecycle, letters, partial(remedy, settings.kafka))
@@ -86,6 +88,13 @@ def make_daemon(settings: Settings, routes: Sequence[Route], notify: Manager | N
             supervisor=supervisor,
         )
     )
+
+
+def make_source(settings: Settings, counters: Counters, lifecycle: Lifecycle) -> ClientSource:
+    """Make the source of the group protocol."""
+    pattern = matches_topic(settings) if settings.kafka.topic_pattern else None
+    member = ConsumerSource if settings.kafka.group_protocol == "consumer" else KafkaSource
+    return member(settings.kafka, counters, lifecycle.fail, pattern)
 
 
 def make_engine(

@@ -10,7 +10,7 @@ import structlog
 
 from consumer.delivery.engine import Engine
 from consumer.errors import ClientLostError, StalledError, place_of
-from consumer.kafka.source import KafkaSource
+from consumer.kafka.client_source import ClientSource
 from consumer.process.lifecycle import is_cancelled
 from consumer.settings.sections import WatchdogSettings
 
@@ -26,7 +26,7 @@ class Reconnect:
     """Polls, and replaces a lost client; owned by the daemon and as long-lived. The source holds the current client."""
 
     def __init__(
-        self, source: KafkaSource, engine: Engine, watchdog: WatchdogSettings, stopping: asyncio.Event
+        self, source: ClientSource, engine: Engine, watchdog: WatchdogSettings, stopping: asyncio.Event
     ) -> None:
         self.state = "starting"
         """``starting``, ``running`` or ``rebuilding``."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from consumer.delivery.engine import Engine
+from consumer.kafka.client_source import ClientSource
 from consumer.kafka.group import Group
-from consumer.kafka.source import KafkaSource
 from consumer.observe.loop_time import EveryRound, LoopTime
 from consumer.observe.members import GroupDescription
 from consumer.observe.waiting import Standing, Waiting
@@ -42,7 +42,7 @@ class DaemonVitals:
 
     def __init__(
         self,
-        source: KafkaSource,
+        source: ClientSource,
         engine: Engine,
         reconnect: Reconnect,
         lifecycle: Lifecycle,

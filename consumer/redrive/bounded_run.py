@@ -6,16 +6,29 @@ import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from consumer.delivery.engine import Engine
+from consumer.kafka.client_source import ClientSource
 from consumer.kafka.letter_box import LetterBox
-from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters
 from consumer.process.lifecycle import Lifecycle
 from consumer.record import TopicPartition
 from consumer.redrive.bounded_source import BoundedSource
+from consumer.settings.sections import Kafka
 
 LOOK_SECONDS = 0.1
 EMPTY_LOOKS = 100
+
+
+def classic(kafka: Kafka) -> Kafka:
+    """Return the settings for a group of one member that ends by itself: the classic protocol does."""
+    return msgspec.structs.replace(
+        kafka,
+        group_protocol="classic",
+        group_remote_assignor="",
+        request_timeout_seconds=max(kafka.request_timeout_seconds, kafka.rebalance_timeout_seconds + 10),
+    )
 
 
 class BoundedParts(NamedTuple):
@@ -24,7 +37,7 @@ class BoundedParts(NamedTuple):
     lifecycle: Lifecycle
     counters: Counters
     letters: LetterBox | None
-    source: KafkaSource
+    source: ClientSource
     bounded: BoundedSource
     engine: Engine
 

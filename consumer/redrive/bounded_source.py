@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from consumer.delivery.engine import Engine
-from consumer.kafka.source import KafkaSource
+from consumer.kafka.client_source import ClientSource
 from consumer.partition.chunk import Chunk
 from consumer.record import Position, RawRecord, TopicPartition
 
@@ -15,7 +15,7 @@ class BoundedSource:
 
     def __init__(
         self,
-        source: KafkaSource,
+        source: ClientSource,
         ends: Mapping[TopicPartition, int],
         wanted: Callable[[RawRecord], bool] | None = None,
     ) -> None:

@@ -20,7 +20,7 @@ from consumer.observe.remedy import remedy
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.parts import make_engine, make_letter_box, make_pipelines
 from consumer.record import RawRecord, TopicPartition
-from consumer.redrive.bounded_run import BoundedParts, BoundedRun
+from consumer.redrive.bounded_run import BoundedParts, BoundedRun, classic
 from consumer.redrive.bounded_source import BoundedSource
 from consumer.redrive.handlers import limited
 from consumer.redrive.rate import RateLimit
@@ -99,7 +99,7 @@ class Replay(BoundedRun):
 def replay_kafka(kafka: Kafka, chosen: Chosen) -> Kafka:
     """Return the Kafka settings of a replay: its group and its topics."""
     return msgspec.structs.replace(
-        kafka,
+        classic(kafka),
         topics=chosen.topics,
         topic_pattern="",
         group_instance_id="",

@@ -17,14 +17,15 @@ from consumer.dead_letters.letter import Writer
 from consumer.delivery.decoding import Decoder
 from consumer.delivery.pipeline import Pipeline, Pipelines
 from consumer.kafka.letter_box import LetterBox
-from consumer.kafka.source import CommitNotes, KafkaSource
+from consumer.kafka.reach import CommitNotes
+from consumer.kafka.source import KafkaSource
 from consumer.observe.counters import Counters
 from consumer.observe.remedy import remedy
 from consumer.outcome import HaltReason
 from consumer.process.lifecycle import Lifecycle
 from consumer.process.parts import make_engine
 from consumer.record import Position, TopicPartition
-from consumer.redrive.bounded_run import BoundedParts, BoundedRun
+from consumer.redrive.bounded_run import BoundedParts, BoundedRun, classic
 from consumer.redrive.bounded_source import BoundedSource
 from consumer.redrive.handlers import redriven
 from consumer.redrive.rate import RateLimit
@@ -69,7 +70,7 @@ def make_redrive(
     topics = topics.with_routes([redriven(route, rate_limit) for route in topics.routes])
     selection = Selection(to_run, topics, settings.delivery.max_record_bytes)
     kafka = msgspec.structs.replace(
-        settings.kafka,
+        classic(settings.kafka),
         topics=sorted({key.topic for key in selection.ends}),
         topic_pattern="",
         group_instance_id="",

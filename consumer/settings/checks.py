@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from consumer.errors import SettingsError, hint
@@ -22,6 +23,11 @@ TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/@\[\]]+):([0-9]{1,9})", re.ASCII)
 AFTER_DRAIN_SECONDS = 7.0
 """Time after a drain for calls to end that are cancelled, and for the last flush and commit."""
+BROKERS_DECIDE = {
+    "kafka.session_timeout_seconds": ("consumer.session.timeout.ms", "group.consumer.session.timeout.ms"),
+    "kafka.heartbeat_interval_seconds": ("consumer.heartbeat.interval.ms", "group.consumer.heartbeat.interval.ms"),
+}
+"""Settings that are the brokers' under ``group_protocol`` consumer: the group's configuration, and their default."""
 WRONG_HOST = re.compile(r"$|.*[\s/\[\]]")
 
 
@@ -49,7 +55,7 @@ def check_relations(settings: Settings) -> None:
         f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or a drain's last commit is refused",
     )
     _require(
-        kafka.request_timeout_seconds >= kafka.rebalance_timeout_seconds + 5,
+        kafka.group_protocol == "consumer" or kafka.request_timeout_seconds >= kafka.rebalance_timeout_seconds + 5,
         f"kafka.request_timeout_seconds = {kafka.request_timeout_seconds} must be at least 5 s above"
         f" kafka.rebalance_timeout_seconds = {kafka.rebalance_timeout_seconds}, or joining the group can never succeed",
     )
@@ -58,6 +64,23 @@ def check_relations(settings: Settings) -> None:
     _check_dead_letters(settings.dead_letter, kafka)
     _check_routes(settings.routes, settings.retry)
     _check_topics_of(settings)
+
+
+def check_protocol(kafka: Kafka, origins: Mapping[str, str]) -> None:
+    """Raise SettingsError for a setting that was set and that ``kafka.group_protocol`` does not use."""
+    if kafka.group_protocol == "classic":
+        _require(
+            not kafka.group_remote_assignor,
+            f"kafka.group_remote_assignor = {kafka.group_remote_assignor!r} is for kafka.group_protocol ="
+            ' "consumer"; leave it out, or set that',
+        )
+        return
+    for name, (of_group, of_brokers) in BROKERS_DECIDE.items():
+        _require(
+            name not in origins,
+            f'{name} ({origins.get(name)}): with kafka.group_protocol = "consumer" the brokers decide; leave it out,'
+            f" and set {of_group} of the group (kafka-configs.sh --entity-type groups), or {of_brokers} of the brokers",
+        )
 
 
 def _check_topics(settings: Settings) -> None:

@@ -12,6 +12,13 @@ MEANINGS = {
     "kafka.topic_pattern": "Regular expression for whole names of topics, instead of `topics`. New ones join in 30 s.",
     "kafka.group_id": "Consumer group under which offsets are committed.",
     "kafka.group_instance_id": "Id of this daemon in its group (static membership); `{hostname}` stands for the host.",
+    "kafka.group_protocol": (
+        "Rebalance protocol: classic, or consumer (KIP-848; Apache Kafka 4.0 or later): a rebalance stops only the"
+        " partitions that move."
+    ),
+    "kafka.group_remote_assignor": (
+        "Assignor of the brokers: uniform or range; for `group_protocol` consumer. Empty: the brokers' default."
+    ),
     "kafka.client_id": "Name of this client in the brokers' logs and quotas.",
     "kafka.offset_reset": "Start of a partition without a committed offset: earliest, latest or none (halt).",
     "kafka.out_of_range": "Reaction to an offset that the broker no longer has: halt, earliest or latest.",
@@ -19,12 +26,17 @@ MEANINGS = {
     "kafka.fetch_bytes": "Bytes fetched at a time, per partition. A single larger batch is still fetched whole.",
     "kafka.max_batch_bytes": "Maximum uncompressed bytes of a record batch. A larger batch halts the partition.",
     "kafka.start_timeout_seconds": "Seconds to wait for a broker at start. After that the daemon exits with 69.",
-    "kafka.session_timeout_seconds": "Seconds without heartbeat after which this member loses its partitions.",
+    "kafka.session_timeout_seconds": (
+        "Seconds without heartbeat after which this member loses its partitions. For `group_protocol` classic."
+    ),
     "kafka.heartbeat_interval_seconds": (
         "Seconds between heartbeats. Not set: 3, or a third of `session_timeout_seconds` if that is less; never more."
+        " For `group_protocol` classic."
     ),
     "kafka.rebalance_timeout_seconds": "Seconds that a rebalance waits for this member.",
-    "kafka.request_timeout_seconds": "Timeout of a single request. Must exceed `rebalance_timeout_seconds` by 5 s.",
+    "kafka.request_timeout_seconds": (
+        "Timeout of a single request. With `group_protocol` classic it must exceed `rebalance_timeout_seconds` by 5 s."
+    ),
     "kafka.security.protocol": "Protocol of the connections: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.",
     "kafka.security.ca_file": "PEM file of the authority that signed the brokers' certificates. Empty: the system's.",
     "kafka.security.certificate_file": "PEM file of the client's certificate, for mutual TLS.",

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from consumer.errors import SettingsError, hint
-from consumer.settings.checks import check_relations
+from consumer.settings.checks import check_protocol, check_relations
 from consumer.settings.environment import Given, from_environment
 from consumer.settings.files import read_text, require_no_other_writer
 from consumer.settings.ranges import range_of
@@ -57,6 +57,7 @@ def load_settings(file: Path | None, environment: Mapping[str, str], overrides: 
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(error, origins)) from None
     settings = _with_absolute_paths(_with_heartbeat(settings, origins), file)
+    check_protocol(settings.kafka, origins)
     check_relations(settings)
     return Loaded(settings, origins)
 

@@ -20,6 +20,13 @@ from tests.process import RunningConsumer
 
 KEYS = 500
 SESSION_SECONDS = 6.0
+SHORT_SESSIONS = {
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.session.timeout.ms": f"{SESSION_SECONDS * 1000:.0f}",
+    "group.consumer.min.heartbeat.interval.ms": "100",
+    "group.consumer.heartbeat.interval.ms": "500",
+}
+"""What the brokers decide under the consumer protocol."""
 
 
 class Plan(NamedTuple):
@@ -37,6 +44,17 @@ class Plan(NamedTuple):
     """Minimum number of disturbances; records flow until then, even if a busy machine starts workers slowly."""
     overrides: tuple[str, ...] = ()
     """Settings of every worker."""
+    protocol: str = "classic"
+    """Group protocol of every worker."""
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """Settings of the group: under the consumer protocol the brokers have the session and the heartbeats."""
+        if self.protocol == "consumer":
+            return ("kafka.group_protocol=consumer",)
+        # A killed worker is missed only after this; where nobody is killed nobody must be taken for dead.
+        session = SESSION_SECONDS if self.kills else 45.0
+        return (f"kafka.session_timeout_seconds={session}", "kafka.heartbeat_interval_seconds=0.5")
 
 
 class Report(NamedTuple):
@@ -130,9 +148,7 @@ class Run:
         self._names += 1
         worker = self._cluster.run(
             f"delivery.ordering={self._plan.ordering}",
-            # A killed worker is missed only after this; where nobody is killed nobody must be taken for dead.
-            f"kafka.session_timeout_seconds={SESSION_SECONDS if self._plan.kills else 45.0}",
-            "kafka.heartbeat_interval_seconds=0.5",
+            *self._plan.group,
             *self._plan.overrides,
             routes=a_route("logged:Logged", folder=self._folder, delay=0.004),
             name=f"worker-{self._names}",
@@ -188,7 +204,8 @@ class Run:
 def describe(plan: Plan, report: Report) -> str:
     """Return one line for a person, followed by the violations."""
     line = (
-        f"seed {plan.seed}, {plan.ordering}, {'with' if plan.kills else 'without'} kills: {report.events} events,"
+        f"{plan.protocol}, seed {plan.seed}, {plan.ordering},"
+        f" {'with' if plan.kills else 'without'} kills: {report.events} events,"
         f" {report.calls} calls, {report.repeats} repeats, {report.commits} commits,"
         f" {report.disturbances} disturbances, {report.seconds} s, broken: {len(report.broken)}"
     )
@@ -196,6 +213,6 @@ def describe(plan: Plan, report: Report) -> str:
 
 
 def folder_for(parent: Path, plan: Plan) -> Path:
-    folder = parent / f"{plan.ordering}-{plan.seed}-{'kills' if plan.kills else 'graceful'}"
+    folder = parent / f"{plan.protocol}-{plan.ordering}-{plan.seed}-{'kills' if plan.kills else 'graceful'}"
     folder.mkdir(parents=True)
     return folder

@@ -12,17 +12,15 @@ from typing import Any, NamedTuple
 
 from consumer.kafka.probe import group_offsets
 from tests.chaos import checker
-from tests.chaos.harness import Plan, Report, Run
+from tests.chaos.harness import SESSION_SECONDS, Plan, Report, Run
 from tests.chaos.history import read_calls
 from tests.chaos.proxy import Mode
 from tests.chaos.three import Three
 from tests.cluster import Cluster
 
-SESSION = 6.0
+SESSION = SESSION_SECONDS
 REQUEST = 20.0
 OVERRIDES = (
-    f"kafka.session_timeout_seconds={SESSION}",
-    "kafka.heartbeat_interval_seconds=0.5",
     "kafka.rebalance_timeout_seconds=12",
     f"kafka.request_timeout_seconds={REQUEST}",
     "delivery.drain_seconds=5",

@@ -5,24 +5,41 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos import checker
-from tests.chaos.harness import Plan, Run
+from tests.chaos.harness import SESSION_SECONDS, Plan, Run
 from tests.chaos.history import Call, Commit
 from tests.cluster import Cluster
+from tests.kafka.groups import short_session
+
+PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
 
 
+@PROTOCOLS
 @pytest.mark.parametrize("ordering", ["key", "partition", "unordered"])
-async def test_stops_joins_and_leaves_repeat_nothing(cluster: Cluster, ordering: str) -> None:
+async def test_stops_joins_and_leaves_repeat_nothing(cluster: Cluster, ordering: str, protocol: str) -> None:
     """While workers stop, join and leave, nothing is lost, repeated, reordered or committed ahead."""
-    plan = Plan(seed=7, ordering=ordering, events=6_000, rate=1_000.0, pause=(0.2, 1.0), disturbances=3)
+    plan = Plan(
+        seed=7, ordering=ordering, events=6_000, rate=1_000.0, pause=(0.2, 1.0), disturbances=3, protocol=protocol
+    )
     report = await Run(cluster, plan).go()
     assert report.broken == [], "\n".join(report.broken + report.said)
     assert report.disturbances >= 3
     assert report.calls == report.events
 
 
-async def test_kills_lose_nothing(cluster: Cluster) -> None:
+@PROTOCOLS
+async def test_kills_lose_nothing(cluster: Cluster, protocol: str) -> None:
     """When workers are killed nothing is lost or reordered, and only uncommitted records are repeated."""
-    plan = Plan(seed=11, ordering="key", events=6_000, rate=800.0, kills=True, pause=(0.5, 1.5), disturbances=3)
+    await short_session(cluster, SESSION_SECONDS)
+    plan = Plan(
+        seed=11,
+        ordering="key",
+        events=6_000,
+        rate=800.0,
+        kills=True,
+        pause=(0.5, 1.5),
+        disturbances=3,
+        protocol=protocol,
+    )
     report = await Run(cluster, plan).go()
     assert report.broken == [], "\n".join(report.broken + report.said)
     assert report.disturbances >= 3

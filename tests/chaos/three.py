@@ -19,9 +19,11 @@ from consumer.kafka.local.broker import Broker
 from consumer.kafka.local.cluster import LocalKafka
 from consumer.kafka.local.jars import find_java
 from consumer.kafka.local.ports import held_ports
+from tests.chaos.harness import SHORT_SESSIONS
 from tests.chaos.proxy import Proxy
 
 PROPERTIES = {
+    **SHORT_SESSIONS,
     "unclean.leader.election.enable": "false",
     "offsets.topic.num.partitions": "5",
     "replica.lag.time.max.ms": "5000",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from consumer.delivery.engine import Engine
-from consumer.kafka.source import KafkaSource
+from consumer.kafka.client_source import ClientSource
 from consumer.outcome import HaltReason
 from consumer.process.parts import make_daemon
 from consumer.record import Record
@@ -69,7 +69,7 @@ class Run:
         self.task: asyncio.Task[None] | None = None
 
     @property
-    def source(self) -> KafkaSource:
+    def source(self) -> ClientSource:
         return self.daemon._parts.source
 
     @property

@@ -12,7 +12,7 @@ import aiokafka
 import pytest
 from aiokafka.admin import NewPartitions, RecordsToDelete
 
-import consumer.kafka.source
+import consumer.kafka.client_source
 from consumer.kafka.client import make_consumer
 from consumer.process.parts import make_daemon
 from consumer.record import Record
@@ -120,7 +120,7 @@ async def test_an_added_partition(cluster: Cluster, monkeypatch: pytest.MonkeyPa
         made._client._metadata_max_age_ms = 300
         return made
 
-    monkeypatch.setattr(consumer.kafka.source, "make_consumer", looking_often)
+    monkeypatch.setattr(consumer.kafka.client_source, "make_consumer", looking_often)
     await cluster.create()
     got: list[tuple[int, int]] = []
 

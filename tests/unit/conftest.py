@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-import consumer.kafka.source
+import consumer.kafka.client_source
 from consumer.delivery import engine as engine_module
 from consumer.process import measuring as measuring_module
 from consumer.process import parts as parts_module
@@ -34,7 +34,7 @@ def uncured(monkeypatch: pytest.MonkeyPatch) -> None:
     async def go_on(_clients: reconnect_module.Reconnect, _lost: Exception) -> None:
         await asyncio.sleep(0.05)
 
-    monkeypatch.setattr(consumer.kafka.source, "ended_task", lambda _consumer: None)
+    monkeypatch.setattr(consumer.kafka.client_source, "ended_task", lambda _consumer: None)
     monkeypatch.setattr(reconnect_module.Reconnect, "_replace", go_on)
     monkeypatch.setattr(reconnect_module.Reconnect, "lose", lambda _clients, _reason, _why: None)
 
@@ -44,4 +44,4 @@ def deaf_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have it found out early that brokers answer others."""
     monkeypatch.setattr(reconnect_module, "HEARD_SECONDS", 0.5)
     monkeypatch.setattr(reconnect_module, "LISTEN_SECONDS", 0.2)
-    monkeypatch.setattr(consumer.kafka.source, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(consumer.kafka.client_source, "ANSWER_SECONDS", 0.5)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import consumer.kafka.source
+import consumer.kafka.client_source
 from consumer.kafka.client import Assignor, make_consumer
 from consumer.settings.sections import Kafka
 from tests.fakes.broker import JOIN, SYNC, FakeBroker
@@ -69,5 +69,5 @@ async def test_pinned_options() -> None:
 
 def test_seek_to_committed_is_never_called() -> None:
     """L4: seek_to_committed() keeps the position where the committed offset is 0, so nothing here calls it."""
-    sources = Path(consumer.kafka.source.__file__).parent.parent.rglob("*.py")
+    sources = Path(consumer.kafka.client_source.__file__).parent.parent.rglob("*.py")
     assert [path.name for path in sources if re.search(r"seek_to_committed|wait_for\(", path.read_text())] == []

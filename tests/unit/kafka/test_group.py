@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 
 from consumer.kafka import group
 from consumer.kafka.group import Group
+from consumer.kafka.source import KafkaSource
 
 ONE_PARTITION = b"\x00\x00\x00\x00\x00\x01\x00\x01t\x00\x00\x00\x01\x00\x00\x00\x00\xff\xff\xff\xff"
 
@@ -31,6 +33,7 @@ async def described(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> Group:
 
     client = SimpleNamespace(_coordinator=SimpleNamespace(coordinator_id=1), _client=SimpleNamespace(send=send))
     source: Any = SimpleNamespace(client=client, member_id="m", generation=1, group_id="g")
+    source.describe = partial(KafkaSource.describe, source)
     found = Group(source)
     loop = asyncio.create_task(found.describe_forever())
     waits = asyncio.create_task(asyncio.wait_for(asked.wait(), 5))

@@ -9,7 +9,7 @@ import pytest
 
 from consumer.instructions import Retry
 from consumer.kafka.client import position_of
-from consumer.kafka.positions import Positions
+from consumer.kafka.offsets import ClassicOffsets
 from consumer.outcome import HaltReason
 from consumer.record import TopicPartition
 from tests.fakes.broker import (
@@ -162,15 +162,15 @@ async def test_an_answer_without_the_partition_resets_nothing(
 async def test_a_position_found_meanwhile_stays(rule: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another client asks for the group's offset, aiokafka may get it and go on: nothing seeks back then."""
     asking, goes_on = asyncio.Event(), asyncio.Event()
-    ask = Positions._ask_again
+    ask = ClassicOffsets.committed
 
-    async def slow(positions: Positions, key: TopicPartition) -> int:
-        offset = await ask(positions, key)
+    async def slow(offsets: ClassicOffsets, key: TopicPartition) -> int:
+        offset = await ask(offsets, key)
         asking.set()
         await goes_on.wait()
         return offset
 
-    monkeypatch.setattr(Positions, "_ask_again", slow)
+    monkeypatch.setattr(ClassicOffsets, "committed", slow)
     async with FakeBroker(partitions=1, records=1000) as broker:
         broker.committed[0] = 30
         broker.answers[OFFSET_FETCH] = a_few(1, without_partitions)

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-import consumer.kafka.source
+import consumer.kafka.client_source
 from consumer.kafka.dial import dial
-from consumer.kafka.source import CommitNotes, KafkaSource
+from consumer.kafka.reach import CommitNotes
+from consumer.kafka.source import KafkaSource
 from consumer.outcome import HaltReason
 from consumer.settings.sections import Kafka
 from tests.fakes.broker import JOIN, LIST_OFFSETS, METADATA, OFFSET_FETCH, SILENCE, Commit, FakeBroker
@@ -145,7 +146,7 @@ async def test_a_server_that_dies_after_it_answered(monkeypatch: pytest.MonkeyPa
                 await died[0].__aexit__(None, None, None)
             return found
 
-        monkeypatch.setattr(consumer.kafka.source, "dial", dies)
+        monkeypatch.setattr(consumer.kafka.client_source, "dial", dies)
         other = Run(second, kafka={"bootstrap_servers": servers})
         async with running(other) as run:
             await run.until(lambda: run.source.joined)

@@ -14,7 +14,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from structlog.testing import capture_logs
 
-import consumer.kafka.source
+import consumer.kafka.client_source
 from consumer.delivery.committer import Committer
 from consumer.delivery.engine import Engine
 from consumer.errors import ConsumerError
@@ -248,7 +248,7 @@ async def test_a_client_that_cannot_start_is_one_rebuild_more(monkeypatch: pytes
 
 async def test_replacements_without_a_coordinator_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """While nobody can reach the group's coordinator, new clients do not count towards the limit."""
-    monkeypatch.setattr(consumer.kafka.source, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(consumer.kafka.client_source, "ANSWER_SECONDS", 0.3)
 
     def no_coordinator(version: int, response: Any, _request: Any) -> Any:
         return response(0, 15, None, -1, "", -1) if version else response(15, -1, "", -1)

@@ -1,0 +1,169 @@
+"""This member of a consumer group (KIP-848): what its next heartbeat says, and what each answer changes. No I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from consumer.kafka.group_errors import Reaction, reaction
+from consumer.kafka.wire import tagged
+from consumer.kafka.wire_requests import HeartbeatRequest
+
+EAGER_SECONDS = 0.1
+"""Seconds between heartbeats for two of the broker's intervals after a change: others may wait for this member."""
+MOST_SECONDS = 1.0
+"""Maximum seconds between heartbeats, whatever the broker's interval: this member hears of a change with its next."""
+JOIN, LEAVE, LEAVE_FOR_A_WHILE = 0, -1, -2
+UNCHANGED_MS = -1
+
+
+class Place(NamedTuple):
+    """A partition as the coordinator names it."""
+
+    topic_id: UUID
+    partition: int
+
+
+class Subscription(NamedTuple):
+    """What a member says of itself when it joins, and after each failure."""
+
+    group_id: str
+    instance_id: str | None
+    rebalance_timeout_ms: int
+    topics: list[str] | None
+    """None with a regular expression."""
+    regex: str | None
+    assignor: str | None
+
+
+class Membership:
+    """The member's state; owned by the source and as long-lived: its id never changes.
+
+    Invariants:
+    - the owned list of a request is empty at a join, and never missing after a failure
+    - an assignment is acknowledged once nothing is left of what it took away, even if nothing was
+    - an epoch that is not positive, and an interval that is not, are never adopted
+    """
+
+    def __init__(self, subscription: Subscription) -> None:
+        self.member_id = str(uuid4())
+        self.epoch = JOIN
+        """0 while this member is in no group."""
+        self.life = 0
+        """How often this member was thrown out of its group."""
+        self.interval = 5.0
+        """Seconds between heartbeats, as the broker wants them."""
+        self.target: frozenset[Place] = frozenset()
+        """All partitions that this member may use now."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when the target changes, when an acknowledgement was taken, and when the member was thrown out."""
+        self.heard_at = -math.inf
+        """Monotonic time at which the last heartbeat that was answered was sent."""
+        self.answered_at = -math.inf
+        """Monotonic time of the last answer to a heartbeat."""
+        self.acknowledged = True
+        """Whether the coordinator knows that this member has let go of what the target lacks."""
+        self.out_since = -math.inf
+        """Monotonic time at which the member last was in no group."""
+        self._subscription = subscription
+        self._full = True
+        self._acknowledges = False
+        """Whether the request in flight says that nothing is owned that the target lacks."""
+        self._eager_until = -math.inf
+
+    def seconds(self, now: float) -> float:
+        """Return the seconds until the next heartbeat."""
+        if now < self._eager_until or not self.acknowledged:
+            return min(EAGER_SECONDS, self.interval)
+        return min(MOST_SECONDS, self.interval)
+
+    def hurry(self, now: float) -> None:
+        """Send heartbeats often for a while: something has changed."""
+        self._eager_until = now + 2 * self.interval
+
+    @property
+    def instance_id(self) -> str | None:
+        """The id of a static member; None without one."""
+        return self._subscription.instance_id
+
+    def begin(self, now: float) -> None:
+        """Join with a new client: the member id stays, and everything else begins again."""
+        self.changed = lambda: None
+        self.epoch, self.target, self.acknowledged, self._full = JOIN, frozenset(), True, True
+        self.out_since = self.heard_at = now
+
+    def request(self, owned: Collection[Place]) -> HeartbeatRequest:
+        """Return the next heartbeat of a member that has not let go of ``owned``.
+
+        After any failure it says everything again: the coordinator may, or may not, have acted on the one that failed.
+        While something is still to be let go, it says nothing of what is owned: a part of it is no acknowledgement.
+        """
+        group, instance, rebalance_timeout_ms, topics, regex, assignor = self._subscription
+        full, settled = self._full or self.epoch == JOIN, self.target.issuperset(owned)
+        listed = full or (settled and not self.acknowledged)
+        self._acknowledges = listed and settled
+        return HeartbeatRequest(
+            group,
+            self.member_id,
+            self.epoch,
+            instance,
+            None,
+            rebalance_timeout_ms if full else UNCHANGED_MS,
+            (topics or []) if full else None,
+            (regex or "") if full else None,
+            assignor if full else None,
+            _by_topic(() if self.epoch == JOIN else owned) if listed else None,
+        )
+
+    def leaving(self) -> HeartbeatRequest:
+        """Return the last heartbeat; a static member keeps its partitions until its session ends."""
+        group, instance = self._subscription[:2]
+        epoch = LEAVE if instance is None else LEAVE_FOR_A_WHILE
+        return HeartbeatRequest(group, self.member_id, epoch, instance, None, UNCHANGED_MS, None, None, None, None)
+
+    def failed(self) -> None:
+        """Note that a heartbeat may not have been answered: the next one says everything."""
+        self._full = True
+
+    def take(self, answer: Any, sent: float, now: float) -> Reaction | None:
+        """Take the answer to the last request, sent at ``sent``; return the reaction to its error, None without one."""
+        if answer.error_code:
+            self._full = True
+            found = reaction(answer.error_code, joining=self.epoch == JOIN)
+            if found is Reaction.JOIN:
+                self._thrown_out(now)
+            return found
+        before = self.epoch, self.target, self.acknowledged
+        self._full = False
+        self.heard_at, self.answered_at = max(self.heard_at, sent), now
+        if answer.heartbeat_interval_ms > 0:
+            self.interval = answer.heartbeat_interval_ms / 1000
+        if answer.member_epoch > 0:
+            self.epoch = answer.member_epoch
+        if self._acknowledges:
+            self.acknowledged = True
+        if answer.assignment is not None:
+            self.target = frozenset(Place(topic, each) for topic, rows, _ in answer.assignment[0] for each in rows)
+            self.acknowledged = False
+        if before != (self.epoch, self.target, self.acknowledged):
+            self.hurry(now)
+            self.changed()
+        return None
+
+    def _thrown_out(self, now: float) -> None:
+        """Forget the group: others may have the partitions already."""
+        self.epoch, self.target, self.acknowledged = JOIN, frozenset(), True
+        self.life += 1
+        self.out_since = now
+        self.hurry(now)
+        self.changed()
+
+
+def _by_topic(places: Collection[Place]) -> list[Any]:
+    """Return partitions as a request names them."""
+    found: dict[UUID, list[int]] = {}
+    for topic_id, partition in sorted(places):
+        found.setdefault(topic_id, []).append(partition)
+    return [tagged(topic_id, partitions) for topic_id, partitions in found.items()]
