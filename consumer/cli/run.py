@@ -19,7 +19,7 @@ from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.process.notify import Notify
 from consumer.process.parts import make_daemon
-from consumer.process.signals import Signals, end_nothing, ended_in_time
+from consumer.process.signals import MARGIN_SECONDS, Signals, end_nothing, ended_in_time
 from consumer.routes.load import load_routes
 from consumer.routes.route import Route
 from consumer.settings.sections import Settings
@@ -46,7 +46,8 @@ def run(config: Path | None, overrides: tuple[str, ...]) -> None:
 
 async def run_daemon(read: Loaded) -> None:
     """Run one daemon; the first signal drains it."""
-    settings, notify = read.settings, Notify(os.environ)  # before a handler can start a process
+    settings = read.settings
+    notify = Notify(os.environ, settings.delivery.drain_seconds + MARGIN_SECONDS)  # before a handler starts a process
     with traced(settings, loaded_routes(read)) as routes:
         daemon = make_daemon(settings, routes, notify)
         reopen = partial(asyncio.get_running_loop().call_soon_threadsafe, daemon.reopen)
