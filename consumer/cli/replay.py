@@ -200,5 +200,3 @@ def _summarize(running: Replay, progress: Progress) -> None:
     progress.print(f"replayed {running.done:,} of {running.total:,} offsets")
     for line in running.outcomes():
         progress.print(f"  {line}")
-    if not running.complete:
-        progress.say("stopped before the end; run the same command again to go on")

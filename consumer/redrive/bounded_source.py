@@ -44,6 +44,10 @@ class BoundedSource:
         """Wait for partitions that have not reached their end: letters after an end would always count as ready."""
         await self._source.wait([key for key in wanted if key not in self._ended], seconds)
 
+    def is_read(self, key: TopicPartition) -> bool:
+        """Whether the last chunk of a partition was taken."""
+        return key in self._ended
+
     def ready(self, key: TopicPartition) -> bool:
         """Whether ``take`` would return a chunk."""
         return key not in self._ended and self._source.ready(key)

@@ -70,12 +70,16 @@ class Replay(BoundedRun):
     @property
     def done(self) -> int:
         """Number of offsets that were passed."""
-        if self.complete:
+        if self.complete and not self.shared:
             return self.total
+        self.look()
+        return sum(self._reached[key] - self._begins[key] for key in self._ends)
+
+    def look(self) -> None:
+        """Note how far each owned partition is; it is no longer known when the partition is revoked."""
         for key, partition in self._parts.engine.partitions.items():
             if key in self._ends:
                 self._reached[key] = max(self._reached[key], min(partition.done, self._ends[key]))
-        return sum(self._reached[key] - self._begins[key] for key in self._ends)
 
     def outcomes(self) -> list[str]:
         """Return what became of the records, a line for each route."""
