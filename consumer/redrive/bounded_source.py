@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import dropwhile
 
 from consumer.delivery.engine import Engine
 from consumer.kafka.source import KafkaSource
@@ -18,14 +19,16 @@ class BoundedSource:
         source: KafkaSource,
         ends: Mapping[TopicPartition, int],
         wanted: Callable[[RawRecord], bool] | None = None,
+        begins: Mapping[TopicPartition, int] | None = None,
     ) -> None:
         """Bound a source; ``ends`` holds the offset after each partition's last record; without one, none is read.
 
-        ``wanted`` leaves out the records for which it returns False.
+        ``wanted`` leaves out the records for which it returns False, and ``begins`` those below a partition's offset.
         """
         self._source = source
         self._ends = ends
         self._wanted = wanted
+        self._begins = begins or {}
         self._ended: set[TopicPartition] = set()
         self.commit = source.commit
 
@@ -67,6 +70,9 @@ class BoundedSource:
         if next_offset >= end:
             self._ended.add(key)
             records, next_offset = _below(end, records), max(chunk.first_offset, end)
+        begin = self._begins.get(key, 0)
+        if chunk.first_offset < begin:
+            records = dropwhile(lambda raw: raw.offset < begin, records)
         if self._wanted is not None:
             records = filter(self._wanted, records)
         return Chunk(chunk.first_offset, records, next_offset, chunk.reread, chunk.fetch, chunk.timestamp)

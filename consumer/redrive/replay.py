@@ -122,7 +122,7 @@ def make_replay(
     rate: float,
     lifecycle: Lifecycle,
 ) -> Replay:
-    """Make a replay. ``topics`` has the chosen routes; ``begins`` the offsets to go on with, which the group has.
+    """Make a replay. ``topics`` has the chosen routes; ``begins`` the offsets to go on with, or above the group's.
 
     ``rate`` is in records a second and calls of handlers; 0 means no limit.
     """
@@ -134,7 +134,9 @@ def make_replay(
     letters = make_letter_box(settings)  # a letter is the daemon's group's, which redrives it
     source = KafkaSource(kafka, counters, lifecycle.fail)
     timed = chosen.begin.time_ms is not None or chosen.end.time_ms is not None
-    bounded = BoundedSource(source, ends, chosen.wants if timed else None)
+    bounded = BoundedSource(
+        source, ends, chosen.wants if timed else None, {key: bounds.begin for key, bounds in stretch.items()}
+    )
     delivery = msgspec.structs.replace(settings.delivery, on_halt="exit")
     engine = make_engine(
         msgspec.structs.replace(settings, kafka=kafka, delivery=delivery),

@@ -12,7 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import aiokafka
 import pytest
+from aiokafka.admin import NewPartitions
 
 from consumer.kafka.probe import groups_offsets
 from tests.cluster import Cluster, a_route, a_session, eventually
@@ -126,6 +128,47 @@ async def test_a_replay_that_was_stopped_goes_on(cluster: Cluster) -> None:
     printed = await replayed(cluster, *words, routes=routes)
     assert "going on" not in printed
     assert sorted(noted(out)) == sorted(expected * 2)
+
+
+async def add_partition(cluster: Cluster, number: int) -> None:
+    """Add a partition with 60 records, and the offset that a replay commits which is under way then."""
+    async with cluster.admin() as admin:
+        await admin.create_partitions({cluster.topic: NewPartitions(total_count=number + 1)})
+    key = aiokafka.TopicPartition(cluster.topic, number)
+
+    async def shown() -> bool:
+        async with cluster.admin() as admin:
+            ((found,),) = [each["partitions"][number:] or [{}] for each in await admin.describe_topics([cluster.topic])]
+        return bool(found.get("leader", -1) >= 0)
+
+    await eventually(shown)
+    await cluster.produce(map(a_session, range(60)), number)
+    (group,) = await groups(cluster)
+    reader = aiokafka.AIOKafkaConsumer(bootstrap_servers=cluster.bootstrap_servers, group_id=group)
+    await reader.start()
+    reader.assign([key])
+    await reader.commit({key: 0})
+    await reader.stop()
+
+
+async def test_partitions_that_were_added(cluster: Cluster) -> None:
+    """A partition that was added while a replay was under way is read from the begin of the stretch, and is no stop."""
+    await cluster.create(partitions=1)
+    await cluster.produce(map(a_session, range(60)))
+    out = cluster.folder / "handled"
+    routes = a_route(RECORDER, path=out)
+    async with started(*arguments(cluster, "--from", "50", "--rate", "1", routes=routes)) as process:
+        await eventually(lambda: noted(out))
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    await add_partition(cluster, 1)
+    assert "going on" in await replayed(cluster, "--from", "50", routes=routes)
+    stretch = [(partition, offset) for partition in range(2) for offset in range(50, 60)]
+    assert sorted(noted(out)) == stretch
+    out.unlink()
+    await add_partition(cluster, 2)
+    assert "going on" not in await replayed(cluster, "--from", "50", routes=routes)
+    assert sorted(noted(out)) == [*stretch, *((2, offset) for offset in range(50, 60))]
 
 
 async def test_a_killed_replay_is_not_begun_twice(cluster: Cluster) -> None:
