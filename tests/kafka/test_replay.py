@@ -177,7 +177,7 @@ async def test_a_killed_replay_is_not_begun_twice(cluster: Cluster) -> None:
     await cluster.produce(map(a_session, range(200)))
     out = cluster.folder / "handled"
     options = {"routes": a_route(RECORDER, path=out)}
-    session = ("--set", "kafka.session_timeout_seconds=6")
+    session = ("--set", "kafka.session_timeout_seconds=20")  # longer than a process takes to start
     async with started(*arguments(cluster, "--from", "0", "--rate", "50", *session, **options)) as process:
         await eventually(lambda: len(noted(out)) > 60)
         process.kill()
