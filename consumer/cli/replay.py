@@ -31,6 +31,8 @@ from consumer.settings.sections import Settings
 WITHOUT_EFFECTS = {"consumer.handlers.log:Log", "consumer.handlers.stats:Stats"}
 """Handlers that change nothing outside of their process."""
 LATE_SECONDS = 300.0
+LAST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, in UTC; Kafka knows no time before 1970."""
 
 
 def _place(_context: click.Context, option: click.Parameter, value: str | None) -> Place:
@@ -39,7 +41,10 @@ def _place(_context: click.Context, option: click.Parameter, value: str | None) 
         return Place()
     if value.isdecimal():
         return Place(offset=int(value))
-    return Place(time_ms=milliseconds(_context, option, value))
+    time_ms = milliseconds(_context, option, value)
+    if time_ms is None or not 0 <= time_ms <= LAST_MS:
+        raise click.BadParameter(f"{value!r} is no time of a record; write one from 1970-01-01 to 9999-12-31, in UTC")
+    return Place(time_ms=time_ms)
 
 
 OPTIONS = (

@@ -291,6 +291,8 @@ async def test_dead_letters_are_the_daemons(cluster: Cluster) -> None:
     [
         (["--from", "9", "--to", "9"], 2, "--from must be before --to"),
         (["--from", "yesterday"], 2, "'yesterday' is not a time"),
+        (["--from", "1969-12-31"], 2, "'1969-12-31' is no time of a record"),
+        (["--from", "0", "--to", "9999-12-31T23:59:59-12:00"], 2, "is no time of a record"),
         (["--from", "0", "--route", "al"], 2, "no route 'al'; did you mean 'all'"),
         (["--from", "0", "--topic", "other"], 2, "'other' is not among kafka.topics"),
         (["--from", "0", "--partition", "7"], 1, "--partition 7: "),
