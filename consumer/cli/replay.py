@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -163,7 +164,7 @@ async def _replay(settings: Settings, routes: list[Route], chosen: Chosen, way: 
     if way.dry_run or not any(bounds.end > bounds.begin for bounds in stretch.values()):
         return 0
     if way.ask and any(each.handler.reference not in WITHOUT_EFFECTS for each in routes):
-        click.confirm(f"Call {', '.join(chosen.routes)} with them?", abort=True, err=True)
+        _ask(f"Call {', '.join(chosen.routes)} with them?")
     begins = await begin_stretch(kafka, stretch, restart=way.restart)
     running = make_replay(settings, topics, chosen, stretch, begins, way.rate, Lifecycle())
     if any(begins[key] > bounds.begin for key, bounds in stretch.items()):
@@ -177,6 +178,15 @@ async def _replay(settings: Settings, routes: list[Route], chosen: Chosen, way: 
     if running.complete or not running.total:
         await end_stretch(kafka, stretch)
     return running.dead_lettered
+
+
+def _ask(question: str) -> None:
+    """Ask, and abort without a yes. The first Ctrl-C ends the question, which asyncio's own handler would only note."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        click.confirm(question, abort=True, err=True)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _say_stretch(progress: Progress, chosen: Chosen, stretch: Stretch) -> None:

@@ -324,3 +324,19 @@ async def test_a_terminal_is_asked(cluster: Cluster, answer: bytes, code: int, h
     assert b"Call all with them?" in err
     assert process.returncode == code
     assert len(noted(out)) == handled
+
+
+async def test_the_first_interrupt_ends_the_question(cluster: Cluster) -> None:
+    await cluster.create()
+    await cluster.produce(map(a_session, range(3)))
+    ours, theirs = os.openpty()
+    words = arguments(cluster, "--from", "0", routes=a_route(RECORDER, path=cluster.folder / "handled"))
+    async with started(*words, reads=theirs) as process:
+        os.close(theirs)
+        assert process.stderr is not None
+        await process.stderr.readuntil(b"[y/N]")
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(30):
+            await process.communicate()
+        assert process.returncode == 130
+    os.close(ours)
