@@ -91,6 +91,10 @@ class Replay(BoundedRun):
             lines.append(f"{counted(bad, 'record')} dead-lettered that could not be decoded")
         if counters.skipped:
             lines.append(f"{counted(counters.skipped, 'record')} matched by no route")
+        if deleted := sum(count for (_, why), count in counters.offset_resets.items() if why == "out_of_range"):
+            lines.append(
+                f"the brokers deleted records before they were read: {counted(deleted, 'gap')} in what was read"
+            )
         return lines
 
     @property

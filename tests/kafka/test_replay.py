@@ -14,7 +14,7 @@ from typing import Any
 
 import aiokafka
 import pytest
-from aiokafka.admin import NewPartitions
+from aiokafka.admin import NewPartitions, RecordsToDelete
 
 from consumer.kafka.probe import groups_offsets
 from tests.cluster import Cluster, a_route, a_session, eventually
@@ -128,6 +128,24 @@ async def test_a_replay_that_was_stopped_goes_on(cluster: Cluster) -> None:
     printed = await replayed(cluster, *words, routes=routes)
     assert "going on" not in printed
     assert sorted(noted(out)) == sorted(expected * 2)
+
+
+async def test_records_that_are_deleted_while_it_reads(cluster: Cluster) -> None:
+    """A replay whose records the brokers delete before it has read them ends, and says so."""
+    await cluster.create()
+    for _ in range(10):
+        await cluster.produce([a_session(1) + b" " * 4000] * 20)
+    out = cluster.folder / "handled"
+    small = ("--set", "kafka.fetch_bytes=20000")
+    words = arguments(cluster, "--from", "0", "--to", "150", "--rate", "20", *small, routes=a_route(RECORDER, path=out))
+    async with started(*words) as process:
+        await eventually(lambda: noted(out))
+        async with cluster.admin() as admin:
+            await admin.delete_records({aiokafka.TopicPartition(cluster.topic, 0): RecordsToDelete(200)})
+        printed, _ = await process.communicate()
+        assert process.returncode == 0
+    assert len(noted(out)) < 150
+    assert b"the brokers deleted records before they were read: 1 gap" in printed
 
 
 async def add_partition(cluster: Cluster, number: int) -> None:
