@@ -48,8 +48,20 @@ async def run_bounded(
             while not work.done():
                 report(min(running.done, total - 1))
                 await asyncio.wait([work], timeout=WATCH_SECONDS)
-            report(total if running.complete else running.done)
+            report(total if running.complete and not running.shared else running.done)
         try:
             work.result()
         finally:
             summarize()
+            _say_rest(running, progress)
+
+
+def _say_rest(running: BoundedRun, progress: Progress) -> None:
+    """Say who has what this run has not done."""
+    if not running.complete:
+        progress.say("stopped before the end; run the same command again to go on")
+    elif running.shared:
+        progress.say(
+            f"other members of group {running.group} have the rest; when they have ended, the same command does what"
+            " they have left"
+        )

@@ -163,5 +163,3 @@ def _summarize(running: Redrive, progress: Progress) -> None:
     handled, unwanted = running.done - running.failed_again, len(running.selection.unwanted)
     no_route = f", {unwanted:,} matched by no route" if unwanted else ""
     progress.print(f"redriven: {handled:,} handled, {running.failed_again:,} failed again{no_route}")
-    if not running.complete:
-        progress.say("stopped before the end; run the same command again to continue")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ from consumer.settings.sections import Settings
 WITHOUT_EFFECTS = {"consumer.handlers.log:Log", "consumer.handlers.stats:Stats"}
 """Handlers that change nothing outside of their process."""
 LATE_SECONDS = 300.0
+LAST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, in UTC; Kafka knows no time before 1970."""
 
 
 def _place(_context: click.Context, option: click.Parameter, value: str | None) -> Place:
@@ -39,7 +42,10 @@ def _place(_context: click.Context, option: click.Parameter, value: str | None) 
         return Place()
     if value.isdecimal():
         return Place(offset=int(value))
-    return Place(time_ms=milliseconds(_context, option, value))
+    time_ms = milliseconds(_context, option, value)
+    if time_ms is None or not 0 <= time_ms <= LAST_MS:
+        raise click.BadParameter(f"{value!r} is no time of a record; write one from 1970-01-01 to 9999-12-31, in UTC")
+    return Place(time_ms=time_ms)
 
 
 OPTIONS = (
@@ -158,7 +164,7 @@ async def _replay(settings: Settings, routes: list[Route], chosen: Chosen, way: 
     if way.dry_run or not any(bounds.end > bounds.begin for bounds in stretch.values()):
         return 0
     if way.ask and any(each.handler.reference not in WITHOUT_EFFECTS for each in routes):
-        click.confirm(f"Call {', '.join(chosen.routes)} with them?", abort=True, err=True)
+        _ask(f"Call {', '.join(chosen.routes)} with them?")
     begins = await begin_stretch(kafka, stretch, restart=way.restart)
     running = make_replay(settings, topics, chosen, stretch, begins, way.rate, Lifecycle())
     if any(begins[key] > bounds.begin for key, bounds in stretch.items()):
@@ -172,6 +178,15 @@ async def _replay(settings: Settings, routes: list[Route], chosen: Chosen, way: 
     if running.complete or not running.total:
         await end_stretch(kafka, stretch)
     return running.dead_lettered
+
+
+def _ask(question: str) -> None:
+    """Ask, and abort without a yes. The first Ctrl-C ends the question, which asyncio's own handler would only note."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        click.confirm(question, abort=True, err=True)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _say_stretch(progress: Progress, chosen: Chosen, stretch: Stretch) -> None:
@@ -200,5 +215,3 @@ def _summarize(running: Replay, progress: Progress) -> None:
     progress.print(f"replayed {running.done:,} of {running.total:,} offsets")
     for line in running.outcomes():
         progress.print(f"  {line}")
-    if not running.complete:
-        progress.say("stopped before the end; run the same command again to go on")

@@ -20,7 +20,7 @@ from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.process.notify import Notify
-from consumer.process.signals import Signals, end_nothing, ended_in_time
+from consumer.process.signals import MARGIN_SECONDS, Signals, end_nothing, ended_in_time
 from consumer.process.workers.lifeline import Lifeline
 from consumer.routes.load import load_routes
 from consumer.routes.route import Route
@@ -80,7 +80,7 @@ def _run_parent(config: Path | None, overrides: tuple[str, ...], workers: int) -
     with asyncio.Runner() as runner, ended_in_time():
         read = loaded(config, overrides)
         configure_logging(read.settings.log)
-        runner.run(run_workers(read.settings, workers, [sys.executable, *sys.orig_argv[1:]], Notify(os.environ)))
+        runner.run(run_workers(read.settings, workers, [sys.executable, *sys.orig_argv[1:]], notified(read.settings)))
 
 
 @contextmanager
@@ -99,7 +99,7 @@ async def run_daemon(read: Loaded, worker: int = 0, lifeline: Lifeline | None = 
     from consumer.process.parts import make_daemon  # noqa: PLC0415 - the parent of workers needs no Kafka client
 
     settings = read.settings
-    manager = lifeline or Notify(os.environ)  # before a handler can start a process
+    manager = lifeline or notified(settings)  # before a handler can start a process
     with traced(settings, loaded_routes(read, worker)) as routes:
         daemon = make_daemon(settings, routes, manager)
         reopen = partial(asyncio.get_running_loop().call_soon_threadsafe, daemon.reopen)
@@ -107,6 +107,11 @@ async def run_daemon(read: Loaded, worker: int = 0, lifeline: Lifeline | None = 
         signals = Signals(daemon.stop, settings.delivery.drain_seconds, others)
         with signals, nullcontext() if lifeline is None else lifeline.stopping(signals.begin):
             await daemon.run()
+
+
+def notified(settings: Settings) -> Notify:
+    """Take the service manager's variables, so that no process which a handler starts speaks for this one."""
+    return Notify(os.environ, settings.delivery.drain_seconds + MARGIN_SECONDS)
 
 
 def loaded_routes(read: Loaded, worker: int = 0) -> list[Route]:

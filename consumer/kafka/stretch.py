@@ -81,18 +81,19 @@ async def begin_stretch(kafka: Kafka, stretch: Stretch, *, restart: bool) -> dic
     """Return the offset to go on with by partition; those that ``kafka.group_id`` has if it was not read to its end.
 
     Otherwise, and with ``restart``, the group's offsets are set to the begin of the stretch. Raises KafkaError if
-    members of the group are at work then.
+    members of the group are at work then. The group may have lower offsets than these: a partition that was added
+    while the stretch was read begins at its first offset, and one whose records the broker has deleted is behind.
     """
     begins = {key: bounds.begin for key, bounds in stretch.items()}
     async with connected_admin(kafka) as admin:
         found = await answered(kafka, lambda: _committed(admin, kafka.group_id, stretch))
         known = {key: offset for key, (offset, _) in found.items() if offset >= 0}
-        went_on = any(metadata != COMPLETE for offset, metadata in found.values() if offset >= 0)
-        if known and went_on and not restart:
+        complete = any(metadata == COMPLETE for _, metadata in found.values())  # of all partitions that were there
+        if known and not complete and not restart:
             missing = {key: begin for key, begin in begins.items() if key not in known}
             if missing:
                 await answered(kafka, lambda: _commit(admin, kafka.group_id, missing, ""))
-            return {**begins, **known}
+            return {key: max(begin, known.get(key, begin)) for key, begin in begins.items()}
         await answered(kafka, lambda: _commit(admin, kafka.group_id, begins, ""))
         return begins
 

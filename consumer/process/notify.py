@@ -9,6 +9,10 @@ from typing import Protocol
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 DRAINING = "draining"
+EXTENSION_SECONDS = 30.0
+"""How long systemd waits for the next report while the daemon starts."""
+END_SECONDS = 5.0
+"""How long the process may take to end after its last report."""
 
 
 class Manager(Protocol):
@@ -25,32 +29,51 @@ class Notify:
     """Sends to the socket that systemd names in the environment, from any thread, and never waits.
 
     The variables are removed, so that no process that a handler starts speaks for the daemon. A message that cannot be
-    sent is dropped: systemd then acts as if the daemon had not sent it.
+    sent is dropped, and what it said beside the sign of life is sent with the next one.
     """
 
-    def __init__(self, environment: MutableMapping[str, str]) -> None:
+    def __init__(self, environment: MutableMapping[str, str], stop_seconds: float = 0.0) -> None:
+        """``stop_seconds`` is how long a stop may take: systemd waits that long, whatever its unit says."""
         address, *_ = [environment.pop(name, "") for name in VARIABLES]
         self._address = f"\0{address[1:]}" if address.startswith("@") else address  # "@" is an abstract address
-        self._state = ""
+        self._stop_seconds = stop_seconds
+        self._is_ready = False
+        self._heard = ("", False)
+        """State and readiness of the last message that was sent."""
 
     def ready(self, _port: int = 0) -> None:
         """Say that the daemon runs: settings, handlers and the HTTP port are in use."""
-        self._send("READY=1")
+        self._is_ready = True
+        if self._send("READY=1"):
+            self._heard = self._heard[0], True
 
     def alive(self, state: str) -> None:
         """Say that the supervisor's thread runs, and the daemon's state; called every second.
 
-        The daemon's own watchdog ends a daemon that stalls. This one ends a daemon whose watchdog stands still.
+        The daemon's own watchdog ends a daemon that stalls, also at its start, which may take as long as the handlers
+        need to open. This one ends a daemon whose watchdog stands still.
         """
-        lines = ["WATCHDOG=1"]
-        if state != self._state:
-            lines += [f"STATUS={state}", *(["STOPPING=1"] if state == DRAINING else [])]
-        self._state = state
-        self._send("\n".join(lines))
+        lines, now = ["WATCHDOG=1"], (state, self._is_ready)
+        if not self._is_ready:
+            lines.append(_extend(EXTENSION_SECONDS))
+        elif not self._heard[1]:
+            lines.append("READY=1")
+        if state != self._heard[0]:
+            lines.append(f"STATUS={state}")
+            if state == DRAINING:
+                lines += ["STOPPING=1", _extend(self._stop_seconds + END_SECONDS)]
+        if self._send("\n".join(lines)):
+            self._heard = now
 
-    def _send(self, lines: str) -> None:
+    def _send(self, lines: str) -> bool:
         if not self._address:
-            return
+            return False
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             sender.sendto(lines.encode(), self._address)
+            return True
+        return False
+
+
+def _extend(seconds: float) -> str:
+    return f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"

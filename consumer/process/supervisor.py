@@ -107,8 +107,8 @@ class Supervisor:
             while not self._stop.is_set():
                 try:
                     self._look()
-                    self._status.sample()
                     self._notify.alive(self._vitals.state)
+                    self._status.sample()  # last: a page that cannot be drawn is no reason to restart the daemon
                 except Exception as error:  # a fault of the watchdog must not end the thread
                     log.error("watchdog_failed", error=place_of(error))  # noqa: TRY400
                 if time.monotonic() >= trim_at:

@@ -48,7 +48,9 @@ class BoundedRun:
     def __init__(self, parts: BoundedParts, ends: Mapping[TopicPartition, int]) -> None:
         """Take the offset after the last record of each partition; of one that is not in ``ends`` nothing is read."""
         self.complete = False
-        """Whether every record has an outcome."""
+        """Whether every record of the partitions that it had at its end has an outcome, and that is committed."""
+        self.shared = False
+        """Whether other members of the group had partitions at its end."""
         self._parts = parts
         self._ends = ends
 
@@ -71,8 +73,14 @@ class BoundedRun:
         """Drain and end; the next run continues from there."""
         self._parts.lifecycle.stop()
 
+    def look(self) -> None:
+        """Note what is done of the owned partitions; called at intervals, and once when all of it is done."""
+
     async def run(self) -> None:
-        """Run until all records have an outcome. After a failure: commit what is done, and raise the failure."""
+        """Run until all records have an outcome, and that is committed.
+
+        After a failure: commit what is done, and raise the failure.
+        """
         parts = self._parts
         others = [parts.engine.commit_forever, self._until_done]
         await parts.lifecycle.run(parts.engine, parts.source, parts.letters, self._poll, others)
@@ -87,12 +95,27 @@ class BoundedRun:
 
         Without partitions, wait for ``EMPTY_LOOKS`` looks before the end: the member may be between two epochs.
         """
-        empty_looks, ends = 0, self._ends
+        empty_looks, owned = 0, self._parts.engine.partitions
         while empty_looks < EMPTY_LOOKS:
             await asyncio.sleep(LOOK_SECONDS)
+            self.look()
             owned = self._parts.engine.partitions
-            if owned and all(each.done >= ends.get(key, -1) for key, each in owned.items()):
+            undone = [key for key in owned if not self._is_done(key)]  # each is asked, which makes it settle
+            if owned and not undone:
                 break
-            empty_looks = 0 if owned or not self.joined else empty_looks + 1
+            waits = not self.joined or self._parts.source.rebalancing
+            empty_looks = 0 if owned or waits else empty_looks + 1
+        self.look()
         self.complete = not self._parts.lifecycle.stopping.is_set()
+        self.shared = self.complete and not self._ends.keys() <= owned.keys()
         self._parts.lifecycle.stop()
+
+    def _is_done(self, key: TopicPartition) -> bool:
+        """Whether a partition is read to its end, and all of that is committed.
+
+        A handler may keep records until its flush, which fails while its disk is full: the run goes on until it has
+        succeeded. Batches are called at the end, however long they would wait for more records.
+        """
+        if key not in self._ends:
+            return True
+        return self._parts.bounded.is_read(key) and self._parts.engine.settles(key)

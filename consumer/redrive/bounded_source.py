@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import dropwhile
 
 from consumer.delivery.engine import Engine
 from consumer.kafka.client_source import ClientSource
@@ -18,14 +19,16 @@ class BoundedSource:
         source: ClientSource,
         ends: Mapping[TopicPartition, int],
         wanted: Callable[[RawRecord], bool] | None = None,
+        begins: Mapping[TopicPartition, int] | None = None,
     ) -> None:
         """Bound a source; ``ends`` holds the offset after each partition's last record; without one, none is read.
 
-        ``wanted`` leaves out the records for which it returns False.
+        ``wanted`` leaves out the records for which it returns False, and ``begins`` those below a partition's offset.
         """
         self._source = source
         self._ends = ends
         self._wanted = wanted
+        self._begins = begins or {}
         self._ended: set[TopicPartition] = set()
         self.commit = source.commit
 
@@ -43,6 +46,10 @@ class BoundedSource:
     async def wait(self, wanted: Collection[TopicPartition], seconds: float) -> None:
         """Wait for partitions that have not reached their end: letters after an end would always count as ready."""
         await self._source.wait([key for key in wanted if key not in self._ended], seconds)
+
+    def is_read(self, key: TopicPartition) -> bool:
+        """Whether the last chunk of a partition was taken."""
+        return key in self._ended
 
     def ready(self, key: TopicPartition) -> bool:
         """Whether ``take`` would return a chunk."""
@@ -63,6 +70,9 @@ class BoundedSource:
         if next_offset >= end:
             self._ended.add(key)
             records, next_offset = _below(end, records), max(chunk.first_offset, end)
+        begin = self._begins.get(key, 0)
+        if chunk.first_offset < begin:
+            records = dropwhile(lambda raw: raw.offset < begin, records)
         if self._wanted is not None:
             records = filter(self._wanted, records)
         return Chunk(chunk.first_offset, records, next_offset, chunk.reread, chunk.fetch, chunk.timestamp)

@@ -70,12 +70,16 @@ class Replay(BoundedRun):
     @property
     def done(self) -> int:
         """Number of offsets that were passed."""
-        if self.complete:
+        if self.complete and not self.shared:
             return self.total
+        self.look()
+        return sum(self._reached[key] - self._begins[key] for key in self._ends)
+
+    def look(self) -> None:
+        """Note how far each owned partition is; it is no longer known when the partition is revoked."""
         for key, partition in self._parts.engine.partitions.items():
             if key in self._ends:
                 self._reached[key] = max(self._reached[key], min(partition.done, self._ends[key]))
-        return sum(self._reached[key] - self._begins[key] for key in self._ends)
 
     def outcomes(self) -> list[str]:
         """Return what became of the records, a line for each route."""
@@ -87,6 +91,10 @@ class Replay(BoundedRun):
             lines.append(f"{counted(bad, 'record')} dead-lettered that could not be decoded")
         if counters.skipped:
             lines.append(f"{counted(counters.skipped, 'record')} matched by no route")
+        if deleted := sum(count for (_, why), count in counters.offset_resets.items() if why == "out_of_range"):
+            lines.append(
+                f"the brokers deleted records before they were read: {counted(deleted, 'gap')} in what was read"
+            )
         return lines
 
     @property
@@ -118,7 +126,7 @@ def make_replay(
     rate: float,
     lifecycle: Lifecycle,
 ) -> Replay:
-    """Make a replay. ``topics`` has the chosen routes; ``begins`` the offsets to go on with, which the group has.
+    """Make a replay. ``topics`` has the chosen routes; ``begins`` the offsets to go on with, or above the group's.
 
     ``rate`` is in records a second and calls of handlers; 0 means no limit.
     """
@@ -130,7 +138,9 @@ def make_replay(
     letters = make_letter_box(settings)  # a letter is the daemon's group's, which redrives it
     source = KafkaSource(kafka, counters, lifecycle.fail)
     timed = chosen.begin.time_ms is not None or chosen.end.time_ms is not None
-    bounded = BoundedSource(source, ends, chosen.wants if timed else None)
+    bounded = BoundedSource(
+        source, ends, chosen.wants if timed else None, {key: bounds.begin for key, bounds in stretch.items()}
+    )
     delivery = msgspec.structs.replace(settings.delivery, on_halt="exit")
     engine = make_engine(
         msgspec.structs.replace(settings, kafka=kafka, delivery=delivery),

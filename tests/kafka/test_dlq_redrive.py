@@ -119,7 +119,7 @@ async def test_rate(cluster: Cluster) -> None:
         _, err = await process.communicate()
         assert time.monotonic() - stopped < 5.0
     assert process.returncode == 0, err
-    assert b"stopped before the end; run the same command again to continue" in err
+    assert b"stopped before the end; run the same command again to go on" in err
     assert len(handled(cluster)) < 20
     code, _, _ = await dlq(cluster, "redrive", "--rate", "0.01", "--to", cluster.topic, "--dry-run")
     assert code == 0

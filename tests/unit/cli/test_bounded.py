@@ -18,6 +18,7 @@ class Ten:
 
     group = "group"
     joined = complete = True
+    shared = False
     done = 10
 
     async def run(self) -> None:

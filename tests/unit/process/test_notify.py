@@ -29,8 +29,8 @@ def received(manager: socket.socket) -> list[str]:
 
 
 def test_what_the_manager_hears(manager: socket.socket) -> None:
-    """Ready once, alive at each look, each state once, stopping with the drain."""
-    notify = Notify({"NOTIFY_SOCKET": manager.getsockname()})
+    """Ready once, alive at each look, each state once, stopping with the drain and the time that it may take."""
+    notify = Notify({"NOTIFY_SOCKET": manager.getsockname()}, 35.0)
     notify.ready()
     for state in ("running", "running", "draining", "draining"):
         notify.alive(state)
@@ -38,9 +38,42 @@ def test_what_the_manager_hears(manager: socket.socket) -> None:
         "READY=1",
         "WATCHDOG=1\nSTATUS=running",
         "WATCHDOG=1",
-        "WATCHDOG=1\nSTATUS=draining\nSTOPPING=1",
+        "WATCHDOG=1\nSTATUS=draining\nSTOPPING=1\nEXTEND_TIMEOUT_USEC=40000000",
         "WATCHDOG=1",
     ]
+
+
+def test_handlers_that_take_long_to_open(manager: socket.socket) -> None:
+    """Until it is ready the daemon asks for more time at each look, and then no more."""
+    notify = Notify({"NOTIFY_SOCKET": manager.getsockname()})
+    notify.alive("starting")
+    notify.alive("starting")
+    notify.ready()
+    notify.alive("starting")
+    extension = "EXTEND_TIMEOUT_USEC=30000000"
+    first, *others = received(manager)
+    assert first.splitlines() == ["WATCHDOG=1", extension, "STATUS=starting"]
+    assert others == [f"WATCHDOG=1\n{extension}", "READY=1", "WATCHDOG=1"]
+
+
+def test_what_was_dropped_is_sent_again(tmp_path: Path) -> None:
+    """A manager that did not read for a moment still hears that the daemon is ready, its state, and that it stops."""
+    path = tmp_path / "notify"
+    notify = Notify({"NOTIFY_SOCKET": str(path)})
+    notify.ready()
+    notify.alive("running")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.setblocking(False)
+        notify.alive("running")
+        assert received(manager) == ["WATCHDOG=1\nREADY=1\nSTATUS=running"]
+    path.unlink()
+    notify.alive("draining")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.setblocking(False)
+        notify.alive("draining")
+        assert "STOPPING=1" in received(manager)[0].splitlines()
 
 
 def test_an_abstract_address() -> None:

@@ -241,6 +241,19 @@ async def test_a_blocked_loop_shows_while_it_lasts() -> None:
         assert left == []
 
 
+async def test_a_page_that_cannot_be_drawn_restarts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service manager hears of the daemon while what the status page shows cannot be collected."""
+    reports: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError
+
+    async with FakeBroker() as broker, a_run_on(broker) as run:
+        monkeypatch.setattr(run.daemon._parts.supervisor._status, "sample", fail)
+        monkeypatch.setattr(run.daemon._parts.notify, "alive", reports.append)
+        await run.until(lambda: len(reports) > 2)
+
+
 async def test_a_stall_that_lasts_ends_the_process() -> None:
     """A stall that no new client can cure ends the process with 70 after the window, from the watchdog's thread."""
     left: list[int] = []
