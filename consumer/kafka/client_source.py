@@ -43,7 +43,7 @@ from consumer.kafka.positions import ANSWER_SECONDS, Listener, Positions
 from consumer.kafka.probe import retried
 from consumer.kafka.reach import CommitNotes, check_brokers, notes_of, until_reachable
 from consumer.observe.counters import Counters
-from consumer.observe.members import GroupDescription
+from consumer.observe.members import GroupDescription, Membership
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
@@ -52,6 +52,9 @@ log = structlog.get_logger("consumer.kafka")
 
 AGAIN_SECONDS = 0.5
 UNREACHED = (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError, KafkaUnreachableError)
+
+SLOW_SECONDS = 5.0
+"""Time for a drain after which a rebalance counts as slow."""
 
 Fetch = RawFetch | PlainFetch
 
@@ -93,6 +96,8 @@ class ClientSource(ABC):
         self._consumer: Any = None
         self._listener: Listener
         """Set by ``start``, before it is called."""
+        self._leaving: Collection[TopicPartition] = ()
+        """Partitions of the revocation under way; under the consumer protocol each is by itself."""
         self._fetch: Fetch | None = None
         """None while no client is connected."""
         self._positions: Positions | None = None
@@ -187,6 +192,15 @@ class ClientSource(ABC):
     @abstractmethod
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
         """Commit offsets to read next. It waits for unreachable brokers without limit, so the caller must bound it."""
+
+    @property
+    def membership(self) -> Membership:
+        """This member as it knows itself. Read from any thread."""
+        return Membership(self._kafka.group_protocol, self.generation, self._alive_at, self._revoking())
+
+    def _revoking(self) -> Collection[TopicPartition]:
+        """Return the partitions that are being let go of."""
+        return tuple(self._leaving)
 
     @abstractmethod
     async def describe(self) -> GroupDescription:
@@ -372,6 +386,13 @@ class ClientSource(ABC):
         self._listener.doubt(doubtful=False)
         self._listener.assign(sorted(keys))
         log.info("partitions_assigned", count=len(keys))
+
+    def _note_slow(self, keys: Collection[TopicPartition], began: float) -> None:
+        """Count a revocation whose drain was long: others have waited for it."""
+        seconds = time.monotonic() - began
+        if seconds > SLOW_SECONDS:
+            self._counters.rebalances["slow"] += 1
+            log.warning("rebalance_slow", count=len(keys), seconds=round(seconds, 1))
 
     def _note_revoked(self, count: int, *, lost: bool) -> None:
         if count:

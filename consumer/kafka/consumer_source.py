@@ -28,6 +28,7 @@ from consumer.kafka.topic_ids import TopicIds
 from consumer.kafka.wire_questions import DescribeRequest, TopicsRequest
 from consumer.kafka.wire_requests import HeartbeatRequest, OffsetCommitRequest, OffsetFetchRequest
 from consumer.observe.members import GroupDescription
+from consumer.observe.members import Membership as MemberState
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
 
@@ -163,6 +164,19 @@ class ConsumerSource(ClientSource):
             self._ends.heard(time.monotonic())
         return result
 
+    @property
+    def membership(self) -> MemberState:
+        """This member as it knows itself. Read from any thread."""
+        return super().membership._replace(answered_at=self.member.answered_at)
+
+    def _revoking(self) -> Collection[TopicPartition]:
+        reconciliation = self._reconciliation  # read once: the event loop may replace it
+        return tuple(reconciliation.draining) if reconciliation is not None else ()
+
+    def moved(self, phase: Literal["revoked", "assigned"], seconds: float, count: int) -> None:
+        """Note how long partitions stood still in one half of their move."""
+        self._counters.moves[phase].observe(seconds, count)
+
     async def describe(self) -> GroupDescription:
         """Ask the coordinator for the group's members."""
         if self._parts is None:
@@ -173,8 +187,10 @@ class ConsumerSource(ClientSource):
         """Drain and commit partitions, or drop them if they are lost."""
         if self._positions is not None:
             await self._positions.drop(keys)
+        began = time.monotonic()
         self._note_revoked(len(keys), lost=lost)
         await self._listener.revoke(list(keys), lost=lost)
+        self._note_slow(keys, began)
         parts, fetch = self._parts, self._fetch
         if parts is not None and fetch is not None:
             for key in keys:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Coroutine, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import structlog
 
@@ -35,6 +36,9 @@ class Moves(Protocol):
 
     def begin(self, starts: Mapping[TopicPartition, int]) -> None:
         """Begin to consume partitions."""
+
+    def moved(self, phase: Literal["revoked", "assigned"], seconds: float, count: int) -> None:
+        """Note for how long partitions stood still: until the group knew that they were free, or until they began."""
 
     def fail(self, error: Exception) -> None:
         """End the daemon."""
@@ -74,13 +78,15 @@ class Reconciliation:
         self._taking: asyncio.Task[None] | None = None
         self._wanted: frozenset[Place] = frozenset()
         """What ``_taking`` takes."""
+        self._stopped_at: list[float] = []
+        """Monotonic time at which the drain began of each partition that is not acknowledged yet."""
         self._stopped = False
         member.changed = self.step
 
     @property
     def draining(self) -> set[TopicPartition]:
         """Partitions that are being let go."""
-        return {key for each in self._leaving.values() for key in each.keys}
+        return {key for each in list(self._leaving.values()) for key in each.keys}
 
     def step(self) -> None:
         """Start what comes next."""
@@ -95,11 +101,17 @@ class Reconciliation:
         leaving = {place for each in self._leaving.values() if each.life == self._life for place in each.places}
         if gone := self._holdings.owned - member.target - leaving:
             self._start_leaving(gone, lost=False)
-        elif leaving:
-            return
-        elif not member.acknowledged:
+        elif not leaving and not member.acknowledged:
             self._heartbeats.now()
-        elif self._taking is None and (new := member.target - self._holdings.owned):
+        elif not leaving:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin what is new: nothing is to be let go of, and the group knows."""
+        for since in self._stopped_at:
+            self._moves.moved("revoked", time.monotonic() - since, 1)
+        self._stopped_at.clear()
+        if self._taking is None and (new := self._member.target - self._holdings.owned):
             self._wanted = new
             self._taking = self._start(self._take(new))
 
@@ -113,6 +125,7 @@ class Reconciliation:
     def _lose(self) -> None:
         """Drop everything at once: the group has given it away, and a commit would be wrong."""
         lost = set(self._holdings.owned)
+        self._stopped_at.clear()
         if lost:
             self._start_leaving(lost, lost=True)
         for place in lost:
@@ -120,12 +133,11 @@ class Reconciliation:
 
     def _start_leaving(self, places: Collection[Place], *, lost: bool) -> None:
         keys = frozenset(self._holdings.keys[place] for place in places)
-        task = self._start(self._let_go(keys, lost=lost))
+        if not lost:
+            self._stopped_at += [time.monotonic()] * len(keys)
+        task = self._start(self._moves.let_go(keys, lost=lost))
         self._leaving[task] = Leaving(frozenset(places), keys, -1 if lost else self._life)
         task.add_done_callback(self._has_left)
-
-    async def _let_go(self, keys: Collection[TopicPartition], *, lost: bool) -> None:
-        await self._moves.let_go(keys, lost=lost)
 
     def _has_left(self, task: asyncio.Task[None]) -> None:
         leaving = self._leaving.pop(task)
@@ -149,6 +161,7 @@ class Reconciliation:
             self._holdings.add(place, key)
         if keys:
             self._moves.begin(starts)
+            self._moves.moved("assigned", time.monotonic() - self._member.target_since, len(starts))
         if len(keys) < len(wanted):
             await asyncio.sleep(AGAIN_SECONDS)
 
