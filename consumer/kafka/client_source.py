@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import aiokafka
 import structlog
@@ -59,6 +59,15 @@ SLOW_SECONDS = 5.0
 Fetch = RawFetch | PlainFetch
 
 
+class Drains(NamedTuple):
+    """What is known of a drain before it begins."""
+
+    under_way: Callable[[TopicPartition], float]
+    """Age in seconds of the oldest call of a partition that is under way; 0 without one."""
+    seconds: float
+    """Maximum time of a drain."""
+
+
 class ClientSource(ABC):
     """One membership in the group; made with the daemon, connected by ``start`` and left by ``stop``.
 
@@ -89,6 +98,8 @@ class ClientSource(ABC):
         """Called once with the topics, when they are known to exist."""
         self.at_answer: Callable[[], None] | None = None
         """Called after each wait for records, before any is taken."""
+        self.drains = Drains(lambda _key: 0.0, math.inf)
+        """What is known of a drain before it begins."""
         self._pattern = pattern
         self._topics: list[str] = []
         self._found_notes: dict[TopicPartition, str] = {}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection, Coroutine, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
@@ -34,11 +33,11 @@ class Moves(Protocol):
     async def starts(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Return where each partition begins; -1 where the group has no offset."""
 
-    def begin(self, starts: Mapping[TopicPartition, int]) -> None:
-        """Begin to consume partitions."""
+    def begin(self, starts: Mapping[TopicPartition, int], since: float) -> None:
+        """Begin to consume partitions, which the group gave at ``since`` (monotonic)."""
 
-    def moved(self, phase: Literal["revoked", "assigned"], seconds: float, count: int) -> None:
-        """Note for how long partitions stood still: until the group knew that they were free, or until they began."""
+    def acknowledged(self) -> None:
+        """Note that the group knows of all partitions that were let go of."""
 
     def fail(self, error: Exception) -> None:
         """End the daemon."""
@@ -78,8 +77,6 @@ class Reconciliation:
         self._taking: asyncio.Task[None] | None = None
         self._wanted: frozenset[Place] = frozenset()
         """What ``_taking`` takes."""
-        self._stopped_at: list[float] = []
-        """Monotonic time at which the drain began of each partition that is not acknowledged yet."""
         self._stopped = False
         member.changed = self.step
 
@@ -108,9 +105,7 @@ class Reconciliation:
 
     def _go_on(self) -> None:
         """Begin what is new: nothing is to be let go of, and the group knows."""
-        for since in self._stopped_at:
-            self._moves.moved("revoked", time.monotonic() - since, 1)
-        self._stopped_at.clear()
+        self._moves.acknowledged()
         if self._taking is None and (new := self._member.target - self._holdings.owned):
             self._wanted = new
             self._taking = self._start(self._take(new))
@@ -125,7 +120,6 @@ class Reconciliation:
     def _lose(self) -> None:
         """Drop everything at once: the group has given it away, and a commit would be wrong."""
         lost = set(self._holdings.owned)
-        self._stopped_at.clear()
         if lost:
             self._start_leaving(lost, lost=True)
         for place in lost:
@@ -133,8 +127,6 @@ class Reconciliation:
 
     def _start_leaving(self, places: Collection[Place], *, lost: bool) -> None:
         keys = frozenset(self._holdings.keys[place] for place in places)
-        if not lost:
-            self._stopped_at += [time.monotonic()] * len(keys)
         task = self._start(self._moves.let_go(keys, lost=lost))
         self._leaving[task] = Leaving(frozenset(places), keys, -1 if lost else self._life)
         task.add_done_callback(self._has_left)
@@ -160,8 +152,7 @@ class Reconciliation:
         for place, key in keys.items():
             self._holdings.add(place, key)
         if keys:
-            self._moves.begin(starts)
-            self._moves.moved("assigned", time.monotonic() - self._member.target_since, len(starts))
+            self._moves.begin(starts, self._member.target_since)
         if len(keys) < len(wanted):
             await asyncio.sleep(AGAIN_SECONDS)
 

@@ -55,14 +55,14 @@ class AMember:
     async def starts(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         return await self.offsets.committed(keys)
 
-    def begin(self, starts: Mapping[TopicPartition, int]) -> None:
+    def begin(self, starts: Mapping[TopicPartition, int], since: float) -> None:
+        assert since > 0
         assert not starts.keys() & self.positions.keys(), "began twice"
         self.positions |= {key: max(0, offset) for key, offset in starts.items()}
         self.events.append(("begin", frozenset(key.partition for key in starts)))
 
-    def moved(self, phase: str, seconds: float, count: int) -> None:
-        assert seconds >= 0
-        self.moves[phase] += count
+    def acknowledged(self) -> None:
+        self.moves["acknowledged"] += 1
 
     def fail(self, error: Exception) -> None:
         self.failures.append(error)
