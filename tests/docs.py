@@ -101,6 +101,7 @@ WHEN = {
     "stall_ended": "What was stalled moves again.",
     "stall_given_up": "A stall lasted for `watchdog.window_seconds`. The process exits with 70.",
     "watchdog_failed": "The watchdog itself failed once: a defect. It goes on watching.",
+    "rebalance_slow": "Partitions drained for `seconds` at a rebalance; their next owners waited.",
     "topics_delayed": "The names of new topics are not known yet; they are asked for again.",
     "worker_ended": "A worker process ended by itself; it is started again after `restart_in` seconds, unless that is "
     "null.",

@@ -33,8 +33,9 @@ def rebalancing(status: Status) -> Iterator[Verdict]:
     """Judge a group that rebalances again and again."""
     group = status.group
     if group.rebalancing_since is not None:
+        drained = "what moved" if group.membership.protocol == "consumer" else "all work"
         sentence = (
-            f"The group has rebalanced {group.rebalances} times in the last 2 min, and drained all work each time."
+            f"The group has rebalanced {group.rebalances} times in the last 2 min, and drained {drained} each time."
         )
         what = advice.REBALANCING_OFTEN
         yield Verdict("Rebalancing", "warn", sentence, what.todo, what.command, what.runbook, group.rebalancing_since)

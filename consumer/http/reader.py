@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import socket
@@ -25,6 +26,7 @@ from consumer.http.recent import Recent
 from consumer.http.status import (
     BrokersStatus,
     GroupStatus,
+    MembershipStatus,
     MemberStatus,
     PartitionStatus,
     ProcessStatus,
@@ -37,6 +39,7 @@ from consumer.http.trend import Trend
 from consumer.http.verdict import judge
 from consumer.observe.counters import Counters
 from consumer.observe.event_counts import EventCounts
+from consumer.observe.members import epochs_behind
 from consumer.observe.observed import Observed
 from consumer.settings.listing import plain_settings
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
@@ -115,7 +118,7 @@ class StatusReader:
             at=now.wall,
             verdicts=[],
             process=msgspec.structs.replace(self._process, member_id=self._observed.member_id),
-            group=self._group(),
+            group=self._group(now),
             brokers=self._brokers(now),
             subscribed=[settings.kafka.topic_pattern] if settings.kafka.topic_pattern else settings.kafka.topics,
             state=self._since[0],
@@ -151,13 +154,19 @@ class StatusReader:
         if state != self._since[0]:
             self._since = (state, now.wall_of(stall.since) if stall is not None else now.wall)
 
-    def _group(self) -> GroupStatus:
+    def _group(self, now: Moment) -> GroupStatus:
         found, me, group_id = self._observed.group, self._observed.member_id, self._settings.kafka.group_id
         often = len(self._rebalances), self._rebalances.since
         if found is None:
-            return GroupStatus(group_id, "", [], None, *often)
+            return GroupStatus(group_id, "", [], None, *often, self._membership(now))
         members = [MemberStatus(*each, me=each.member_id == me) for each in found.members]
-        return GroupStatus(group_id, found.state, members, found.at, *often)
+        return GroupStatus(group_id, found.state, members, found.at, *often, self._membership(now))
+
+    def _membership(self, now: Moment) -> MembershipStatus:
+        member = self._observed.membership
+        at = now.wall_of(member.answered_at) if member.answered_at != -math.inf else None
+        behind, revoking = epochs_behind(member, self._observed.group), sorted(map(str, member.revoking))
+        return MembershipStatus(member.protocol, max(0, member.epoch), behind, at, revoking)
 
     def _brokers(self, now: Moment) -> BrokersStatus:
         """Return whether brokers answer; a blocked event loop hears none, and they may be well."""

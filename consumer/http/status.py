@@ -142,6 +142,21 @@ class MemberStatus(msgspec.Struct, frozen=True):
     me: bool
 
 
+class MembershipStatus(msgspec.Struct, frozen=True):
+    """This member as it knows itself."""
+
+    protocol: str = "classic"
+    """The group protocol of this member: ``classic`` or ``consumer``."""
+    epoch: int = 0
+    """Epoch, or generation, of this member; 0 while it is in no group."""
+    epochs_behind: int = 0
+    """Epochs by which this member is behind its group."""
+    answered_at: float | None = None
+    """Time of the last answer to a heartbeat; None before the first."""
+    revoking: list[str] = []
+    """Partitions that this member lets go of now."""
+
+
 class GroupStatus(msgspec.Struct, frozen=True):
     """The group as its coordinator described it last; it is asked every 30 seconds."""
 
@@ -155,6 +170,8 @@ class GroupStatus(msgspec.Struct, frozen=True):
     """Times that partitions of this member were taken away in the last two minutes."""
     rebalancing_since: float | None = None
     """Time since which they have been taken away again and again; None if they have not."""
+    membership: MembershipStatus = MembershipStatus()
+    """This member as it knows itself."""
 
 
 class BrokersStatus(msgspec.Struct, frozen=True):

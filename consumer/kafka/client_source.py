@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import aiokafka
 import structlog
@@ -43,7 +43,7 @@ from consumer.kafka.positions import ANSWER_SECONDS, Listener, Positions
 from consumer.kafka.probe import retried
 from consumer.kafka.reach import CommitNotes, check_brokers, notes_of, until_reachable
 from consumer.observe.counters import Counters
-from consumer.observe.members import GroupDescription
+from consumer.observe.members import GroupDescription, Membership
 from consumer.partition.chunk import Chunk
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
@@ -53,7 +53,19 @@ log = structlog.get_logger("consumer.kafka")
 AGAIN_SECONDS = 0.5
 UNREACHED = (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError, KafkaUnreachableError)
 
+SLOW_SECONDS = 5.0
+"""Time for a drain after which a rebalance counts as slow."""
+
 Fetch = RawFetch | PlainFetch
+
+
+class Drains(NamedTuple):
+    """What is known of a drain before it begins."""
+
+    under_way: Callable[[TopicPartition], float]
+    """Age in seconds of the oldest call of a partition that is under way; 0 without one."""
+    seconds: float
+    """Maximum time of a drain."""
 
 
 class ClientSource(ABC):
@@ -86,6 +98,8 @@ class ClientSource(ABC):
         """Called once with the topics, when they are known to exist."""
         self.at_answer: Callable[[], None] | None = None
         """Called after each wait for records, before any is taken."""
+        self.drains = Drains(lambda _key: 0.0, math.inf)
+        """What is known of a drain before it begins."""
         self._pattern = pattern
         self._topics: list[str] = []
         self._found_notes: dict[TopicPartition, str] = {}
@@ -93,6 +107,8 @@ class ClientSource(ABC):
         self._consumer: Any = None
         self._listener: Listener
         """Set by ``start``, before it is called."""
+        self._leaving: Collection[TopicPartition] = ()
+        """Partitions of the revocation under way; under the consumer protocol each is by itself."""
         self._fetch: Fetch | None = None
         """None while no client is connected."""
         self._positions: Positions | None = None
@@ -187,6 +203,15 @@ class ClientSource(ABC):
     @abstractmethod
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> Literal["ok", "failed", "fenced"]:
         """Commit offsets to read next. It waits for unreachable brokers without limit, so the caller must bound it."""
+
+    @property
+    def membership(self) -> Membership:
+        """This member as it knows itself. Read from any thread."""
+        return Membership(self._kafka.group_protocol, self.generation, self._alive_at, self._revoking())
+
+    def _revoking(self) -> Collection[TopicPartition]:
+        """Return the partitions that are being let go of."""
+        return tuple(self._leaving)
 
     @abstractmethod
     async def describe(self) -> GroupDescription:
@@ -372,6 +397,13 @@ class ClientSource(ABC):
         self._listener.doubt(doubtful=False)
         self._listener.assign(sorted(keys))
         log.info("partitions_assigned", count=len(keys))
+
+    def _note_slow(self, keys: Collection[TopicPartition], began: float) -> None:
+        """Count a revocation whose drain was long: others have waited for it."""
+        seconds = time.monotonic() - began
+        if seconds > SLOW_SECONDS:
+            self._counters.rebalances["slow"] += 1
+            log.warning("rebalance_slow", count=len(keys), seconds=round(seconds, 1))
 
     def _note_revoked(self, count: int, *, lost: bool) -> None:
         if count:

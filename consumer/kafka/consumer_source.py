@@ -10,33 +10,32 @@ from typing import Any, Literal, NamedTuple
 import structlog
 
 from consumer.errors import ClientLostError, KafkaError
-from consumer.kafka.client import instance_id
 from consumer.kafka.client_internals import has_ended
 from consumer.kafka.client_source import ClientSource
-from consumer.kafka.coordinator import UNANSWERED, Coordinator
+from consumer.kafka.coordinator import Coordinator
 from consumer.kafka.group_configs import SESSION, group_configs
 from consumer.kafka.group_descriptions import consumer_description
-from consumer.kafka.group_errors import NOT_SPOKEN
 from consumer.kafka.group_offsets import GroupOffsets, StartOffsets
 from consumer.kafka.heartbeats import Heartbeats
 from consumer.kafka.holdings import Holdings
 from consumer.kafka.in_place import InPlace
-from consumer.kafka.membership import JOIN, Membership, Subscription
+from consumer.kafka.joining import require_spoken, subscription_of
+from consumer.kafka.membership import JOIN, Membership
 from consumer.kafka.offsets import Offsets
 from consumer.kafka.reconciliation import Reconciliation
 from consumer.kafka.topic_ids import TopicIds
-from consumer.kafka.wire_questions import DescribeRequest, TopicsRequest
-from consumer.kafka.wire_requests import HeartbeatRequest, OffsetCommitRequest, OffsetFetchRequest
+from consumer.kafka.wire_questions import DescribeRequest
 from consumer.observe.members import GroupDescription
+from consumer.observe.members import Membership as MemberState
 from consumer.record import TopicPartition
-from consumer.settings.sections import Kafka
+from consumer.settings.checks import AFTER_DRAIN_SECONDS
 
 log = structlog.get_logger("consumer.kafka")
 
 SESSION_SECONDS = 45.0
 """The brokers' default, assumed where the group's configuration cannot be read."""
-AGAIN_SECONDS = 0.2
-NEEDED = (HeartbeatRequest, OffsetCommitRequest, OffsetFetchRequest, TopicsRequest)
+SLOW_CALL_SECONDS = 0.25
+"""Age of a call under way from which on its partition is one that drains slowly."""
 
 
 class _Parts(NamedTuple):
@@ -60,12 +59,14 @@ class ConsumerSource(ClientSource):
     _reconciliation: Reconciliation | None = None
     _member: Membership | None = None
     _session_seconds = SESSION_SECONDS
+    _stopped_at: Mapping[TopicPartition, float] = {}
+    """Monotonic time at which each partition was stopped of which the group does not know yet."""
 
     @property
     def member(self) -> Membership:
         """This member's state; made when it is first asked for."""
         if self._member is None:
-            self._member = Membership(_subscription(self._kafka))
+            self._member = Membership(subscription_of(self._kafka))
         return self._member
 
     async def _join(self, consumer: Any) -> Offsets:
@@ -78,7 +79,7 @@ class ConsumerSource(ClientSource):
         seconds = self._session_seconds + self._kafka.rebalance_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
-                await _require_spoken(coordinator)
+                await require_spoken(coordinator)
                 configs = await group_configs(coordinator, self._kafka.group_id)
                 self._session_seconds = heartbeats.session_seconds = configs.get(SESSION, SESSION_SECONDS)
                 beating = asyncio.create_task(heartbeats.run(), name="heartbeats")
@@ -163,6 +164,21 @@ class ConsumerSource(ClientSource):
             self._ends.heard(time.monotonic())
         return result
 
+    @property
+    def membership(self) -> MemberState:
+        """This member as it knows itself. Read from any thread."""
+        return super().membership._replace(answered_at=self.member.answered_at)
+
+    def _revoking(self) -> Collection[TopicPartition]:
+        reconciliation = self._reconciliation  # read once: the event loop may replace it
+        return tuple(reconciliation.draining) if reconciliation is not None else ()
+
+    def acknowledged(self) -> None:
+        """Note how long the partitions stood still that were let go of: the group knows of them now."""
+        stopped_at, self._stopped_at = self._stopped_at, {}
+        for at in stopped_at.values():
+            self._counters.moves["revoked"].observe(time.monotonic() - at)
+
     async def describe(self) -> GroupDescription:
         """Ask the coordinator for the group's members."""
         if self._parts is None:
@@ -173,20 +189,45 @@ class ConsumerSource(ClientSource):
         """Drain and commit partitions, or drop them if they are lost."""
         if self._positions is not None:
             await self._positions.drop(keys)
+        began = time.monotonic()
         self._note_revoked(len(keys), lost=lost)
-        await self._listener.revoke(list(keys), lost=lost)
+        if lost:
+            self._stopped_at = {}
+            await self._listener.revoke(list(keys), lost=True)
+        else:
+            await self._drain(keys)
+        self._note_slow(keys, began)
         parts, fetch = self._parts, self._fetch
         if parts is not None and fetch is not None:
             for key in keys:
                 parts.in_place.hide(key)
                 fetch.forget(key)
 
+    async def _drain(self, keys: Collection[TopicPartition]) -> None:
+        """Drain partitions. All are acknowledged together, so those that end soon go on until the slow ones have ended.
+
+        They go on for as long as the rebalance timeout leaves time for a drain of theirs.
+        """
+        slow = [key for key in keys if self.drains.under_way(key) > SLOW_CALL_SECONDS]
+        quick = [key for key in keys if key not in slow]
+        if slow and quick:
+            spare = self._kafka.rebalance_timeout_seconds - self.drains.seconds - 2 * AFTER_DRAIN_SECONDS
+            first = asyncio.create_task(self._revoke(slow))
+            await asyncio.wait([first], timeout=max(0.0, spare))
+            await asyncio.gather(self._revoke(quick), first)
+        else:
+            await self._revoke(keys)
+
+    async def _revoke(self, keys: Collection[TopicPartition]) -> None:
+        self._stopped_at = {**self._stopped_at, **dict.fromkeys(keys, time.monotonic())}
+        await self._listener.revoke(list(keys), lost=False)
+
     async def starts(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Return where the partitions begin whose topics are read; the brokers' pattern may match others."""
         read = [key for key in keys if self._pattern is None or self._pattern.match(key.topic)]
         return await self._parts.offsets.committed(read) if self._parts is not None and read else {}
 
-    def begin(self, starts: Mapping[TopicPartition, int]) -> None:
+    def begin(self, starts: Mapping[TopicPartition, int], since: float) -> None:
         """Have partitions fetched; where the group has no offset, its start is found first."""
         parts, fetch, positions = self._parts, self._fetch, self._positions
         if parts is None or fetch is None or positions is None:
@@ -201,31 +242,8 @@ class ConsumerSource(ClientSource):
                 positions.missing(key)
         if starts:
             self._begin(starts)
+            self._counters.moves["assigned"].observe(time.monotonic() - since, len(starts))
 
     def fail(self, error: Exception) -> None:
         """End the daemon."""
         self._fail(error)
-
-
-def _subscription(kafka: Kafka) -> Subscription:
-    return Subscription(
-        kafka.group_id,
-        instance_id(kafka),
-        int(kafka.rebalance_timeout_seconds * 1000),
-        None if kafka.topic_pattern else sorted(kafka.topics),
-        kafka.topic_pattern or None,
-        kafka.group_remote_assignor or None,
-    )
-
-
-async def _require_spoken(coordinator: Coordinator) -> None:
-    """Raise KafkaError when the coordinator lacks a request; wait for one that does not answer."""
-    while True:
-        try:
-            versions = await coordinator.versions()
-        except UNANSWERED:
-            await asyncio.sleep(AGAIN_SECONDS)
-            continue
-        if missing := [each.__name__ for each in NEEDED if not each.spoken(versions)]:
-            raise KafkaError(f"{NOT_SPOKEN} (they lack {', '.join(missing)})")
-        return

@@ -57,6 +57,8 @@ class Membership:
         """Seconds between heartbeats, as the broker wants them."""
         self.target: frozenset[Place] = frozenset()
         """All partitions that this member may use now."""
+        self.target_since = -math.inf
+        """Monotonic time at which the target changed last."""
         self.changed: Callable[[], None] = lambda: None
         """Called when the target changes, when an acknowledgement was taken, and when the member was thrown out."""
         self.heard_at = -math.inf
@@ -147,6 +149,8 @@ class Membership:
         if answer.assignment is not None:
             self.target = frozenset(Place(topic, each) for topic, rows, _ in answer.assignment[0] for each in rows)
             self.acknowledged = False
+            if self.target != before[1]:
+                self.target_since = now
         if before != (self.epoch, self.target, self.acknowledged):
             self.hurry(now)
             self.changed()

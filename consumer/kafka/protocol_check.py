@@ -14,8 +14,8 @@ from aiokafka.protocol.admin import DescribeGroupsRequest
 
 from consumer.errors import KafkaError, counted
 from consumer.kafka.client import instance_id
-from consumer.kafka.consumer_source import NEEDED
 from consumer.kafka.group_errors import NOT_SPOKEN, SENTENCES, Reaction, ending, reaction
+from consumer.kafka.joining import NEEDED
 from consumer.kafka.wire_questions import DescribeRequest
 from consumer.kafka.wire_requests import HeartbeatRequest
 from consumer.settings.sections import Kafka

@@ -33,8 +33,11 @@ class Moves(Protocol):
     async def starts(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Return where each partition begins; -1 where the group has no offset."""
 
-    def begin(self, starts: Mapping[TopicPartition, int]) -> None:
-        """Begin to consume partitions."""
+    def begin(self, starts: Mapping[TopicPartition, int], since: float) -> None:
+        """Begin to consume partitions, which the group gave at ``since`` (monotonic)."""
+
+    def acknowledged(self) -> None:
+        """Note that the group knows of all partitions that were let go of."""
 
     def fail(self, error: Exception) -> None:
         """End the daemon."""
@@ -80,7 +83,7 @@ class Reconciliation:
     @property
     def draining(self) -> set[TopicPartition]:
         """Partitions that are being let go."""
-        return {key for each in self._leaving.values() for key in each.keys}
+        return {key for each in list(self._leaving.values()) for key in each.keys}
 
     def step(self) -> None:
         """Start what comes next."""
@@ -95,11 +98,15 @@ class Reconciliation:
         leaving = {place for each in self._leaving.values() if each.life == self._life for place in each.places}
         if gone := self._holdings.owned - member.target - leaving:
             self._start_leaving(gone, lost=False)
-        elif leaving:
-            return
-        elif not member.acknowledged:
+        elif not leaving and not member.acknowledged:
             self._heartbeats.now()
-        elif self._taking is None and (new := member.target - self._holdings.owned):
+        elif not leaving:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin what is new: nothing is to be let go of, and the group knows."""
+        self._moves.acknowledged()
+        if self._taking is None and (new := self._member.target - self._holdings.owned):
             self._wanted = new
             self._taking = self._start(self._take(new))
 
@@ -120,12 +127,9 @@ class Reconciliation:
 
     def _start_leaving(self, places: Collection[Place], *, lost: bool) -> None:
         keys = frozenset(self._holdings.keys[place] for place in places)
-        task = self._start(self._let_go(keys, lost=lost))
+        task = self._start(self._moves.let_go(keys, lost=lost))
         self._leaving[task] = Leaving(frozenset(places), keys, -1 if lost else self._life)
         task.add_done_callback(self._has_left)
-
-    async def _let_go(self, keys: Collection[TopicPartition], *, lost: bool) -> None:
-        await self._moves.let_go(keys, lost=lost)
 
     def _has_left(self, task: asyncio.Task[None]) -> None:
         leaving = self._leaving.pop(task)
@@ -148,7 +152,7 @@ class Reconciliation:
         for place, key in keys.items():
             self._holdings.add(place, key)
         if keys:
-            self._moves.begin(starts)
+            self._moves.begin(starts, self._member.target_since)
         if len(keys) < len(wanted):
             await asyncio.sleep(AGAIN_SECONDS)
 

@@ -129,7 +129,12 @@ class KafkaSource(ClientSource):
         self._revoked_at = time.monotonic()
         await self._stop_positions()
         self._note_revoked(len(keys), lost=lost)
-        await self._report_errors(self._listener.revoke([TopicPartition(*key) for key in keys], lost=lost))
+        self._leaving = [TopicPartition(*key) for key in keys]
+        try:
+            await self._report_errors(self._listener.revoke(self._leaving, lost=lost))
+        finally:
+            self._note_slow(self._leaving, self._revoked_at)
+            self._leaving = ()
         if self._fetch is not None:
             self._fetch.clear()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
+import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -14,6 +16,7 @@ from consumer.metrics.definitions import METRICS, PARTITION_GAUGES, PREFIX
 from consumer.metrics.exposition import exposition
 from consumer.observe.counters import Counters
 from consumer.observe.histogram import Histogram
+from consumer.observe.members import epochs_behind
 from consumer.observe.observed import Observed
 
 STATES = ("starting", "running", "rebuilding", "draining")
@@ -82,13 +85,19 @@ class DaemonCollector(Collector):
             "batch_records": {(name,): counts.batches for name, counts in counters.routes.items()},
             "record_age_seconds": {(topic,): each for topic, each in list(counters.record_age.items())},
             "commit_seconds": {(): counters.commit_seconds},
+            "partition_move_seconds": {(phase,): each for phase, each in counters.moves.items()},
         }
 
     def _gauges(self) -> dict[str, Samples]:
-        current = self._observed.state
+        current, member, group = self._observed.state, self._observed.membership, self._observed.group
+        age = time.monotonic() - member.answered_at
         return {
             "max_in_flight_records": {(): self._max_in_flight_records},
             "assigned_partitions": {(): len(self._observed.partitions)},
+            "revoking_partitions": {(): len(member.revoking)},
+            "member_epoch": {(): max(0, member.epoch)},
+            "group_epoch_lag": {(): epochs_behind(member, group)},
+            "heartbeat_age_seconds": {(): age if age != math.inf else 0.0},
             "last_poll_timestamp_seconds": {(): self._counters.last_poll_timestamp},
             "last_commit_timestamp_seconds": {(): self._counters.last_commit_timestamp},
             "state": {(state,): float(state == current) for state in STATES},

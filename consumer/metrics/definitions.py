@@ -47,7 +47,12 @@ METRICS = [
     Metric("retries_total", "counter", ("route",), "Handler calls with a record or batch that failed before."),
     Metric("dead_letters_total", "counter", ("topic", "reason"), "Dead letters written, by the topic of the record."),
     Metric("commits_total", "counter", ("result",), "Commits, by result."),
-    Metric("rebalances_total", "counter", ("kind",), "Assignments, revocations and losses of partitions."),
+    Metric(
+        "rebalances_total",
+        "counter",
+        ("kind",),
+        "Assignments, revocations and losses of partitions, and revocations whose drain was slow.",
+    ),
     Metric("client_rebuilds_total", "counter", ("reason",), "Kafka clients that were replaced, by reason."),
     Metric(
         "offset_resets_total",
@@ -81,6 +86,13 @@ METRICS = [
         "Age of records in seconds when they are worked on, sampled once per slice.",
     ),
     Metric("commit_seconds", "histogram", (), "Seconds from sending a commit to its answer."),
+    Metric(
+        "partition_move_seconds",
+        "histogram",
+        ("phase",),
+        "Seconds for which a moving partition stood still here: revoked, until the group knew; assigned, until it"
+        " began. Group protocol consumer.",
+    ),
     Metric("lag_records", "gauge", ("topic", "partition"), "End offset minus committed offset."),
     Metric(
         "lag_seconds",
@@ -109,6 +121,15 @@ METRICS = [
     ),
     Metric("halted", "gauge", ("topic", "partition", "reason"), "1 while a partition waits for a person."),
     Metric("assigned_partitions", "gauge", (), "Partitions owned now."),
+    Metric("revoking_partitions", "gauge", (), "Partitions that are drained because they move to another member."),
+    Metric("member_epoch", "gauge", (), "Epoch, or generation, of this member; 0 while it is in no group."),
+    Metric(
+        "group_epoch_lag",
+        "gauge",
+        (),
+        "Epochs by which this member is behind its group as it was last described. Group protocol consumer.",
+    ),
+    Metric("heartbeat_age_seconds", "gauge", (), "Seconds since the group last answered a heartbeat."),
     Metric("last_poll_timestamp_seconds", "gauge", (), "Time of the last poll for records."),
     Metric("last_commit_timestamp_seconds", "gauge", (), "Time of the last successful commit."),
     Metric("state", "gauge", ("state",), "1 for the current state: starting, running, rebuilding or draining."),

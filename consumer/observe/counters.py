@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from itertools import product
 
 from consumer.dead_letters.cause import REASONS
-from consumer.observe.histogram import BATCH_RECORDS, COMMIT_SECONDS, HANDLER_SECONDS, RECORD_AGE_SECONDS, Histogram
+from consumer.observe.histogram import (
+    BATCH_RECORDS,
+    COMMIT_SECONDS,
+    HANDLER_SECONDS,
+    MOVE_SECONDS,
+    RECORD_AGE_SECONDS,
+    Histogram,
+)
 from consumer.observe.recent_failures import RecentFailures
 from consumer.outcome import Outcome
 
@@ -63,7 +70,9 @@ class Counters:
         self.handler_errors = dict.fromkeys(product(routes, ["reject", "retry", "pause", "error", "timeout"]), 0)
         self.dead_letters: dict[tuple[str, str], int] = {}
         self.commits = dict.fromkeys(["ok", "failed", "fenced"], 0)
-        self.rebalances = dict.fromkeys(["assigned", "revoked", "lost"], 0)
+        self.rebalances = dict.fromkeys(["assigned", "revoked", "lost", "slow"], 0)
+        self.moves = {phase: Histogram(MOVE_SECONDS) for phase in ("revoked", "assigned")}
+        """Seconds for which a partition that moved stood still at this member, in each half of the move."""
         self.offset_resets: dict[tuple[str, str], int] = {}
         self.client_rebuilds = dict.fromkeys(REBUILDS, 0)
         self.record_age: dict[str, Histogram] = {}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from typing import NamedTuple
+
+from consumer.record import TopicPartition
 
 
 class Member(NamedTuple):
@@ -12,6 +16,18 @@ class Member(NamedTuple):
     client_id: str
     host: str
     partitions: int
+
+
+class Membership(NamedTuple):
+    """This member as it knows itself."""
+
+    protocol: str = "classic"
+    epoch: int = -1
+    """Its generation, or epoch; negative while it is in no group."""
+    answered_at: float = -math.inf
+    """Monotonic time of the last answer to a heartbeat; of a classic member, of when the answered one was sent."""
+    revoking: Collection[TopicPartition] = ()
+    """Partitions that it lets go of now; under the classic protocol these are all."""
 
 
 class GroupDescription(NamedTuple):
@@ -24,3 +40,8 @@ class GroupDescription(NamedTuple):
     """Seconds since 1970."""
     epoch: int = 0
     """Epoch of a group of the consumer protocol, which its members follow; 0 in a classic group."""
+
+
+def epochs_behind(member: Membership, group: GroupDescription | None) -> int:
+    """Return by how many epochs a member of the consumer protocol is behind its group; 0 where that is not known."""
+    return max(0, group.epoch - member.epoch) if group is not None and group.epoch and member.epoch > 0 else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from consumer.observe.members import GroupDescription
+from consumer.observe.members import GroupDescription, Membership
 from consumer.observe.waiting import Standing, Waiting
 from consumer.observe.watchdog import Stall
 from consumer.partition.state import Partition
@@ -53,6 +53,10 @@ class Observed(Protocol):
     @property
     def member_id(self) -> str:
         """Name of this member that the coordinator chose; empty until it has joined."""
+
+    @property
+    def membership(self) -> Membership:
+        """This member as it knows itself."""
 
     @property
     def group(self) -> GroupDescription | None:

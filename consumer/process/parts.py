@@ -15,7 +15,7 @@ from consumer.delivery.pipeline import Pipeline, Pipelines
 from consumer.delivery.retry import RoutePolicy
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
-from consumer.kafka.client_source import ClientSource
+from consumer.kafka.client_source import ClientSource, Drains
 from consumer.kafka.consumer_source import ConsumerSource
 from consumer.kafka.group import Group
 from consumer.kafka.letter_box import LetterBox
@@ -35,7 +35,7 @@ from consumer.process.notify import Manager, Notify
 from consumer.process.reconnect import Reconnect
 from consumer.process.supervisor import Supervisor
 from consumer.process.vitals import DaemonVitals, Watching
-from consumer.process.waits import WaitLimits, Waits, loop_waits_for
+from consumer.process.waits import WaitLimits, Waits, loop_waits_for, oldest_call
 from consumer.routes.route import Route
 from consumer.routes.topics import Topics, load_schemas
 from consumer.settings.sections import Settings, matches_topic
@@ -64,6 +64,7 @@ def make_daemon(settings: Settings, routes: Sequence[Route], notify: Manager | N
     watchdog = Watchdog(watchdog_limits(settings))
     group, measuring = Group(source), Measuring(source, engine)
     source.at_answer = measuring.note_first
+    source.drains = Drains(partial(oldest_call, engine), settings.delivery.drain_seconds)
     watching = Watching(watchdog, Waits(engine, routes, wait_limits(settings)), loop_time, group)
     vitals = DaemonVitals(source, engine, reconnect, lifecycle, watching, settings.kafka.rebalance_timeout_seconds)
     collector = DaemonCollector(counters, vitals, settings.delivery.max_in_flight_records)

@@ -13,7 +13,7 @@ from consumer.delivery.engine import Engine
 from consumer.kafka.client_source import ClientSource
 from consumer.kafka.group import Group
 from consumer.observe.loop_time import EveryRound, LoopTime
-from consumer.observe.members import GroupDescription
+from consumer.observe.members import GroupDescription, Membership
 from consumer.observe.waiting import Standing, Waiting
 from consumer.observe.watchdog import Stall, Vitals, Watchdog
 from consumer.partition.state import Partition
@@ -118,6 +118,11 @@ class DaemonVitals:
     def member_id(self) -> str:
         """Name of this member that the coordinator chose; empty until it has joined."""
         return self._source.member_id
+
+    @property
+    def membership(self) -> Membership:
+        """This member as it knows itself."""
+        return self._source.membership
 
     @property
     def group(self) -> GroupDescription | None:

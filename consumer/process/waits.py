@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from consumer.observe.waiting import CallUnderWay, Kind, Waiting
 from consumer.observe.watchdog import Vital
 from consumer.partition.hold import Hold
 from consumer.partition.state import Phase
+from consumer.record import TopicPartition
 from consumer.routes.route import Route
 
 HELD: Mapping[str, Kind] = {
@@ -37,6 +39,12 @@ def loop_waits_for(engine: Engine) -> str:
         if (not each.idle or each.partition.held_records) and not each.partition.ended:  # calls are under way
             return "backpressure"
     return "commit" if engine.committer.busy else "poll"
+
+
+def oldest_call(engine: Engine, key: TopicPartition) -> float:
+    """Return the age in seconds of the oldest call of a partition that is under way; 0 without one."""
+    began = [call.since for each in engine.workers if each.partition.key == key for call in each.calls]
+    return time.monotonic() - min(began) if began else 0.0
 
 
 class WaitLimits(NamedTuple):

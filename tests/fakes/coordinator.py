@@ -7,6 +7,7 @@ or an answer that is lost before or after the coordinator has acted.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from consumer.kafka.wire_requests import HeartbeatRequest, OffsetCommitRequest, 
 UNKNOWN_MEMBER, FENCED_EPOCH, STALE_EPOCH, NOT_COORDINATOR = 25, 110, 113, 16
 Script = int | str | Callable[[Any], Any] | None
 """An error code; ``before`` or ``after``: the answer is lost, and the coordinator has, or has not, acted; a function
-that returns an answer; None for the usual answer."""
+that returns an answer, or a coroutine with one; None for the usual answer."""
 
 
 class Commit(NamedTuple):
@@ -84,6 +85,8 @@ class FakeCoordinator:
         if script == "before":
             raise KafkaConnectionError("lost before")
         answer = self._scripted(request, script) if script not in (None, "after") else self._usual(request)
+        if inspect.isawaitable(answer):
+            answer = await answer
         await asyncio.sleep(0)
         if script == "after":
             raise KafkaConnectionError("lost after")

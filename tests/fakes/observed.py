@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumer.http.status import Status
-from consumer.observe.members import GroupDescription
+from consumer.observe.members import GroupDescription, Membership
 from consumer.observe.waiting import Standing, Waiting
 from consumer.observe.watchdog import Stall
 from consumer.partition.state import Partition
@@ -29,6 +29,7 @@ class FakeObserved:
     ran_at: float = float("inf")
     member_id: str = ""
     group: GroupDescription | None = None
+    membership: Membership = field(default_factory=Membership)
     stands: Standing = field(default_factory=Standing)
 
     def standing(self) -> Standing:

@@ -12,7 +12,7 @@ import msgspec
 
 import consumer.http
 from consumer.http.page import Page
-from consumer.http.status import Status
+from consumer.http.status import MembershipStatus, Status
 from consumer.settings.listing import plain_settings
 from consumer.settings.sections import Kafka, Settings
 from tests.statuses import a_stall, a_status, a_troubled_status
@@ -104,6 +104,18 @@ def test_only_our_own_files_are_not_escaped() -> None:
     assert re.findall(r"\{\{ (\w+)\|safe \}\}", template) == ["style", "script"]
     assert template.count("|safe") == 2
     assert "autoescape" not in template
+
+
+def test_a_member_of_the_consumer_protocol(page: Page) -> None:
+    """The group names the epoch, and the partitions that are let go of."""
+    status = a_status()
+    membership = MembershipStatus("consumer", 12, 1, status.at - 3, ["t-4"])
+    text = page.render(
+        msgspec.structs.replace(status, group=msgspec.structs.replace(status.group, membership=membership))
+    )
+    assert "epoch 12 (1 behind its group)" in text
+    assert "Letting go of t-4" in text
+    assert "Letting go" not in page.render(status)
 
 
 def test_replicas_can_be_distinguished(page: Page) -> None:

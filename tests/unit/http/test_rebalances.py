@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from consumer.http.rebalances import MANY, WINDOW_SECONDS, Rebalances
+from consumer.http.status import MembershipStatus
 from consumer.http.verdict import judge
 from tests.statuses import AT, a_status
 from tests.unit.http.scene import WALL, Scene
@@ -35,3 +38,6 @@ def test_a_rebalance_loop_is_not_green() -> None:
     assert (verdict.word, verdict.tone, verdict.since) == ("Rebalancing", "warn", WALL + 5)
     assert verdict.sentence.startswith("The group has rebalanced 8 times in the last 2 min")
     assert verdict.runbook == "SessionConsumerRebalancing"
+    assert verdict.sentence.endswith("drained all work each time.")
+    consumer = msgspec.structs.replace(group, membership=MembershipStatus(protocol="consumer"))
+    assert judge(a_status(group=consumer))[0].sentence.endswith("drained what moved each time.")

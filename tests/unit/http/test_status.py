@@ -12,7 +12,7 @@ import pytest
 from consumer.http.conditions import DeadLetteringStatus, StallStatus
 from consumer.http.history import SAMPLES, History
 from consumer.observe.counters import Counters
-from consumer.observe.members import GroupDescription, Member
+from consumer.observe.members import GroupDescription, Member, Membership
 from consumer.observe.waiting import Standing
 from consumer.observe.watchdog import Stall
 from consumer.outcome import HaltReason
@@ -247,6 +247,19 @@ def test_who_it_is() -> None:
     assert (process.client_id, process.instance_id, process.member_id) == ("c", "i", "c-1")
     assert (status.group.state, status.group.asked_at) == ("Stable", WALL)
     assert [(each.host, each.partitions, each.me) for each in status.group.members] == [("a", 3, True), ("b", 2, False)]
+
+
+def test_a_member_of_the_consumer_protocol() -> None:
+    """The status has its epoch, how far it is behind its group, its last heartbeat, and what it lets go of."""
+    scene = Scene()
+    scene.observed.membership = Membership("consumer", 5, scene.now, [TopicPartition("t", 3)])
+    scene.observed.group = GroupDescription("Reconciling", [], WALL, epoch=7)
+    found = scene.read().group.membership
+    assert (found.protocol, found.epoch, found.epochs_behind, found.answered_at) == ("consumer", 5, 2, WALL)
+    assert found.revoking == ["t-3"]
+    scene.observed.membership = Membership("consumer")
+    found = scene.read().group.membership
+    assert (found.epoch, found.epochs_behind, found.answered_at, found.revoking) == (0, 0, None, [])
 
 
 def test_silent_brokers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,6 +37,7 @@ class AMember:
         self.may_drain = asyncio.Event()
         self.may_drain.set()
         self.failures: list[Exception] = []
+        self.moves: Counter[str] = Counter()
         self.task: asyncio.Task[None] | None = None
 
     async def let_go(self, keys: Collection[TopicPartition], *, lost: bool) -> None:
@@ -53,10 +55,14 @@ class AMember:
     async def starts(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         return await self.offsets.committed(keys)
 
-    def begin(self, starts: Mapping[TopicPartition, int]) -> None:
+    def begin(self, starts: Mapping[TopicPartition, int], since: float) -> None:
+        assert since > 0
         assert not starts.keys() & self.positions.keys(), "began twice"
         self.positions |= {key: max(0, offset) for key, offset in starts.items()}
         self.events.append(("begin", frozenset(key.partition for key in starts)))
+
+    def acknowledged(self) -> None:
+        self.moves["acknowledged"] += 1
 
     def fail(self, error: Exception) -> None:
         self.failures.append(error)

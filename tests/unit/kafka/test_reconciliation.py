@@ -6,6 +6,7 @@ import asyncio
 from uuid import UUID
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from consumer.kafka import group_offsets, heartbeats, reconciliation
 from consumer.kafka.membership import Place
@@ -219,12 +220,18 @@ async def test_a_commit_of_an_earlier_ownership_is_not_sent() -> None:
     """A partition that was lost and came back is another ownership: its old commit could set the offset back."""
     coordinator = FakeCoordinator()
     async with joined(coordinator) as (member,):
-        coordinator.script[OffsetCommitRequest] += ["before"] * 1000
+        cut = asyncio.Event()
+
+        async def lost(_request: object) -> None:
+            await cut.wait()
+            raise KafkaConnectionError("lost")
+
+        coordinator.script[OffsetCommitRequest].append(lost)
         committing = asyncio.create_task(member.offsets.commit({key(0): 5}, ""))
         await asyncio.sleep(0)
         coordinator.remove(member.name)
         await until(lambda: member.member.life == 1 and member.consumes == {0, 1, 2, 3})
-        coordinator.script[OffsetCommitRequest].clear()
+        cut.set()
         assert await committing == "fenced"
         assert coordinator.commits == []
 

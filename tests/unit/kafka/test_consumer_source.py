@@ -1,0 +1,92 @@
+"""The source of the consumer protocol: in which order partitions that move are drained."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+from consumer.kafka.client_source import Drains
+from consumer.kafka.consumer_source import ConsumerSource
+from consumer.observe.counters import Counters
+from consumer.record import TopicPartition
+from consumer.settings.sections import Kafka
+from tests.unit.delivery.waiting import rounds
+
+SLOW, QUICK, OTHER = (TopicPartition("t", each) for each in range(3))
+
+
+class Draining:
+    """An engine whose drain of SLOW waits until ``go``."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.begun: list[set[TopicPartition]] = []
+        self.lost: list[bool] = []
+
+    async def revoke(self, keys: Collection[TopicPartition], *, lost: bool) -> None:
+        self.begun.append(set(keys))
+        self.lost.append(lost)
+        if SLOW in keys and not lost:
+            await self.go.wait()
+
+
+def raised(error: Exception) -> None:
+    raise error
+
+
+def a_source(engine: Any, **kafka: Any) -> ConsumerSource:
+    source = ConsumerSource(Kafka(topics=["t"], group_protocol="consumer", **kafka), Counters(["t"], []), raised)
+    source._listener = engine
+    source.drains = Drains(lambda key: 2.0 if key == SLOW else 0.01, 25.0)
+    return source
+
+
+async def test_what_ends_soon_goes_on_until_the_slow_has_ended() -> None:
+    """All are acknowledged together, so a partition without a long call gains nothing by an early stop."""
+    engine = Draining()
+    source = a_source(engine)
+    letting_go = asyncio.create_task(source.let_go([SLOW, QUICK, OTHER], lost=False))
+    await rounds()
+    assert engine.begun == [{SLOW}]
+    engine.go.set()
+    await letting_go
+    assert engine.begun == [{SLOW}, {QUICK, OTHER}]
+    assert source._counters.rebalances == {"assigned": 0, "revoked": 1, "lost": 0, "slow": 0}
+    source.acknowledged()
+    assert sum(source._counters.moves["revoked"].counts) == 3
+
+
+async def test_time_for_a_second_drain_is_kept() -> None:
+    """Without room for two drains in the rebalance timeout all begin at once, or the group would expel the member."""
+    engine = Draining()
+    source = a_source(engine, rebalance_timeout_seconds=32.0)
+    letting_go = asyncio.create_task(source.let_go([SLOW, QUICK], lost=False))
+    await rounds()
+    await asyncio.sleep(0.01)
+    assert engine.begun == [{SLOW}, {QUICK}]
+    assert not letting_go.done()
+    engine.go.set()
+    await letting_go
+
+
+async def test_lost_partitions_end_at_once() -> None:
+    """The group has given them away: none goes on, and none counts as moved."""
+    engine = Draining()
+    source = a_source(engine)
+    await source.let_go([SLOW, QUICK], lost=True)
+    assert (engine.begun, engine.lost) == ([{SLOW, QUICK}], [True])
+    source.acknowledged()
+    assert sum(source._counters.moves["revoked"].counts) == 0
+
+
+async def test_a_commit_without_a_client_fails() -> None:
+    """A commit that comes while the client is replaced is one that failed, and is repeated."""
+    assert await a_source(Draining()).commit({SLOW: 1}) == "failed"
+
+
+def test_the_id_lives_as_long_as_the_source() -> None:
+    """A member names itself, once."""
+    source = a_source(None)
+    assert source.member_id == source.member_id != a_source(None).member_id
+    assert (source.generation, source.rebalancing) == (-1, True)
