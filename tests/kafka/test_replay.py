@@ -353,6 +353,7 @@ async def test_the_first_interrupt_ends_the_question(cluster: Cluster) -> None:
         os.close(theirs)
         assert process.stderr is not None
         await process.stderr.readuntil(b"[y/N]")
+        await asyncio.sleep(0.5)  # a signal between the prompt and the read of input() is seen at the next key only
         process.send_signal(signal.SIGINT)
         async with asyncio.timeout(30):
             await process.communicate()
