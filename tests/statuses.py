@@ -206,7 +206,7 @@ def a_status(**values: Any) -> Status:
     usual: dict[str, Any] = {
         "at": AT,
         "process": ProcessStatus(
-            "worker-7", 4211, "0.1.0", AT - 11_522.0, "session-consumer", "", "session-consumer-9d1f-4e0b"
+            "worker-7", 4211, "0.2.0", AT - 11_522.0, "session-consumer", "", "session-consumer-9d1f-4e0b"
         ),
         "group": GroupStatus(
             "session-consumer",
@@ -244,7 +244,7 @@ def a_status(**values: Any) -> Status:
         "rebalances": {"assigned": 1, "revoked": 0, "lost": 0},
         "client_rebuilds": {"deaf": 0, "task_ended": 0},
         "settings": plain_settings(Settings()),
-        "versions": {"session-consumer": "0.1.0", "aiokafka": "0.14.0", "python": "3.11.7"},
+        "versions": {"session-consumer": "0.2.0", "aiokafka": "0.14.0", "python": "3.11.7"},
         "history": some_history(),
     }
     status = Status(**(usual | values), verdicts=[])

@@ -37,7 +37,7 @@ MANY = a_status(
 )
 LONG = "a-topic-whose-name-is-as-long-as-kafka-lets-it-be-" * 4
 WIDE = a_status(
-    process=ProcessStatus(LONG, 1, "0.1.0", AT - 9, LONG, LONG, LONG),
+    process=ProcessStatus(LONG, 1, "0.2.0", AT - 9, LONG, LONG, LONG),
     group=GroupStatus(LONG, "Stable", [MemberStatus(LONG, LONG, LONG, 1, me=True)], AT - 9),
     brokers=BrokersStatus([f"{LONG}:9092"], AT - 99, silent=True),
     topics=[a_topic(LONG, lag_records=10**9, lag_seconds=10.0**6, catch_up_seconds=10.0**7)],

@@ -44,7 +44,7 @@ def some_workers(*, trouble: bool = True) -> WorkersStatus:
         verdict=judged(workers, AT - 11_522.0, stopping=False),
         host=HOST,
         pid=4100,
-        version="0.1.0",
+        version="0.2.0",
         started_at=AT - 11_522.0,
         client_id="session-consumer",
         group_id="session-consumer",

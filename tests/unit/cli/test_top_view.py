@@ -74,7 +74,7 @@ def test_a_running_daemon() -> None:
     """A small terminal has the verdict first, then who it is, the numbers and all tables."""
     lines = screen(seen(judged(a_status(), RUNNING)))
     assert lines[0] == " Running  For 3 h 12 min, since 04:21:20 UTC."
-    assert lines[1] == "worker-7 pid 4211, version 0.1.0, up 3 h 12 min, as of 07:33:20 UTC"
+    assert lines[1] == "worker-7 pid 4211, version 0.2.0, up 3 h 12 min, as of 07:33:20 UTC"
     assert lines[2].startswith("group session-consumer (Stable), 2 members, a broker answered 0.3 s ago, client")
     assert lines[3].split("  ")[0] == "Records/s"
     assert lines[4].split() == ["18,204", "0", "0", "s", "0", "0", "0.6", "s"]
