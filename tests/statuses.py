@@ -170,7 +170,7 @@ def some_stats(route: str = "counts", at: float = AT, *, exact: bool = True) -> 
     ]
     types = [ValueCount("voice_sip_v1", 1_204_118), ValueCount("web_chat_v1", 402_551), ValueCount("(null)", 2_114)]
     agents = [
-        ValueCount(name, 900_000 // (rank + 1)) for rank, name in enumerate(("Billing", "Front desk", "After hours"))
+        ValueCount(name, 800_000 // (rank + 1)) for rank, name in enumerate(("Billing", "Front desk", "After hours"))
     ]
     counts = EventCounts(
         since=at - 11_522.0,
@@ -183,7 +183,7 @@ def some_stats(route: str = "counts", at: float = AT, *, exact: bool = True) -> 
         weekdays=[Counts(230_000 - 21_000 * day, 6_000) for day in range(7)],
         fields=[
             FieldCounts("channel_manager_type", types, 0, exact=True),
-            FieldCounts("agent_name", agents, 40_118, exact=exact),
+            FieldCounts("agent_name", agents, 142_117, exact=exact),
         ],
     )
     return StatsStatus(route, counts)

@@ -31,6 +31,8 @@ TALL = {
     "workers": {"light": 680, "dark": 680, "phone": 1240},
 }
 """Heights of states whose point is further down."""
+PARTS = {"counts": "#stats"}
+"""Parts of the page that are the point of a state, as CSS selectors."""
 
 
 async def take(browser: Browser, served: Served, status: Status, path: Path, look: str) -> None:
@@ -42,11 +44,12 @@ async def take(browser: Browser, served: Served, status: Status, path: Path, loo
 async def shoot(browser: Browser, url: str, path: Path, look: str) -> None:
     """Write the upper part of a page as a PNG."""
     scheme, width, usual = LOOKS[look]
-    height = TALL.get(path.stem.removesuffix(f"-{look}"), {}).get(look, usual)
+    state = path.stem.removesuffix(f"-{look}")
+    height = TALL.get(state, {}).get(look, usual)
     context = await browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
     page = await context.new_page()
     await page.goto(url)
-    await page.screenshot(path=path)
+    await (page.locator(PARTS[state]) if state in PARTS else page).screenshot(path=path)
     await context.close()
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from consumer.http.history import SAMPLES, Sample
 from consumer.http.status import BrokersStatus, GroupStatus, MemberStatus, PartitionStatus, Status, WaitStatus
 from consumer.settings.sections import Kafka
@@ -21,6 +23,7 @@ from tests.statuses import (
     a_status,
     a_topic,
     dead_lettering,
+    some_stats,
 )
 
 SERVERS = ["kafka-1.internal:9092", "kafka-2.internal:9092", "kafka-3.internal:9092"]
@@ -104,6 +107,11 @@ def running() -> Status:
         **owning([reading(number, 300 + 70 * number) for number in range(4)], catch_up_seconds=0.2),
         failures=[a_failure(times=212)],
     )
+
+
+def counts() -> Status:
+    """A route counts its events, beside others."""
+    return replace(running(), stats=[some_stats()])
 
 
 def all_dead_lettered() -> Status:
@@ -301,4 +309,5 @@ STATES = {
     "brokers-away": brokers_away,
     "standby": standby,
     "256-partitions": many_partitions,
+    "counts": counts,
 }
