@@ -224,7 +224,7 @@ def test_what_was_counted() -> None:
     text = joined(lines)
     assert "Counts (7)" in text
     assert "voice_sip_v1 channel_manager_type counts 1,204,118 75 %" in text
-    assert "all others agent_name counts 40,118 2.5 %" in text
+    assert "all others agent_name counts 142,117 8.8 %" in text
     assert "Counts" not in joined(screen(seen(judged(a_status(), RUNNING)), height=60))
 
 
