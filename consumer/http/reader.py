@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import socket
@@ -19,15 +18,13 @@ from consumer.http.conditions import (
     halt_statuses,
     hold_statuses,
 )
+from consumer.http.group import group_status
 from consumer.http.history import History
 from consumer.http.partitions import Moment, partition_status
 from consumer.http.rebalances import Rebalances
 from consumer.http.recent import Recent
 from consumer.http.status import (
     BrokersStatus,
-    GroupStatus,
-    MembershipStatus,
-    MemberStatus,
     PartitionStatus,
     ProcessStatus,
     RouteStatus,
@@ -39,7 +36,6 @@ from consumer.http.trend import Trend
 from consumer.http.verdict import judge
 from consumer.observe.counters import Counters
 from consumer.observe.event_counts import EventCounts
-from consumer.observe.members import epochs_behind
 from consumer.observe.observed import Observed
 from consumer.settings.listing import plain_settings
 from consumer.settings.sections import LOG_EVERYTHING, RouteSettings, Settings
@@ -118,7 +114,7 @@ class StatusReader:
             at=now.wall,
             verdicts=[],
             process=msgspec.structs.replace(self._process, member_id=self._observed.member_id),
-            group=self._group(now),
+            group=group_status(self._observed, settings.kafka.group_id, self._rebalances, now),
             brokers=self._brokers(now),
             subscribed=[settings.kafka.topic_pattern] if settings.kafka.topic_pattern else settings.kafka.topics,
             state=self._since[0],
@@ -153,20 +149,6 @@ class StatusReader:
         state = "stalled" if stall is not None else self._observed.state
         if state != self._since[0]:
             self._since = (state, now.wall_of(stall.since) if stall is not None else now.wall)
-
-    def _group(self, now: Moment) -> GroupStatus:
-        found, me, group_id = self._observed.group, self._observed.member_id, self._settings.kafka.group_id
-        often = len(self._rebalances), self._rebalances.since
-        if found is None:
-            return GroupStatus(group_id, "", [], None, *often, self._membership(now))
-        members = [MemberStatus(*each, me=each.member_id == me) for each in found.members]
-        return GroupStatus(group_id, found.state, members, found.at, *often, self._membership(now))
-
-    def _membership(self, now: Moment) -> MembershipStatus:
-        member = self._observed.membership
-        at = now.wall_of(member.answered_at) if member.answered_at != -math.inf else None
-        behind, revoking = epochs_behind(member, self._observed.group), sorted(map(str, member.revoking))
-        return MembershipStatus(member.protocol, max(0, member.epoch), behind, at, revoking)
 
     def _brokers(self, now: Moment) -> BrokersStatus:
         """Return whether brokers answer; a blocked event loop hears none, and they may be well."""

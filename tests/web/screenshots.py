@@ -15,7 +15,7 @@ from playwright.async_api import Browser, async_playwright
 
 from consumer.http.status import Status
 from tests.web.conftest import Served, chromium
-from tests.web.states import STATES
+from tests.web.states import STATES, counts
 from tests.web.workers import ServedWorkers
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -62,7 +62,7 @@ async def main(folder: Path) -> None:
     served = Served()
     async with served.server, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=executable)
-        for name, state in STATES.items():
+        for name, state in {**STATES, "counts": counts}.items():
             for look in LOOKS:
                 await take(browser, served, state(), folder / "status" / f"{name}-{look}.png", look)
         await take(browser, served, STATES["running"](), folder / "status-page.png", "light")

@@ -309,5 +309,4 @@ STATES = {
     "brokers-away": brokers_away,
     "standby": standby,
     "256-partitions": many_partitions,
-    "counts": counts,
 }
