@@ -35,7 +35,8 @@ PARTITIONS, MORE = 12, 16
 RATE = 200.0
 SLOW_SECONDS = 2.5
 SESSION_SECONDS, HEARTBEAT_SECONDS = 6.0, 1.0
-REST_SECONDS = 3.5
+REST_SECONDS = {"classic": 3.5, "consumer": 11.0}
+"""Time without a change before each step, after which heartbeats are as rare as they get."""
 PAUSED_SECONDS = 0.25
 FILE = Path(__file__).parent / "REBALANCE.md"
 BROKER = {
@@ -175,7 +176,7 @@ class Bench:
 
     async def step(self, act: Callable[[], Awaitable[None]], *, slow: str) -> Pause:
         """Do one step at rest; return what the partitions did until all was settled, and for a second after."""
-        await asyncio.sleep(REST_SECONDS)
+        await asyncio.sleep(REST_SECONDS[self.kafka.group_protocol])
         marked: int | None = None
         if slow:
             largest = max(self.owned(), key=len)
@@ -285,7 +286,9 @@ Written by `python -m bench.rebalance`; not edited by hand. {machine}
 Daemons in one process on a local Kafka, 12 partitions (16 after the growth), {rate:g} records/s, a commit each
 0.25 s, heartbeats of the brokers 1 s, sessions {session:g} s. A cell is: partitions that stood still for more than
 0.25 s / the longest time in s / the sum in partition-seconds. The time is from a record's append to its call. The
-partition with the slow call is not counted itself; (stays) and (moves) say what became of it.
+partition with the slow call is not counted itself; (stays) and (moves) say what became of it. Before each step the
+members are at rest. Two changes within a second, as in the roll, wait for the brokers
+(`group.consumer.assignment.interval.ms`, 1 s by default).
 """
 
 if __name__ == "__main__":
