@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiokafka
+import msgspec
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
@@ -35,9 +35,13 @@ PARTITIONS, MORE = 12, 16
 RATE = 200.0
 SLOW_SECONDS = 2.5
 SESSION_SECONDS, HEARTBEAT_SECONDS = 6.0, 1.0
-REST_SECONDS = 3.5
+REST_SECONDS = {"classic": 3.5, "consumer": 11.0}
+"""Time without a change before each step, after which heartbeats are as rare as they get."""
 PAUSED_SECONDS = 0.25
 FILE = Path(__file__).parent / "REBALANCE.md"
+KEPT = FILE.with_name("rebalance.json")
+"""The runs of the page; those that are run again replace theirs."""
+PROTOCOLS = ("classic", "consumer")
 BROKER = {
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.session.timeout.ms": str(int(SESSION_SECONDS * 1000)),
@@ -60,6 +64,13 @@ class Pause(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.partitions} / {self.worst:.2f} / {self.total:.1f}"
+
+
+class Measured(NamedTuple):
+    """One run by one protocol: the pauses by step, and a line on losses and repeats."""
+
+    pauses: dict[str, Pause]
+    line: str
 
 
 class Bench:
@@ -175,7 +186,7 @@ class Bench:
 
     async def step(self, act: Callable[[], Awaitable[None]], *, slow: str) -> Pause:
         """Do one step at rest; return what the partitions did until all was settled, and for a second after."""
-        await asyncio.sleep(REST_SECONDS)
+        await asyncio.sleep(REST_SECONDS[self.kafka.group_protocol])
         marked: int | None = None
         if slow:
             largest = max(self.owned(), key=len)
@@ -209,7 +220,7 @@ class Bench:
 STEPS = ["2nd joins", "3rd joins", "one killed", "4th joins", "one leaves", "4 partitions more", "roll of both"]
 
 
-async def run(servers: str, protocol: str, slow: str) -> tuple[dict[str, Pause], str]:
+async def run(servers: str, protocol: str, slow: str) -> Measured:
     """Run all steps on a new topic; return the pauses, and a line on losses and repeats."""
     name = f"rebalance-{protocol}-{slow or 'quick'}"
     bench = Bench(servers, protocol, name)
@@ -231,16 +242,16 @@ async def run(servers: str, protocol: str, slow: str) -> tuple[dict[str, Pause],
     await asyncio.wait([task for _, task in bench.members])
     line = f"{len(bench.appended):,} records, {missing} lost, {bench.repeats} called twice"
     print(f"{protocol:9} {line}", flush=True)
-    return found, line
+    return Measured(found, line)
 
 
-def table(results: dict[tuple[str, str], dict[str, Pause]], slow: str) -> list[str]:
+def table(results: dict[str, Measured], slow: str) -> list[str]:
     """Return the rows of one kind of run, the protocols side by side."""
     rows = ["| step | classic | consumer |", "|---|---|---|"]
     for label in STEPS:
         cells = []
-        for protocol in ("classic", "consumer"):
-            pause = results[protocol, slow][label]
+        for protocol in PROTOCOLS:
+            pause = results[f"{protocol} {slow}"].pauses[label]
             moved = "" if pause.moved is None else (" (moves)" if pause.moved else " (stays)")
             cells.append(f"{pause}{moved}")
         rows.append(f"| {label} | {' | '.join(cells)} |")
@@ -251,18 +262,16 @@ async def main(kinds: list[str]) -> None:
     """Run everything and write the page."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    results: dict[tuple[str, str], dict[str, Pause]] = {}
-    lines = []
+    results = msgspec.json.decode(KEPT.read_bytes(), type=dict[str, Measured]) if KEPT.exists() else {}
     async with LocalKafka(properties=BROKER) as kafka:
         for slow in kinds:
-            for protocol in ("classic", "consumer"):
-                with contextlib.suppress(asyncio.CancelledError):
-                    results[protocol, slow], line = await run(kafka.bootstrap_servers, protocol, slow)
-                    lines.append(f"- {protocol}, {slow or 'quick calls'}: {line}")
-    FILE.write_text(page(results, kinds, lines))
+            for protocol in PROTOCOLS:
+                results[f"{protocol} {slow}"] = await run(kafka.bootstrap_servers, protocol, slow)
+    KEPT.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    FILE.write_text(page(results))
 
 
-def page(results: dict[tuple[str, str], dict[str, Pause]], kinds: list[str], lines: list[str]) -> str:
+def page(results: dict[str, Measured]) -> str:
     """Return the page as Markdown."""
     titles = {
         "": "Calls of microseconds",
@@ -272,8 +281,13 @@ def page(results: dict[tuple[str, str], dict[str, Pause]], kinds: list[str], lin
     of = machine()
     where = f"{of['cores']} cores of {of['cpu']}, commit {commit()}."
     text = HEAD.format(rate=RATE, session=SESSION_SECONDS, machine=where)
-    for slow in kinds:
-        text += "\n".join(["", f"## {titles[slow]}", "", *table(results, slow), ""])
+    for slow, title in titles.items():
+        text += "\n".join(["", f"## {title}", "", *table(results, slow), ""])
+    lines = [
+        f"- {protocol}, {title[0].lower()}{title[1:]}: {results[f'{protocol} {slow}'].line}"
+        for slow, title in titles.items()
+        for protocol in PROTOCOLS
+    ]
     return text + "\n".join(["", "## Losses and repeats", "", *lines, ""])
 
 
@@ -285,10 +299,12 @@ Written by `python -m bench.rebalance`; not edited by hand. {machine}
 Daemons in one process on a local Kafka, 12 partitions (16 after the growth), {rate:g} records/s, a commit each
 0.25 s, heartbeats of the brokers 1 s, sessions {session:g} s. A cell is: partitions that stood still for more than
 0.25 s / the longest time in s / the sum in partition-seconds. The time is from a record's append to its call. The
-partition with the slow call is not counted itself; (stays) and (moves) say what became of it.
+partition with the slow call is not counted itself; (stays) and (moves) say what became of it. Before each step the
+members are at rest. Two changes within a second, as in the roll, wait for the brokers
+(`group.consumer.assignment.interval.ms`, 1 s by default).
 """
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench.rebalance")
-    parser.add_argument("kinds", nargs="*", default=["", "first", "last"], help="first, last; none: all")
-    asyncio.run(main(parser.parse_args().kinds))
+    parser.add_argument("kinds", nargs="*", default=["quick", "first", "last"], help="quick, first, last; none: all")
+    asyncio.run(main([kind.replace("quick", "") for kind in parser.parse_args().kinds]))

@@ -148,6 +148,7 @@ class ClientSource(ABC):
         self.rebuilds += 1
         self._counters.client_rebuilds[reason] += 1
         self._revoked_at = time.monotonic()
+        self._hold()
         await self._stop_positions()
         await self._listener.revoke(lost=self._is_lost())
         await self.stop()
@@ -177,6 +178,9 @@ class ClientSource(ABC):
 
     def _connected(self, consumer: Any) -> None:  # noqa: B027 - the classic protocol needs nothing here
         """Go on with a client that is ready to fetch."""
+
+    def _hold(self) -> None:  # noqa: B027 - the classic protocol needs nothing here
+        """Begin nothing more with this client: its partitions are about to be revoked."""
 
     def _ended(self) -> str | None:
         """Return which task of this client has ended, and why; None while all run."""

@@ -7,8 +7,6 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
-import structlog
-
 from consumer.errors import ClientLostError, KafkaError
 from consumer.kafka.client_internals import has_ended
 from consumer.kafka.client_source import ClientSource
@@ -25,12 +23,10 @@ from consumer.kafka.offsets import Offsets
 from consumer.kafka.reconciliation import Reconciliation
 from consumer.kafka.topic_ids import TopicIds
 from consumer.kafka.wire_questions import DescribeRequest
+from consumer.observe import members
 from consumer.observe.members import GroupDescription
-from consumer.observe.members import Membership as MemberState
 from consumer.record import TopicPartition
 from consumer.settings.checks import AFTER_DRAIN_SECONDS
-
-log = structlog.get_logger("consumer.kafka")
 
 SESSION_SECONDS = 45.0
 """The brokers' default, assumed where the group's configuration cannot be read."""
@@ -102,6 +98,10 @@ class ConsumerSource(ClientSource):
             self._reconciliation = Reconciliation(self.member, parts.heartbeats, parts.holdings, topic_ids, self)
             self._reconciliation.step()
 
+    def _hold(self) -> None:
+        if self._reconciliation is not None:
+            self._reconciliation.hold()
+
     def _ends_with(self, ended: asyncio.Future[KafkaError]) -> None:
         """End the daemon: this member has ended, and nothing more may be started or committed."""
         if not ended.cancelled():
@@ -157,7 +157,6 @@ class ConsumerSource(ClientSource):
         """Commit offsets of partitions that are owned still, under the epoch of each attempt."""
         parts = self._parts
         if parts is None:
-            log.warning("commit_failed", why="no client is connected")
             return "failed"
         result = await parts.offsets.commit(offsets, self.notes.write() if self.notes is not None else "")
         if result == "ok":
@@ -165,7 +164,7 @@ class ConsumerSource(ClientSource):
         return result
 
     @property
-    def membership(self) -> MemberState:
+    def membership(self) -> members.Membership:
         """This member as it knows itself. Read from any thread."""
         return super().membership._replace(answered_at=self.member.answered_at)
 

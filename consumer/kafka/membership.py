@@ -12,7 +12,9 @@ from consumer.kafka.wire import tagged
 from consumer.kafka.wire_requests import HeartbeatRequest
 
 EAGER_SECONDS = 0.1
-"""Seconds between heartbeats for two of the broker's intervals after a change: others may wait for this member."""
+"""Seconds between heartbeats for a while after a change: others may wait for this member, or it for them."""
+LEAST_EAGER_SECONDS = 10.0
+"""Length of that while: two of the broker's intervals, and at least this: a drain of others may take as long."""
 MOST_SECONDS = 1.0
 """Maximum seconds between heartbeats, whatever the broker's interval: this member hears of a change with its next."""
 JOIN, LEAVE, LEAVE_FOR_A_WHILE = 0, -1, -2
@@ -83,7 +85,7 @@ class Membership:
 
     def hurry(self, now: float) -> None:
         """Send heartbeats often for a while: something has changed."""
-        self._eager_until = now + 2 * self.interval
+        self._eager_until = now + max(2 * self.interval, LEAST_EAGER_SECONDS)
 
     @property
     def instance_id(self) -> str | None:

@@ -87,12 +87,12 @@ class Reconciliation:
 
     def step(self) -> None:
         """Start what comes next."""
-        if self._stopped:
-            return
         member = self._member
         if self._life != member.life:
             self._life = member.life
             self._lose()
+        if self._stopped:
+            return
         if not self._wanted <= member.target:
             self._give_up_taking()
         leaving = {place for each in self._leaving.values() if each.life == self._life for place in each.places}
@@ -110,10 +110,14 @@ class Reconciliation:
             self._wanted = new
             self._taking = self._start(self._take(new))
 
-    async def stop(self) -> None:
-        """Start nothing more, and wait for what is being let go."""
+    def hold(self) -> None:
+        """Begin nothing more: all is about to be let go of. What is lost is still dropped."""
         self._stopped = True
         self._give_up_taking()
+
+    async def stop(self) -> None:
+        """Begin nothing more, and wait for what is being let go."""
+        self.hold()
         if self._leaving:
             await asyncio.wait(self._leaving)
 

@@ -23,7 +23,11 @@ SLICE = (
 )
 
 
-async def test_a_storm_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+SLICES = {"classic": SLICE, "consumer": (*SLICE, "coordinator killed", "worker frozen for twice its session")}
+
+
+@pytest.mark.parametrize("protocol", SLICES)
+async def test_a_storm_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture, protocol: str) -> None:
     """Through faults of brokers, network and workers nothing is lost or reordered; all partitions recover in time."""
     caplog.set_level(logging.CRITICAL, "aiokafka")  # the harness's own clients meet the faults too
     async with Three(tmp_path / "kafka", seed=5) as three:
@@ -35,13 +39,15 @@ async def test_a_storm_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFi
             rate=300.0,
             pause=(0.5, 1.0),
             kills=True,
+            protocol=protocol,
             overrides=(f"kafka.bootstrap_servers={three.through_proxies}", *OVERRIDES),
         )
         cluster = Cluster(three.bootstrap_servers, "storm", tmp_path)
-        storm = Storm(cluster, plan, three, [fault for fault in FAULTS if fault.name in SLICE], lambda _: None)
+        faults = [fault for fault in FAULTS if fault.name in SLICES[protocol]]
+        storm = Storm(cluster, plan, three, faults, lambda _: None)
         report = await storm.judged()
     assert report.broken == [], "\n".join(report.broken + report.said)
-    assert [each.fault for each in storm.recoveries] == [fault.name for fault in FAULTS if fault.name in SLICE]
+    assert [each.fault for each in storm.recoveries] == [fault.name for fault in faults]
     assert report.calls > 500
 
 

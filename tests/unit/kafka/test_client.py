@@ -67,6 +67,15 @@ async def test_pinned_options() -> None:
         await client.stop()
 
 
+async def test_no_group_under_the_consumer_protocol() -> None:
+    """aiokafka would join by the classic protocol: its part there is to fetch."""
+    client = make_consumer(Kafka(group_protocol="consumer"))
+    try:
+        assert client._group_id is None
+    finally:
+        await client.stop()
+
+
 def test_seek_to_committed_is_never_called() -> None:
     """L4: seek_to_committed() keeps the position where the committed offset is 0, so nothing here calls it."""
     sources = Path(consumer.kafka.client_source.__file__).parent.parent.rglob("*.py")

@@ -260,6 +260,23 @@ async def test_what_an_error_of_a_commit_means(codes: list[int], result: str) ->
         assert await member.offsets.commit({key(9): 5}, "") == "fenced"
 
 
+async def test_a_client_that_is_replaced_begins_nothing() -> None:
+    """While its partitions are revoked it takes none, and what it loses is committed no more."""
+    coordinator = FakeCoordinator()
+    async with joined(coordinator) as (member,):
+        member.reconciliation.hold()
+        coordinator.places.add(Place(ID, 4))
+        coordinator.change()
+        await until(lambda: len(member.member.target) == 5)
+        sent = len(coordinator.requests)
+        await until(lambda: len(coordinator.requests) > sent + 3)
+        assert member.consumes == {0, 1, 2, 3}
+        coordinator.remove(member.name)
+        await until(lambda: member.member.life == 1 and member.member.epoch > 0)
+        assert await member.offsets.commit({key(0): 5}, "") == "fenced"
+        assert coordinator.commits == []
+
+
 async def test_an_error_of_a_rebalance_ends_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     coordinator = FakeCoordinator()
     async with joined(coordinator) as (member,):

@@ -190,7 +190,7 @@ async def test_an_outage_within_the_session_changes_nothing() -> None:
         assert (await run.get("/readyz"))[0] == 200
         await run.consumes()
         assert run.rebuilds == {}
-        assert run.daemon.counters.rebalances == {"assigned": 1, "revoked": 0, "lost": 0}
+        assert run.daemon.counters.rebalances == {"assigned": 1, "revoked": 0, "lost": 0, "slow": 0}
         assert run.handled > handled
 
 
