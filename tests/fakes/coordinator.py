@@ -131,16 +131,19 @@ class FakeCoordinator:
         return heartbeat_answer(epoch=member.epoch, interval_ms=self.interval_ms, assignment=assignment)
 
     def _advance(self, member: Member, owned: set[Place] | None) -> None:
-        """Lead a member towards its target, as far as it has let go, and as others have."""
+        """Lead a member towards its target, as far as it has let go, and as others have.
+
+        What is taken away and is not in its list is free at once: the member has let go of it, or never began it.
+        """
         if member.revoked:
             if owned is None or owned & member.revoked:
                 return
             member.revoked = set()
-            self._to_epoch(member)
         if gone := member.assigned - member.target:
             member.assigned -= gone
-            member.revoked = gone
-            return
+            if owned is None or owned & gone:
+                member.revoked = gone
+                return
         taken = {
             place for each in self.members.values() if each is not member for place in each.assigned | each.revoked
         }

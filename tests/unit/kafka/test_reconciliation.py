@@ -181,6 +181,40 @@ async def test_a_topic_that_was_made_again() -> None:
         assert [event for event, _ in member.events] == ["begin", "drain", "gone", "begin"]
 
 
+async def test_what_is_about_to_begin_is_named_as_owned() -> None:
+    """A heartbeat that left it out would free it, if it is taken away just then, and two members would consume it."""
+    coordinator = FakeCoordinator()
+    asked, goes_on = asyncio.Event(), asyncio.Event()
+    member = AMember(coordinator)
+    starts = member.starts
+
+    async def slow(keys):  # type: ignore[no-untyped-def]
+        found = await starts(keys)
+        asked.set()
+        await goes_on.wait()
+        return found
+
+    async def crossed(request: object) -> object:
+        """Answer after the partitions have begun."""
+        answer = coordinator._usual(request)
+        goes_on.set()
+        await until(lambda: member.consumes)
+        held = coordinator.members[member.name].assigned | coordinator.members[member.name].revoked
+        freed.append(member.consumes - {place.partition for place in held})
+        return answer
+
+    member.starts = slow  # type: ignore[method-assign]
+    freed: list[set[int]] = []
+    member.start()
+    await asked.wait()
+    coordinator.retarget(**{member.name: [0]})
+    coordinator.script[HeartbeatRequest] += ["before", crossed]
+    await until(lambda: member.consumes == {0})
+    assert freed == [set()]
+    await until(lambda: not coordinator.members[member.name].revoked)
+    await member.end()
+
+
 async def test_a_lost_partition_begins_again_when_its_calls_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A member that was thrown out joins at once; what it still drains begins later."""
     coordinator = FakeCoordinator()
