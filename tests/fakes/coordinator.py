@@ -21,7 +21,7 @@ from consumer.kafka.wire import NO_TAGS
 from consumer.kafka.wire_questions import TopicsRequest
 from consumer.kafka.wire_requests import HeartbeatRequest, OffsetCommitRequest, OffsetFetchRequest
 
-UNKNOWN_MEMBER, FENCED_EPOCH, STALE_EPOCH, NOT_COORDINATOR = 25, 110, 113, 16
+UNKNOWN_MEMBER, FENCED_EPOCH, UNRELEASED_INSTANCE, STALE_EPOCH, NOT_COORDINATOR = 25, 110, 111, 113, 16
 Script = int | str | Callable[[Any], Any] | None
 """An error code; ``before`` or ``after``: the answer is lost, and the coordinator has, or has not, acted; a function
 that returns an answer, or a coroutine with one; None for the usual answer."""
@@ -107,7 +107,7 @@ class FakeCoordinator:
         return usual[type(request)](request)
 
     def _heartbeat(self, request: Any) -> Any:
-        _, member_id, epoch, _, _, timeout, topics, regex, _, listed = request.fields
+        _, member_id, epoch, instance, _, timeout, topics, regex, _, listed = request.fields
         owned = None if listed is None else {Place(topic, each) for topic, rows, _ in listed for each in rows}
         if epoch < 0:
             self.remove(member_id)
@@ -116,6 +116,8 @@ class FakeCoordinator:
         if epoch == 0:
             if owned != set() or (not topics and not regex):
                 return heartbeat_answer(code=42)
+            if instance is not None and member is not None:
+                return heartbeat_answer(code=UNRELEASED_INSTANCE)
             member = self.members[member_id] = Member(member_id)
             self.change()
         if member is None:
