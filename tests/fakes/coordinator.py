@@ -207,6 +207,10 @@ class FakeCoordinator:
         ]
         return request.STRUCT.RESPONSE_TYPE(0, [("g", rows, 0, {})], {})
 
+    def known(self, topic_id: UUID) -> str:
+        """Return the name of a topic, or its id, in place of ``TopicIds``."""
+        return self.topics.get(topic_id, str(topic_id))
+
     async def names(self, ids: Iterable[UUID]) -> dict[UUID, str]:
         """Return the names of topics, in place of ``TopicIds``."""
         await asyncio.sleep(0)

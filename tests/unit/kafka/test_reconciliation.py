@@ -215,6 +215,24 @@ async def test_what_is_about_to_begin_is_named_as_owned() -> None:
     await member.end()
 
 
+@pytest.mark.parametrize("kind", [OffsetFetchRequest, TopicsRequest])
+async def test_what_does_not_begin_is_named(kind: type) -> None:
+    """A partition that was given waits for its offset, or its topic's name: a watchdog sees it before it begins."""
+    coordinator = FakeCoordinator()
+    coordinator.script[kind] += [88 if kind is OffsetFetchRequest else "unknown"] * 1000
+    member = AMember(coordinator)
+    member.start()
+    await until(lambda: member.reconciliation.unbegun == {key(each) for each in range(4)})
+    coordinator.script[kind].clear()
+    await until(lambda: len(member.consumes) == 4)
+    assert member.reconciliation.unbegun == set()
+    coordinator.retarget(**{member.name: [0]})
+    member.may_drain.clear()
+    await until(lambda: member.reconciliation.draining)
+    assert member.reconciliation.unbegun == set()
+    await member.end()
+
+
 async def test_a_lost_partition_begins_again_when_its_calls_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A member that was thrown out joins at once; what it still drains begins later."""
     coordinator = FakeCoordinator()
