@@ -75,7 +75,7 @@ class ConsumerSource(ClientSource):
         seconds = self._session_seconds + self._kafka.rebalance_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
-                await require_spoken(coordinator)
+                await require_spoken(coordinator, self._kafka)
                 configs = await group_configs(coordinator, self._kafka.group_id)
                 self._session_seconds = heartbeats.session_seconds = configs.get(SESSION, SESSION_SECONDS)
                 beating = asyncio.create_task(heartbeats.run(), name="heartbeats")
