@@ -288,6 +288,22 @@ async def test_a_commit_of_an_earlier_ownership_is_not_sent() -> None:
         assert coordinator.commits == []
 
 
+async def test_a_commit_has_the_id_under_which_the_topic_is_owned() -> None:
+    """A topic that was made again may have its new id already, while partitions of the old one are drained."""
+    coordinator = FakeCoordinator()
+    sent: list[OffsetCommitRequest] = []
+
+    def note(request: OffsetCommitRequest) -> object:
+        sent.append(request)
+        return coordinator._usual(request)
+
+    async with joined(coordinator) as (member,):
+        coordinator.script[OffsetCommitRequest].append(note)
+        coordinator.topics[RECREATED] = "t"
+        assert await member.offsets.commit({key(0): 5, key(1): 6}, "") == "ok"
+        assert [list(each.ids) for each in sent] == [[ID]]
+
+
 async def test_a_stale_epoch_is_learnt_and_the_commit_sent_again() -> None:
     """113: a heartbeat brings the epoch, under which the same is committed."""
     coordinator = FakeCoordinator()
