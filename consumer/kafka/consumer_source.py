@@ -75,7 +75,7 @@ class ConsumerSource(ClientSource):
         seconds = self._session_seconds + self._kafka.rebalance_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
-                await require_spoken(coordinator)
+                await require_spoken(coordinator, self._kafka)
                 configs = await group_configs(coordinator, self._kafka.group_id)
                 self._session_seconds = heartbeats.session_seconds = configs.get(SESSION, SESSION_SECONDS)
                 beating = asyncio.create_task(heartbeats.run(), name="heartbeats")
@@ -166,7 +166,9 @@ class ConsumerSource(ClientSource):
     @property
     def membership(self) -> members.Membership:
         """This member as it knows itself. Read from any thread."""
-        return super().membership._replace(answered_at=self.member.answered_at)
+        reconciliation = self._reconciliation  # read once: the event loop may replace it
+        unbegun = dict.fromkeys(reconciliation.unbegun if reconciliation is not None else (), self.member.target_since)
+        return super().membership._replace(answered_at=self.member.answered_at, unbegun=unbegun)
 
     def _revoking(self) -> Collection[TopicPartition]:
         reconciliation = self._reconciliation  # read once: the event loop may replace it

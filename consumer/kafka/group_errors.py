@@ -14,7 +14,7 @@ class Reaction(Enum):
     FIND = "find the coordinator again, wait, repeat"
     JOIN = "abandon all partitions without a commit, then join with epoch 0 and the same member id"
     BEAT = "send a heartbeat, then the request again under the new epoch, with what is owned still"
-    RELEASE = "wait for the member that has this instance id"
+    RELEASE = "leave, in case that it is this member itself that has its instance id; then wait for the one that has it"
     END = "end with a message: waiting does not change it"
     REPEAT = "wait, repeat"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal
+from uuid import UUID
 
 import structlog
 from aiokafka.errors import for_code
@@ -15,7 +17,7 @@ from consumer.kafka.coordinator import UNANSWERED, Coordinator
 from consumer.kafka.failures import described
 from consumer.kafka.group_errors import Reaction, reaction
 from consumer.kafka.heartbeats import Heartbeats
-from consumer.kafka.holdings import Holdings
+from consumer.kafka.holdings import Holdings, Ownership
 from consumer.kafka.in_place import InPlace
 from consumer.kafka.membership import JOIN, Membership
 from consumer.kafka.wire import tagged
@@ -50,16 +52,12 @@ class GroupOffsets:
         """Commit offsets to read next; it repeats without limit, so the caller must bound it."""
         marks = {key: self._holdings.mark(key) for key in offsets}
         while True:
-            owned = {
-                key: offset
-                for key, offset in offsets.items()
-                if marks[key] is not None and self._holdings.mark(key) is marks[key]
-            }
+            owned = {key: mark for key, mark in marks.items() if mark is not None and self._holdings.mark(key) is mark}
             if not owned or self._member.epoch == JOIN:
                 log.warning("commit_fenced", why="the partitions are no longer this member's")
                 return "fenced"
             try:
-                code = await self._send(owned, note)
+                code = await self._send(owned, offsets, note)
             except UNANSWERED as error:
                 sparing.warning("commit_delayed", why=described(error))
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -76,14 +74,18 @@ class GroupOffsets:
                 return "failed"
             await self._before_again(found)
 
-    async def _send(self, owned: Mapping[TopicPartition, int], note: str) -> int:
-        """Send one commit; return the first error code, 0 without one."""
-        rows = [
-            tagged(topic, [tagged(key.partition, owned[key], NO_LEADER_EPOCH, note) for key in keys])
-            for topic, keys in groupby(sorted(owned), key=lambda key: key.topic)
-        ]
+    async def _send(
+        self, owned: Mapping[TopicPartition, Ownership], offsets: Mapping[TopicPartition, int], note: str
+    ) -> int:
+        """Send one commit of what is owned; return the first error code, 0 without one."""
+        topics: dict[tuple[str, UUID], list[Any]] = {}
+        for key, mark in sorted(owned.items(), key=itemgetter(0)):
+            row = tagged(key.partition, offsets[key], NO_LEADER_EPOCH, note)
+            topics.setdefault((key.topic, mark.topic_id), []).append(row)
+        rows = [tagged(topic, found) for (topic, _), found in topics.items()]
         member = self._member
-        request = OffsetCommitRequest(self._group_id, member.epoch, member.member_id, member.instance_id, rows)
+        head = self._group_id, member.epoch, member.member_id, member.instance_id
+        request = OffsetCommitRequest(*head, rows, ids=[topic_id for _, topic_id in topics])
         answer = await self._coordinator.send(request)
         return next((code for _, found, _ in answer.topics for _, code, _ in found if code), 0)
 

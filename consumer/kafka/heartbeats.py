@@ -97,6 +97,8 @@ class Heartbeats:
             if not self.joined.done():
                 self.joined.set_result(None)
             return None
+        if found is Reaction.RELEASE and self._member.epoch == JOIN:
+            await self.leave()  # this member may have the id itself, by a join whose answer was lost
         return self._react(found, answer, sent)
 
     def _react(self, found: Reaction, answer: Any, now: float) -> float | None:
@@ -120,8 +122,11 @@ class Heartbeats:
         self._now.set()
 
     async def leave(self) -> None:
-        """Leave the group; what fails is ignored, because the session ends by itself."""
-        if self._member.epoch == JOIN:
+        """Leave the group; what fails is ignored, because the session ends by itself.
+
+        A member that has had no answer leaves too: the coordinator may have let it join.
+        """
+        if not self._sent:
             return
         with contextlib.suppress(*UNANSWERED):
             async with asyncio.timeout(LEAVE_SECONDS):

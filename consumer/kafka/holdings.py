@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from uuid import UUID
 
 from consumer.kafka.membership import Place
 from consumer.record import TopicPartition
@@ -10,6 +11,9 @@ from consumer.record import TopicPartition
 
 class Ownership:
     """One ownership of one partition: one that is lost and comes back is under another."""
+
+    def __init__(self, topic_id: UUID) -> None:
+        self.topic_id = topic_id
 
 
 class Holdings:
@@ -31,7 +35,7 @@ class Holdings:
     def add(self, place: Place, key: TopicPartition) -> None:
         """Begin the ownership of a partition."""
         self.keys[place] = key
-        self._marks[key] = Ownership()
+        self._marks[key] = Ownership(place.topic_id)
 
     def remove(self, place: Place) -> None:
         """End the ownership of a partition: nothing is committed for it any more."""

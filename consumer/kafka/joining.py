@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from aiokafka.errors import BrokerResponseError
+
 from consumer.errors import KafkaError
 from consumer.kafka.client import instance_id
 from consumer.kafka.coordinator import UNANSWERED, Coordinator
-from consumer.kafka.group_errors import NOT_SPOKEN
+from consumer.kafka.group_errors import NOT_SPOKEN, Reaction, ending, reaction
 from consumer.kafka.membership import Subscription
 from consumer.kafka.wire_questions import TopicsRequest
 from consumer.kafka.wire_requests import HeartbeatRequest, OffsetCommitRequest, OffsetFetchRequest
@@ -30,12 +32,17 @@ def subscription_of(kafka: Kafka) -> Subscription:
     )
 
 
-async def require_spoken(coordinator: Coordinator) -> None:
-    """Raise KafkaError when the coordinator lacks a request; wait for one that does not answer."""
+async def require_spoken(coordinator: Coordinator, kafka: Kafka) -> None:
+    """Wait for a coordinator that does not answer.
+
+    Raises KafkaError when it lacks a request, or when it is not shown to this client: without a right on the group.
+    """
     while True:
         try:
             versions = await coordinator.versions()
-        except UNANSWERED:
+        except UNANSWERED as error:
+            if isinstance(error, BrokerResponseError) and reaction(error.errno) is Reaction.END:
+                raise ending(error.errno, None, kafka, instance_id(kafka)) from error
             await asyncio.sleep(AGAIN_SECONDS)
             continue
         if missing := [each.__name__ for each in NEEDED if not each.spoken(versions)]:

@@ -45,6 +45,7 @@ class Membership:
 
     Invariants:
     - the owned list of a request is empty at a join, and never missing after a failure
+    - a list has all that may be used, whether it has begun or not
     - an assignment is acknowledged once nothing is left of what it took away, even if nothing was
     - an epoch that is not positive, and an interval that is not, are never adopted
     """
@@ -103,6 +104,8 @@ class Membership:
 
         After any failure it says everything again: the coordinator may, or may not, have acted on the one that failed.
         While something is still to be let go, it says nothing of what is owned: a part of it is no acknowledgement.
+        What may be used counts as owned, begun or not: the coordinator frees at once what it takes away and a list
+        lacks, and the partition may begin here before that is heard.
         """
         group, instance, rebalance_timeout_ms, topics, regex, assignor = self._subscription
         full, settled = self._full or self.epoch == JOIN, self.target.issuperset(owned)
@@ -118,7 +121,7 @@ class Membership:
             (topics or []) if full else None,
             (regex or "") if full else None,
             assignor if full else None,
-            _by_topic(() if self.epoch == JOIN else owned) if listed else None,
+            _by_topic(() if self.epoch == JOIN else self.target.union(owned)) if listed else None,
         )
 
     def leaving(self) -> HeartbeatRequest:

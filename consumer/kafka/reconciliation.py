@@ -85,6 +85,12 @@ class Reconciliation:
         """Partitions that are being let go."""
         return {key for each in list(self._leaving.values()) for key in each.keys}
 
+    @property
+    def unbegun(self) -> set[TopicPartition]:
+        """Partitions that this member may use and that have not begun. Read from any thread."""
+        places = self._member.target.difference(list(self._holdings.keys))
+        return {TopicPartition(self._topic_ids.known(each.topic_id), each.partition) for each in places} - self.draining
+
     def step(self) -> None:
         """Start what comes next."""
         member = self._member

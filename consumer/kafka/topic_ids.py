@@ -21,6 +21,10 @@ class TopicIds:
         self._client = client
         self._names: dict[UUID, str] = {}
 
+    def known(self, topic_id: UUID) -> str:
+        """Return the name of a topic, or its id as text where no broker has named it yet."""
+        return self._names.get(topic_id, str(topic_id))
+
     async def names(self, ids: Collection[UUID]) -> dict[UUID, str]:
         """Return the names of those ids that a broker knows: a topic that was just made, or deleted, is missing.
 

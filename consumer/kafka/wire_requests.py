@@ -1,4 +1,4 @@
-"""Requests of a member of Kafka's consumer group protocol (KIP-848), each in one pinned version.
+"""Requests of a member of Kafka's consumer group protocol (KIP-848), each in one pinned version, the commit in two.
 
 The layouts are those of Apache Kafka's message definitions. A request that the broker does not have raises before
 anything is sent.
@@ -6,12 +6,17 @@ anything is sent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
 from aiokafka.protocol.api import RequestStruct, Response
 from aiokafka.protocol.types import Boolean, CompactArray, Int16, Int32, Int64, Schema, TaggedFields
 
-from consumer.kafka.wire import TEXT, Nullable, Pinned, Uuid, array
+from consumer.kafka.wire import NO_TAGS, TEXT, Nullable, Pinned, Uuid, array, tagged
 
 NUMBERS = CompactArray(Int32)
+COMMITTED = array(("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", TEXT))
 TOPIC_PARTITIONS = array(("topic_id", Uuid), ("partitions", NUMBERS))
 
 
@@ -78,16 +83,36 @@ class OffsetCommitRequestStruct(RequestStruct):
         ("member_epoch", Int32),
         ("member_id", TEXT),
         ("instance_id", TEXT),
-        (
-            "topics",
-            array(
-                ("topic", TEXT),
-                (
-                    "partitions",
-                    array(("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", TEXT)),
-                ),
-            ),
-        ),
+        ("topics", array(("topic", TEXT), ("partitions", COMMITTED))),
+        ("tags", TaggedFields),
+    )
+
+
+class OffsetCommitResponseV10(Response):
+    """An error code for each partition."""
+
+    API_KEY = 8
+    API_VERSION = 10
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("topics", array(("topic_id", Uuid), ("partitions", array(("partition", Int32), ("error_code", Int16))))),
+        ("tags", TaggedFields),
+    )
+
+
+class OffsetCommitByIdStruct(RequestStruct):
+    """OffsetCommit v10 (Kafka 4.1): topics by id, so that one that was made again takes no offset of the one before."""
+
+    API_KEY = 8
+    API_VERSION = 10
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = OffsetCommitResponseV10
+    SCHEMA = Schema(
+        ("group_id", TEXT),
+        ("member_epoch", Int32),
+        ("member_id", TEXT),
+        ("instance_id", TEXT),
+        ("topics", array(("topic_id", Uuid), ("partitions", COMMITTED))),
         ("tags", TaggedFields),
     )
 
@@ -155,9 +180,24 @@ class HeartbeatRequest(Pinned):
 
 
 class OffsetCommitRequest(Pinned):
-    """A commit under a member's epoch."""
+    """A commit under a member's epoch; it names topics by their ids where the broker takes these."""
 
     STRUCT = OffsetCommitRequestStruct
+
+    def __init__(self, *fields: Any, ids: Sequence[UUID]) -> None:
+        """``ids`` are those of the topics, in their order."""
+        super().__init__(*fields)
+        self.ids = ids
+
+    def prepare(self, versions: Mapping[int, tuple[int, int]]) -> RequestStruct:
+        """Return the request for a broker with these versions. Raises IncompatibleBrokerVersion."""
+        by_id = OffsetCommitByIdStruct
+        low, high = versions.get(by_id.API_KEY, (0, -1))
+        if not low <= by_id.API_VERSION <= high:
+            return super().prepare(versions)
+        *head, topics = self.fields
+        rows = [tagged(topic_id, found) for topic_id, (_, found, _) in zip(self.ids, topics, strict=True)]
+        return by_id(*head, rows, NO_TAGS)
 
 
 class OffsetFetchRequest(Pinned):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from consumer.record import TopicPartition
@@ -28,6 +29,8 @@ class Membership(NamedTuple):
     """Monotonic time of the last answer to a heartbeat; of a classic member, of when the answered one was sent."""
     revoking: Collection[TopicPartition] = ()
     """Partitions that it lets go of now; under the classic protocol these are all."""
+    unbegun: Mapping[TopicPartition, float] = MappingProxyType({})
+    """Partitions that the group gave and that have not begun, with the monotonic time of the last assignment."""
 
 
 class GroupDescription(NamedTuple):

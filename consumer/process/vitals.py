@@ -75,11 +75,14 @@ class DaemonVitals:
     def read(self) -> Vitals:
         """Return the state that the watchdog compares with the previous one."""
         joined = self._source.joined and self.state != "rebuilding"
+        waits = self._waits.read(time.monotonic(), time.time()) if joined else []
+        if joined:
+            waits += self._waits.unbegun(self._source.membership.unbegun)
         return Vitals(
             beat=self._beat,
             heard_at=self._source.heard_at if joined else -math.inf,
             group_since=self._source.group_since(self._beat),
-            partitions=self._waits.read(time.monotonic(), time.time()) if joined else (),
+            partitions=waits,
             client=self._source.rebuilds,
         )
 

@@ -74,6 +74,14 @@ class Waits:
         """Return what every owned partition waits for at ``now`` (monotonic) and ``wall``."""
         return [self._vital(workers, now, wall) for workers in self._engine.workers]
 
+    def unbegun(self, given: Mapping[TopicPartition, float]) -> list[Vital]:
+        """Return the waits of partitions that the group gave at these times, and that have not begun.
+
+        They begin when what is let go of has been drained.
+        """
+        seconds = self._limits.drain + self._limits.stalled
+        return [Vital(key, [Waiting("position", since, None, since + seconds)], None) for key, since in given.items()]
+
     def _vital(self, workers: Workers, now: float, wall: float) -> Vital:
         waits, partition = self.of(workers, now, wall), workers.partition
         done, position = partition.done, partition.position or 0

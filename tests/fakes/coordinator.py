@@ -21,7 +21,7 @@ from consumer.kafka.wire import NO_TAGS
 from consumer.kafka.wire_questions import TopicsRequest
 from consumer.kafka.wire_requests import HeartbeatRequest, OffsetCommitRequest, OffsetFetchRequest
 
-UNKNOWN_MEMBER, FENCED_EPOCH, STALE_EPOCH, NOT_COORDINATOR = 25, 110, 113, 16
+UNKNOWN_MEMBER, FENCED_EPOCH, UNRELEASED_INSTANCE, STALE_EPOCH, NOT_COORDINATOR = 25, 110, 111, 113, 16
 Script = int | str | Callable[[Any], Any] | None
 """An error code; ``before`` or ``after``: the answer is lost, and the coordinator has, or has not, acted; a function
 that returns an answer, or a coroutine with one; None for the usual answer."""
@@ -107,7 +107,7 @@ class FakeCoordinator:
         return usual[type(request)](request)
 
     def _heartbeat(self, request: Any) -> Any:
-        _, member_id, epoch, _, _, timeout, topics, regex, _, listed = request.fields
+        _, member_id, epoch, instance, _, timeout, topics, regex, _, listed = request.fields
         owned = None if listed is None else {Place(topic, each) for topic, rows, _ in listed for each in rows}
         if epoch < 0:
             self.remove(member_id)
@@ -116,6 +116,8 @@ class FakeCoordinator:
         if epoch == 0:
             if owned != set() or (not topics and not regex):
                 return heartbeat_answer(code=42)
+            if instance is not None and member is not None:
+                return heartbeat_answer(code=UNRELEASED_INSTANCE)
             member = self.members[member_id] = Member(member_id)
             self.change()
         if member is None:
@@ -131,16 +133,19 @@ class FakeCoordinator:
         return heartbeat_answer(epoch=member.epoch, interval_ms=self.interval_ms, assignment=assignment)
 
     def _advance(self, member: Member, owned: set[Place] | None) -> None:
-        """Lead a member towards its target, as far as it has let go, and as others have."""
+        """Lead a member towards its target, as far as it has let go, and as others have.
+
+        What is taken away and is not in its list is free at once: the member has let go of it, or never began it.
+        """
         if member.revoked:
             if owned is None or owned & member.revoked:
                 return
             member.revoked = set()
-            self._to_epoch(member)
         if gone := member.assigned - member.target:
             member.assigned -= gone
-            member.revoked = gone
-            return
+            if owned is None or owned & gone:
+                member.revoked = gone
+                return
         taken = {
             place for each in self.members.values() if each is not member for place in each.assigned | each.revoked
         }
@@ -201,6 +206,10 @@ class FakeCoordinator:
             for topic, numbers, _ in topics
         ]
         return request.STRUCT.RESPONSE_TYPE(0, [("g", rows, 0, {})], {})
+
+    def known(self, topic_id: UUID) -> str:
+        """Return the name of a topic, or its id, in place of ``TopicIds``."""
+        return self.topics.get(topic_id, str(topic_id))
 
     async def names(self, ids: Iterable[UUID]) -> dict[UUID, str]:
         """Return the names of topics, in place of ``TopicIds``."""

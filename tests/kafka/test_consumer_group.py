@@ -289,6 +289,22 @@ async def test_a_topic_that_was_made_again(cluster: Cluster, tmp_path: Path) -> 
         assert await consumer.stop() == 0
 
 
+async def test_a_topic_that_is_made_again_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    """The drain of the old topic ends when the new one is there: what it commits is not of the new one."""
+    await cluster.create(1, dead_letters=1)
+    out = tmp_path / "handled"
+    async with member(cluster, out, "a", "delivery.commit_interval_seconds=30", delay=1.0) as consumer:
+        await shared(consumer, partitions=1)
+        await cluster.produce(map(a_session, range(3)))
+        await eventually(lambda: len(noted(out)) == 2)
+        async with cluster.admin() as admin:
+            await admin.delete_topics([cluster.topic])
+        await create_topic(cluster.kafka, cluster.topic, 1)
+        await cluster.produce(map(a_session, range(3, 8)))
+        await eventually(lambda: Counter(noted(out))[0, 0] == Counter(noted(out))[0, 1] == 2 and (0, 4) in noted(out))
+        assert await consumer.stop() == 0
+
+
 async def test_the_assignor_of_the_brokers(cluster: Cluster, tmp_path: Path) -> None:
     await cluster.create(2, dead_letters=1)
     out = tmp_path / "handled"

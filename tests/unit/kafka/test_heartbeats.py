@@ -13,7 +13,7 @@ from consumer.kafka import heartbeats
 from consumer.kafka.group_errors import REACTIONS, SENTENCES, Reaction, reaction
 from consumer.kafka.membership import EAGER_SECONDS, MOST_SECONDS, Membership, Place, Subscription
 from consumer.kafka.wire_requests import HeartbeatRequest
-from tests.fakes.coordinator import FakeCoordinator, heartbeat_answer
+from tests.fakes.coordinator import FakeCoordinator, Script, heartbeat_answer
 from tests.unit.kafka.members import AMember, joined, until
 
 EPOCH, INSTANCE, TIMEOUT, TOPICS, REGEX, ASSIGNOR, OWNED = 2, 3, 5, 6, 7, 8, 9
@@ -206,13 +206,34 @@ async def test_a_member_that_was_thrown_out_joins_with_the_same_id(code: int) ->
 async def test_another_member_with_the_instance_id_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A static member that was killed is one until its session ends; after that the id is used twice."""
     coordinator = FakeCoordinator()
-    coordinator.script[HeartbeatRequest] += [111, 111, 111]
+    coordinator.script[HeartbeatRequest] += [111] * 6  # three joins, and the leaves behind them
     async with joined(coordinator, instance="one") as (member,):
         assert len([fields for fields in coordinator.requests if fields[EPOCH] == 0]) == 4
         assert coordinator.requests[0][INSTANCE] == "one"
         monkeypatch.setattr(heartbeats, "RELEASE_SECONDS", -45.0)
         coordinator.script[HeartbeatRequest] += [111] * 50
         assert "kafka.group_instance_id" in str(await asyncio.wait_for(member.heartbeats.ended, 5))
+
+
+@pytest.mark.parametrize("fault", ["after", 110])
+async def test_a_static_member_that_has_its_id_itself_joins_again(fault: Script) -> None:
+    """The coordinator refuses the second join of a static member, also by itself, until the first one has left."""
+    coordinator = FakeCoordinator()
+    coordinator.script[HeartbeatRequest] += [fault] if fault == "after" else [None, fault]
+    async with joined(coordinator, instance="one") as (member,):
+        await until(lambda: len([fields for fields in coordinator.requests if fields[EPOCH] == 0]) >= 3)
+        await until(lambda: member.consumes == {0, 1, 2, 3})
+
+
+async def test_a_member_whose_join_was_not_answered_leaves() -> None:
+    """The coordinator may have let it join, and would keep its partitions from others for a session."""
+    coordinator = FakeCoordinator()
+    coordinator.script[HeartbeatRequest] += ["after"] * 2
+    member = AMember(coordinator)
+    member.start()
+    await until(lambda: coordinator.members)
+    await member.end()
+    assert coordinator.members == {}
 
 
 @pytest.mark.parametrize(("instance", "epoch"), [(None, -1), ("one", -2)])

@@ -181,6 +181,58 @@ async def test_a_topic_that_was_made_again() -> None:
         assert [event for event, _ in member.events] == ["begin", "drain", "gone", "begin"]
 
 
+async def test_what_is_about_to_begin_is_named_as_owned() -> None:
+    """A heartbeat that left it out would free it, if it is taken away just then, and two members would consume it."""
+    coordinator = FakeCoordinator()
+    asked, goes_on = asyncio.Event(), asyncio.Event()
+    member = AMember(coordinator)
+    starts = member.starts
+
+    async def slow(keys):  # type: ignore[no-untyped-def]
+        found = await starts(keys)
+        asked.set()
+        await goes_on.wait()
+        return found
+
+    async def crossed(request: object) -> object:
+        """Answer after the partitions have begun."""
+        answer = coordinator._usual(request)
+        goes_on.set()
+        await until(lambda: member.consumes)
+        held = coordinator.members[member.name].assigned | coordinator.members[member.name].revoked
+        freed.append(member.consumes - {place.partition for place in held})
+        return answer
+
+    member.starts = slow  # type: ignore[method-assign]
+    freed: list[set[int]] = []
+    member.start()
+    await asked.wait()
+    coordinator.retarget(**{member.name: [0]})
+    coordinator.script[HeartbeatRequest] += ["before", crossed]
+    await until(lambda: member.consumes == {0})
+    assert freed == [set()]
+    await until(lambda: not coordinator.members[member.name].revoked)
+    await member.end()
+
+
+@pytest.mark.parametrize("kind", [OffsetFetchRequest, TopicsRequest])
+async def test_what_does_not_begin_is_named(kind: type) -> None:
+    """A partition that was given waits for its offset, or its topic's name: a watchdog sees it before it begins."""
+    coordinator = FakeCoordinator()
+    coordinator.script[kind] += [88 if kind is OffsetFetchRequest else "unknown"] * 1000
+    member = AMember(coordinator)
+    member.start()
+    await until(lambda: member.reconciliation.unbegun == {key(each) for each in range(4)})
+    coordinator.script[kind].clear()
+    await until(lambda: len(member.consumes) == 4)
+    assert member.reconciliation.unbegun == set()
+    coordinator.retarget(**{member.name: [0]})
+    member.may_drain.clear()
+    await until(lambda: member.reconciliation.draining)
+    assert member.reconciliation.unbegun == set()
+    await member.end()
+
+
 async def test_a_lost_partition_begins_again_when_its_calls_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A member that was thrown out joins at once; what it still drains begins later."""
     coordinator = FakeCoordinator()
@@ -234,6 +286,22 @@ async def test_a_commit_of_an_earlier_ownership_is_not_sent() -> None:
         cut.set()
         assert await committing == "fenced"
         assert coordinator.commits == []
+
+
+async def test_a_commit_has_the_id_under_which_the_topic_is_owned() -> None:
+    """A topic that was made again may have its new id already, while partitions of the old one are drained."""
+    coordinator = FakeCoordinator()
+    sent: list[OffsetCommitRequest] = []
+
+    def note(request: OffsetCommitRequest) -> object:
+        sent.append(request)
+        return coordinator._usual(request)
+
+    async with joined(coordinator) as (member,):
+        coordinator.script[OffsetCommitRequest].append(note)
+        coordinator.topics[RECREATED] = "t"
+        assert await member.offsets.commit({key(0): 5, key(1): 6}, "") == "ok"
+        assert [list(each.ids) for each in sent] == [[ID]]
 
 
 async def test_a_stale_epoch_is_learnt_and_the_commit_sent_again() -> None:

@@ -20,7 +20,7 @@ ZERO = UUID(int=0)
 
 JOIN = HeartbeatRequest("probe-g", MEMBER, 0, None, None, 30000, ["probe"], None, "uniform", [])
 OWNED = HeartbeatRequest("probe-g", MEMBER, 2, None, None, -1, None, None, None, [tagged(ID, [0, 1])])
-COMMIT = OffsetCommitRequest("probe-g", 2, MEMBER, None, [tagged("probe", [tagged(0, 5, -1, "note")])])
+COMMIT = OffsetCommitRequest("probe-g", 2, MEMBER, None, [tagged("probe", [tagged(0, 5, -1, "note")])], ids=[ID])
 ASK = OffsetFetchRequest([tagged("probe-g", MEMBER, 2, [tagged("probe", [0, 1])])], True)
 
 REQUESTS = {
@@ -90,6 +90,19 @@ def test_a_refusal() -> None:
 def test_an_answer_to_a_commit() -> None:
     answer = read(OffsetCommitRequest, "00000000020670726f626502000000000000000000")
     assert answer.topics == [("probe", [(0, 0, {})], {})]
+
+
+def test_a_commit_by_the_ids_of_topics() -> None:
+    """A topic that was made again has another id, so a broker that reads ids takes no offset of the one before."""
+    by_id: Any = COMMIT.prepare({8: (2, 10)})
+    assert by_id.API_VERSION == 10
+    written = REQUESTS[COMMIT].replace("0670726f6265", ID.hex)
+    assert by_id.encode().hex() == written
+    data = BytesIO(bytes.fromhex("00000000026060179cfec54ec59c6944cc3973876502000000000000000000"))
+    answer: Any = by_id.RESPONSE_TYPE.decode(data)
+    assert answer.topics == [(UUID("6060179c-fec5-4ec5-9c69-44cc39738765"), [(0, 0, {})], {})]
+    assert data.read() == b""
+    assert COMMIT.prepare({8: (2, 9)}).encode().hex() == REQUESTS[COMMIT]
 
 
 def test_committed_offsets() -> None:

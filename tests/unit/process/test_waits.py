@@ -127,6 +127,19 @@ async def test_a_position_is_waited_for_from_the_assignment() -> None:
         assert now - found.since < 10
 
 
+async def test_what_was_given_and_does_not_begin_is_late() -> None:
+    """A partition of which the group has not given the offset is not in the engine, and stands still all the same."""
+    async with a_scene(a_route(lambda _event: None)) as scene:
+        ((found, (wait,), progress),) = scene.waits.unbegun({KEY: 100.0})
+        assert (found, wait.kind, wait.since, wait.late_at, progress) == (
+            KEY,
+            "position",
+            100.0,
+            100.0 + DRAIN + STALLED,
+            None,
+        )
+
+
 async def test_data_is_late_only_when_there_is_some() -> None:
     """An idle partition is late when records lie above its position since a time, and does not move."""
     async with a_scene(a_route(lambda _event: None)) as scene:
