@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import structlog
 
 from consumer.http.workers.server import WorkersServer
+from consumer.logs import WrittenAside
 from consumer.process.notify import Notify
 from consumer.process.signals import MARGIN_SECONDS, SECOND, leave
 from consumer.process.workers.worker import Worker
@@ -24,7 +25,7 @@ PASSED_ON = (signal.SIGHUP, signal.SIGUSR1)
 
 
 async def run_workers(settings: Settings, count: int, command: Sequence[str], notify: Notify) -> None:
-    """Run workers until a signal, and serve HTTP for all of them.
+    """Run workers until a signal, and serve HTTP for all of them. No line waits for a reader of stderr.
 
     Raises SettingsError before any is started, and WorkersEndedError as ``Workers.run`` does.
     """
@@ -33,7 +34,7 @@ async def run_workers(settings: Settings, count: int, command: Sequence[str], no
     watchdog = settings.watchdog
     rules = Rules(settings.delivery.drain_seconds + MARGIN_SECONDS, watchdog.rebuilds, watchdog.window_seconds)
     workers = Workers(made, rules, notify)
-    with following(workers):
+    with WrittenAside(), following(workers):
         async with WorkersServer(settings, workers) as server:
             log.info("workers_started", workers=count, http=f"http://{settings.http.address(server.port)}")
             await workers.run()

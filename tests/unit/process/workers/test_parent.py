@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from tests.cluster import eventually
 from tests.process import command, end
+from tests.unit.process.test_blocked_stderr import SMALLEST_PIPE
 from tests.unit.process.workers.programs import HERE, events, happened, is_alive
 
 ROOT = Path(__file__).parent.parent.parent.parent.parent
@@ -31,6 +32,7 @@ async def a_parent(
     *,
     plans: dict[str, list[str]] | None = None,
     until: str = "ready",
+    stderr: int | None = None,
     **environment: str,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start a parent, and wait until its workers are ready, or started; kill it at the end of the block."""
@@ -42,6 +44,7 @@ async def a_parent(
         json.dumps(plans or {}),
         str(workers),
         env={**os.environ, "PYTHONPATH": path, **environment},
+        stderr=stderr,
     )
     try:
         await happened(folder, until, workers)
@@ -111,6 +114,26 @@ async def test_a_terminal_reaches_the_parent_alone(tmp_path: Path) -> None:
     async with a_parent(tmp_path) as parent:
         for each in events(tmp_path, "started"):
             assert os.getsid(each.pid) == each.pid != os.getsid(parent.pid)
+
+
+async def test_a_stderr_that_nobody_reads(tmp_path: Path) -> None:
+    """The parent waits for no reader: it starts workers, starts them again when they end, and follows signals."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * SMALLEST_PIPE)
+    os.set_blocking(writing, True)
+    try:
+        async with a_parent(tmp_path, stderr=writing) as parent:
+            os.kill(events(tmp_path, "ready")[0].pid, signal.SIGKILL)
+            await happened(tmp_path, "ready", 3)
+            parent.send_signal(signal.SIGTERM)
+            assert await ended(parent) == 0
+            assert len(events(tmp_path, "stopped")) == 2
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 async def test_the_service_manager_hears_the_parent(tmp_path: Path) -> None:
