@@ -34,7 +34,7 @@ async def run_workers(settings: Settings, count: int, command: Sequence[str], no
     watchdog = settings.watchdog
     rules = Rules(settings.delivery.drain_seconds + MARGIN_SECONDS, watchdog.rebuilds, watchdog.window_seconds)
     workers = Workers(made, rules, notify)
-    with WrittenAside(), following(workers):
+    with following(workers), WrittenAside():
         async with WorkersServer(settings, workers) as server:
             log.info("workers_started", workers=count, http=f"http://{settings.http.address(server.port)}")
             await workers.run()
@@ -53,6 +53,7 @@ def following(workers: Workers) -> Iterator[None]:
         workers.stop()
 
     received: list[int] = []
+    before = {each: signal.getsignal(each) for each in (*STOPS, *PASSED_ON)}
     for each in STOPS:
         loop.add_signal_handler(each, stop, each)
     for each in PASSED_ON:
@@ -60,5 +61,6 @@ def following(workers: Workers) -> Iterator[None]:
     try:
         yield
     finally:
-        for each in (*STOPS, *PASSED_ON):
+        for each, handler in before.items():
             loop.remove_signal_handler(each)
+            signal.signal(each, handler)

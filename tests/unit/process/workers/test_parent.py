@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from consumer.process.workers.parent import PASSED_ON, following
 from tests.cluster import eventually
 from tests.process import command, end
 from tests.unit.process.test_blocked_stderr import SMALLEST_PIPE
-from tests.unit.process.workers.programs import HERE, events, happened, is_alive
+from tests.unit.process.workers.programs import HERE, events, happened, is_alive, some_workers
 
 ROOT = Path(__file__).parent.parent.parent.parent.parent
 EXIT_SECONDS = 30.0
@@ -86,6 +87,21 @@ async def test_signals_that_end_nothing_are_passed_on(tmp_path: Path) -> None:
             assert {each.number for each in await happened(tmp_path, number.name, 2)} == {1, 2}
         parent.send_signal(signal.SIGTERM)
         assert await ended(parent) == 0
+
+
+async def test_a_parent_that_has_stopped_survives_signals(tmp_path: Path) -> None:
+    """Signals that end nothing do so until the process has ended: what caught them before does so again."""
+
+    def caught(*_: object) -> None: ...
+
+    before = {number: signal.signal(number, caught) for number in PASSED_ON}
+    try:
+        with following(some_workers(tmp_path)):
+            assert caught not in map(signal.getsignal, PASSED_ON)
+        assert [signal.getsignal(number) for number in PASSED_ON] == [caught, caught]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def test_a_worker_that_still_imports_survives_signals(tmp_path: Path) -> None:
