@@ -230,3 +230,12 @@ async def test_top_says_that_this_is_a_parent() -> None:
         body = (await fleet.get("/status.json"))[1]
     with pytest.raises(NoStatusError, match="is the parent of several workers"):
         read_status(body.encode())
+
+
+async def test_a_tone_of_another_version() -> None:
+    """A verdict that this version has no colour for is shown as a warning."""
+    async with a_fleet(None) as fleet:
+        verdict = msgspec.structs.replace(a_status().verdicts[0], tone="violet")
+        fleet.statuses[0] = msgspec.structs.replace(a_status(), verdicts=[verdict])
+        status, page, _ = await fleet.get("/")
+        assert (status, "%23c98a00" in page) == (200, True)
