@@ -32,14 +32,18 @@ class Cancelled(msgspec.Struct, tag=True):
     why: str
 
 
+class Refunded(msgspec.Struct, tag=True):
+    order_id: int
+
+
 def routes(**options: Any) -> dict[str, Any]:
     keys = {"max_seconds": 0.1} if options.get("batch", True) else {"tombstones": options.pop("tombstones", False)}
     return {"routes": {"copy": {"handler": HANDLER, "options": {"topic": "{topic}.clean", **options}, **keys}}}
 
 
-async def written(*events: Any, schemas: Any = None, **options: Any) -> list[NewRecord]:
+async def written(*events: Any, schemas: Any = None, topic: str | None = None, **options: Any) -> list[NewRecord]:
     async with testing.consumer(**routes(**options), schemas=schemas) as app:
-        await app.give(*events, key=b"k", headers={"h": b"1", "n": None}, timestamp_ms=5)
+        await app.give(*events, topic=topic, key=b"k", headers={"h": b"1", "n": None}, timestamp_ms=5)
         await app.advance(1)
         assert {each for _, each in app.outcomes} == {"handled"}
         return app.written
@@ -82,6 +86,14 @@ async def test_fields_of_a_union() -> None:
     found = await written(*events, schemas=schemas, fields=["order_id", "why", "type"])
     assert [each.value for each in found] == [b'{"orderId":7,"type":"Paid"}', b'{"why":"late","type":"Cancelled"}']
     assert {each.topic for each in found} == {"orders.clean"}
+
+
+@pytest.mark.parametrize("others", [{}, {"others": dict}])
+async def test_types_that_spell_a_field_differently(others: dict[str, Any]) -> None:
+    """A field is found in each type of a route under the name that it has there, also beside a topic of dicts."""
+    schemas = {"orders": Paid | Refunded, **others}
+    found = await written(Paid(7), Refunded(8), schemas=schemas, topic="orders", fields=["order_id"])
+    assert [each.value for each in found] == [b'{"orderId":7}', b'{"order_id":8}']
 
 
 async def test_fields_of_a_dict() -> None:
