@@ -98,6 +98,13 @@ async def test_a_worker_that_is_started_again_is_named() -> None:
             assert (await fleet.get(path))[:2] == (503, "worker 2: exited with 137, and is started again\n")
 
 
+async def test_an_outage_of_the_brokers_is_healthy() -> None:
+    """A worker whose start reached no broker waits for the next start: it is not ready, and nobody is to end it."""
+    async with a_fleet(None, ended(2, 9, code=69)) as fleet:
+        assert (await fleet.get("/healthz"))[:2] == (200, "ok\n")
+        assert (await fleet.get("/readyz"))[:2] == (503, "worker 2: exited with 69, and is started again\n")
+
+
 async def test_a_start_is_healthy_for_a_minute() -> None:
     """A worker that opens its handlers is healthy and not ready; after a minute it is unhealthy."""
     async with a_fleet(starting(1), None) as fleet:
