@@ -32,7 +32,7 @@ class Worker:
         """Whether a process of this number was ever a member of the group."""
         self.serving = False
         self._command = command
-        self._port = port
+        self._given_port = self._port = port
         self._process: asyncio.subprocess.Process | None = None
         self._line: asyncio.StreamWriter | None = None
         self._draining = False
@@ -107,6 +107,7 @@ class Worker:
         if self._line is not None:
             self._line.close()
         self._process, self._line, self._silent, self.serving = None, None, None, False
+        self._port = self._given_port  # a free one may be another program's now
 
     async def _hear(self, reader: asyncio.StreamReader) -> None:
         """Take the worker's reports. What is no report is ignored: it was dropped in part."""

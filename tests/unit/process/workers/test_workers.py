@@ -66,6 +66,20 @@ async def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
         await running
 
 
+async def test_the_free_port_of_a_process_ends_with_it(tmp_path: Path) -> None:
+    """A worker that took a free port has no known port until its next process reports one."""
+    workers = some_workers(tmp_path, 1, pace=Pace(first=30.0), w1=["serve 4711"])
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(workers.run())
+        await happened(tmp_path, "ready", 1)
+        await eventually(lambda: workers.facts[0].port == 4711)
+        workers.kill()
+        await eventually(lambda: workers.facts[0].state == "ended")
+        assert workers.facts[0].port is None
+        workers.stop()
+        await running
+
+
 async def test_a_worker_that_ends_cleanly_by_itself_is_started_again(tmp_path: Path) -> None:
     workers = some_workers(tmp_path, 1, w1=["exit 0", "serve"])
     async with asyncio.TaskGroup() as tasks:
