@@ -59,6 +59,11 @@ class Worker:
             starts_at=self._starts_at,
         )
 
+    @property
+    def watched(self) -> bool:
+        """Whether its process has reported, which its watchdog does from then on; True while it has none."""
+        return self._silent is not None or self._state == "ended"
+
     async def run(self) -> int:
         """Start a process and wait for its end; return its exit code, which is 128 + signal for one that was killed.
 

@@ -153,7 +153,10 @@ async def test_a_stderr_that_nobody_reads(tmp_path: Path) -> None:
 
 
 async def test_the_service_manager_hears_the_parent(tmp_path: Path) -> None:
-    """READY once all workers are ready, how many run, signs of life, STOPPING; workers inherit no socket."""
+    """READY once all workers are ready, how many run, signs of life, STOPPING; workers inherit no socket.
+
+    The parent asks for no time while a worker imports: one that hangs there has no watchdog that ends it.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20.0)
@@ -167,7 +170,8 @@ async def test_the_service_manager_hears_the_parent(tmp_path: Path) -> None:
                         assert "READY" not in heard or text == "READY=1"
                 return heard
 
-            await hears("STATUS=0 of 2 workers run")
+            assert "EXTEND" not in await hears("STATUS=0 of 2 workers run")
+            assert "EXTEND" not in await hears("WATCHDOG=1")
             (tmp_path / "hold").unlink()
             await hears("READY=1")
             assert await hears("STATUS=2 of 2 workers run")
