@@ -129,6 +129,16 @@ async def test_options_that_cannot_be(options: dict[str, Any], why: str) -> None
     assert "copy" in message
 
 
+async def test_a_timeout_that_would_make_dead_letters_of_an_outage() -> None:
+    """A limit below that of a write is refused: calls that it cuts off would count as attempts of their records."""
+    given = routes()
+    given["routes"]["copy"]["timeout_seconds"] = 19.9
+    assert "timeout_seconds: the handler itself ends a call after 20 s" in await refused(**given)
+    given["routes"]["copy"]["timeout_seconds"] = 20.0
+    async with testing.consumer(**given):
+        pass
+
+
 async def test_bytes_have_no_fields() -> None:
     assert "options.fields: the events are bytes" in await refused(**routes(fields=["a"]), schemas={"raw": bytes})
 
