@@ -127,6 +127,7 @@ def _check_fit(route: RouteSettings, handler: Handler, where: str) -> None:
     )
     for wrong, reason in (
         (route.threaded and handler.is_async, "threaded: an async handler runs in the event loop; leave it out"),
+        (route.threaded and handler.in_event_loop, "threaded: calls of this handler must not overlap; leave it out"),
         (
             route.timeout_seconds is not None and inline,
             "timeout_seconds: a plain function that runs inline cannot be stopped; make it async, or set threaded",
