@@ -73,8 +73,8 @@ class Worker:
         self._become("starting")
         try:
             code = await self._run()
-        except OSError as error:
-            log.error("worker_not_started", worker=self.number, why=error.strerror)  # noqa: TRY400
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread is left that waits for its end
+            log.error("worker_not_started", worker=self.number, why=getattr(error, "strerror", None) or str(error))  # noqa: TRY400
             code = NOT_STARTED
         self._exit_code = code if code >= 0 else 128 - code
         self._become("ended")
