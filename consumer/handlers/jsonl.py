@@ -38,6 +38,9 @@ class JsonLines:
       of the file gets the worker's number: ``voice-1.jsonl``.
     """
 
+    in_event_loop = True
+    """A line that a thread adds during a flush would be dropped with those that are written."""
+
     def __init__(
         self,
         path: WorkerPath,

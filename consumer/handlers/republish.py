@@ -47,8 +47,10 @@ class Republish:
         self._topic = topic
         self._fields = fields or []
         self._original = original
-        self._known: dict[str, str] | None = {}
-        """The written name of each field of the events; None if they may have any."""
+        self._known: set[str] | None = set()
+        """Fields of the events; None if they may have any."""
+        self._names: dict[type, list[str]] = {}
+        """The written names of the chosen fields by class of event; those of a dict are the fields themselves."""
         self._writer: Writer | None = None
         self._acknowledged: dict[TopicPartition, set[tuple[int, int]]] = {}
         """Offsets and times of a failed call's records that are written: the next call of the partition leaves them
@@ -70,19 +72,23 @@ class Republish:
         if kind is bytes:
             raise SettingsError("options.fields: the events are bytes, which have no fields")
         (member,) = event_type(kind).members
-        if member.fields is None or self._known is None:
+        if member.fields is None:
             self._known = None
             return
-        self._known |= {name: name for name in member.fields}
+        names = {name: name for name in member.fields}
         if issubclass(kind, msgspec.Struct):
-            self._known |= {each.name: each.encode_name for each in msgspec.structs.fields(kind)}
+            names |= {each.name: each.encode_name for each in msgspec.structs.fields(kind)}
             tag = kind.__struct_config__.tag_field
-            self._known |= {} if tag is None else {tag: tag}
+            names |= {} if tag is None else {tag: tag}
+        self._names[kind] = [names[name] for name in self._fields if name in names]
+        if self._known is not None:
+            self._known |= names.keys()
 
     async def __aenter__(self) -> Self:
         for name in self._fields:
             if self._known is not None and name not in self._known:
-                raise SettingsError(f"options.fields: the events have no field {name!r}{hint(name, self._known)}")
+                near = hint(name, sorted(self._known))
+                raise SettingsError(f"options.fields: the events have no field {name!r}{near}")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -139,7 +145,7 @@ class Republish:
         if not self._fields:
             return value
         found = decode(value)
-        names = self._fields if self._known is None else [self._known.get(name, name) for name in self._fields]
+        names = self._names.get(type(event), self._fields)
         return encode({name: found[name] for name in names if name in found})
 
 

@@ -30,6 +30,8 @@ class Stats:
     each test field.
     """
 
+    in_event_loop = True
+
     def __init__(
         self,
         time_field: str = "timestamp",

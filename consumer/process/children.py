@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -46,13 +47,28 @@ def keep_sockets_from_children(loop: asyncio.AbstractEventLoop) -> None:
     os.register_at_fork(after_in_child=partial(_disconnect, weakref.ref(loop)))
 
 
+def keep_socket_from_children(kept: socket.socket) -> None:
+    """Close a socket in each child that is forked from now on, while it is open."""
+    reference = weakref.ref(kept)
+
+    def in_child() -> None:
+        found = reference()
+        if found is not None and found.fileno() != -1:
+            _replace([found.fileno()])
+
+    os.register_at_fork(after_in_child=in_child)
+
+
 def _disconnect(reference: weakref.ref[asyncio.AbstractEventLoop]) -> None:
-    """Put /dev/null in the place of each descriptor: an object that closes its number must not close another file."""
     loop = reference()
-    if loop is None or loop.is_closed():
-        return
+    if loop is not None and not loop.is_closed():
+        _replace(_descriptors(loop))
+
+
+def _replace(descriptors: Iterable[int]) -> None:
+    """Put /dev/null in the place of each descriptor: an object that closes its number must not close another file."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    for number in _descriptors(loop):
+    for number in descriptors:
         with contextlib.suppress(OSError):
             os.dup2(nothing, number, inheritable=False)
     os.close(nothing)

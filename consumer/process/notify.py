@@ -47,15 +47,16 @@ class Notify:
         if self._send("READY=1"):
             self._heard = self._heard[0], True
 
-    def alive(self, state: str) -> None:
+    def alive(self, state: str, *, watched: bool = True) -> None:
         """Say that the supervisor's thread runs, and the daemon's state; called every second.
 
         The daemon's own watchdog ends a daemon that stalls, also at its start, which may take as long as the handlers
-        need to open. This one ends a daemon whose watchdog stands still.
+        need to open: if it is ``watched``, systemd is asked for the time. This one ends a daemon whose watchdog stands
+        still.
         """
         lines, now = ["WATCHDOG=1"], (state, self._is_ready)
         if not self._is_ready:
-            lines.append(_extend(EXTENSION_SECONDS))
+            lines += [_extend(EXTENSION_SECONDS)] if watched else []
         elif not self._heard[1]:
             lines.append("READY=1")
         if state != self._heard[0]:

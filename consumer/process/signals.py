@@ -67,10 +67,10 @@ class Signals:
         if self._begun:
             return
         self._begun = True
-        self._deadline = threading.Timer(self._limit, self._give_up)
-        self._deadline.daemon = True
-        self._deadline.start()
         self._loop.call_soon_threadsafe(self._stop)
+        self._deadline = threading.Timer(self._limit, self._give_up)
+        if not _started(self._deadline):
+            self._loop.call_soon_threadsafe(self._loop.call_later, self._limit, self._give_up)
 
     def _receive(self, number: int, _frame: object) -> None:
         if self._received:
@@ -107,9 +107,16 @@ def ended_in_time() -> Iterator[None]:
         raise
     finally:
         why = f"the process did not end within {END_SECONDS:g} s of its work: exiting at once"
-        deadline = threading.Timer(END_SECONDS, leave, (code, why))
-        deadline.daemon = True
-        deadline.start()
+        _started(threading.Timer(END_SECONDS, leave, (code, why)))
+
+
+def _started(timer: threading.Timer) -> bool:
+    """Start a timer that keeps no process; return False if the system has no thread left for it."""
+    timer.daemon = True
+    with contextlib.suppress(RuntimeError):
+        timer.start()
+        return True
+    return False
 
 
 def leave(code: int, why: str) -> None:
@@ -121,6 +128,7 @@ def leave(code: int, why: str) -> None:
             os.write(sys.stderr.fileno(), f"session-consumer: {why}\n".encode())
         written.set()
 
-    _thread.start_new_thread(write, ())  # takes no lock that the interrupted code may hold, as Thread.start does
-    written.wait(WRITE_SECONDS)
+    with contextlib.suppress(RuntimeError):  # the system has no thread left
+        _thread.start_new_thread(write, ())  # takes no lock that the interrupted code may hold, as Thread.start does
+        written.wait(WRITE_SECONDS)
     os._exit(code)

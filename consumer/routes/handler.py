@@ -48,6 +48,8 @@ class Handler(msgspec.Struct, frozen=True):
     flush_seconds: float = 0.0
     timeout_seconds: float | None = None
     """How long a call may take: by its route, or else by the handler's own ``longest_call_seconds``."""
+    in_event_loop: bool = False
+    """Whether threads must not call it: it shares what only the event loop changes."""
     running_since: Callable[[], float | None] | None = None
     """Returns the monotonic time at which the oldest call began that a thread runs; None if no call is threaded."""
     reference: str = ""
@@ -78,6 +80,7 @@ def bind_handler(target: Any, where: str) -> Handler:
         counted_events=_plain_method_of(target, "counted_events", "", where),
         context=target if hasattr(type(target), "__aenter__") else None,
         timeout_seconds=_method_of(target, "longest_call_seconds"),
+        in_event_loop=_method_of(target, "in_event_loop") is True,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -119,12 +120,19 @@ def load_handler(
 def _check_fit(route: RouteSettings, handler: Handler, where: str) -> None:
     """Raise SettingsError for settings of a route that its handler cannot follow."""
     inline = not handler.is_async and not route.threaded
+    longest = handler.timeout_seconds or 0.0
+    too_short = (
+        f"timeout_seconds: the handler itself ends a call after {longest:g} s, as an outage; set that at least, or"
+        " leave it out, or an outage would become dead letters"
+    )
     for wrong, reason in (
         (route.threaded and handler.is_async, "threaded: an async handler runs in the event loop; leave it out"),
+        (route.threaded and handler.in_event_loop, "threaded: calls of this handler must not overlap; leave it out"),
         (
             route.timeout_seconds is not None and inline,
             "timeout_seconds: a plain function that runs inline cannot be stopped; make it async, or set threaded",
         ),
+        ((route.timeout_seconds or math.inf) < longest, too_short),
         (
             not handler.takes_batches and (route.max_records is not None or route.max_seconds is not None),
             "max_records, max_seconds: the handler's first parameter is not annotated list[…], so it gets no batches",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import stat
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +52,8 @@ def construct(
             )
         given = _followed(value, environment, f"{where}.{name}")
         converted[name] = _converted(given, annotation, f"{where}.{name}", strict=literal)
-    converted |= _files_of(worker, converted, parameters, annotations)
+    if worker:
+        converted |= _files_of(worker, converted, parameters, annotations, where)
     try:
         return target(**converted)
     except SettingsError as error:
@@ -104,14 +107,26 @@ def _files_of(
     options: Mapping[str, Any],
     parameters: Mapping[str, inspect.Parameter],
     annotations: Mapping[str, Any],
+    where: str,
 ) -> dict[str, Path]:
-    """Return the options annotated ``consumer.WorkerPath``, defaults included, with the worker's number; none for 0."""
+    """Return the options annotated ``consumer.WorkerPath``, defaults included, with the worker's number.
+
+    Raises SettingsError for what is no file. Beside a device or a pipe a file would begin that nobody looks for.
+    """
     found: dict[str, Path] = {}
-    for name, parameter in parameters.items() if worker else ():
+    for name, parameter in parameters.items():
         path = options.get(name, parameter.default)
         if isinstance(path, Path) and _is_marked(annotations.get(name, Any), "worker"):
+            if not path.name or _is_no_file(path):
+                raise SettingsError(f"{where}.{name}: with --workers it must be the name of a regular file")
             found[name] = path.with_name(f"{path.stem}-{worker}{path.suffix}")
     return found
+
+
+def _is_no_file(path: Path) -> bool:
+    with contextlib.suppress(OSError):  # a missing file, or one in a folder that cannot be searched
+        return not stat.S_ISREG(path.stat().st_mode)
+    return False
 
 
 def _is_path(annotation: Any) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
+from consumer.errors import KafkaUnreachableError
 from consumer.http.ask import NoStatusError, StatusClient
 from consumer.http.status import Status
 from consumer.http.workers.facts import Supervised, WorkerFacts
@@ -65,6 +66,8 @@ class Asking:
             waited = time.time() - worker.since
             late = f"worker {worker.number}: has not opened its handlers for {waited:.0f} s"
             return late if waited > START_SECONDS else None
+        if worker.state == "ended" and worker.exit_code == KafkaUnreachableError.exit_code:
+            return None  # an outage of the brokers, which no other process would end
         return await self._probe(worker, "/healthz")
 
     async def _readiness(self, worker: WorkerFacts) -> str | None:

@@ -54,7 +54,7 @@ def status_of(facts: WorkerFacts, answer: Status | str, at: float) -> WorkerStat
     lags = [each.lag_records for each in answer.partitions if each.lag_records is not None]
     return WorkerStatus(
         worker=facts,
-        verdict=answer.verdicts[0],
+        verdict=_shown(answer.verdicts[0]),
         records_per_second=answer.records_per_second,
         lag_records=sum(lags) if lags or not answer.partitions else None,
         lag_seconds=max((each.lag_seconds for each in answer.partitions if each.lag_seconds is not None), default=None),
@@ -80,10 +80,15 @@ def judged(workers: list[WorkerStatus], since: float, *, stopping: bool) -> Verd
     """Return one verdict on all workers: that of the worst, or that they run."""
     if stopping:
         return Verdict("Draining", "busy", "All workers finish what they started, and end.", "", "", "", since)
-    worst = max(workers, key=lambda each: TONES.index(each.verdict.tone) if each.verdict.tone in TONES else 2)
+    worst = max(workers, key=lambda each: TONES.index(each.verdict.tone))
     if worst.verdict.tone == "good":
         return Verdict("Running", "good", f"{counted(len(workers), 'worker')}, none in trouble.", "", "", "", since)
     alike = sum(each.verdict.word == worst.verdict.word for each in workers)
     several = f" (and {alike - 1} more)" if alike > 1 else ""
     sentence = f"Worker {worst.worker.number}{several}: {worst.verdict.sentence}"
     return msgspec.structs.replace(worst.verdict, sentence=sentence)
+
+
+def _shown(verdict: Verdict) -> Verdict:
+    """Return a worker's verdict, as a warning if its tone is none of ours: another version may answer."""
+    return verdict if verdict.tone in TONES else msgspec.structs.replace(verdict, tone="warn")

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from consumer.process.children import keep_socket_from_children
+
 EXIT_CODE = 0
 """Of a worker that is stopped before it has begun anything."""
 
@@ -23,9 +25,10 @@ class Lifeline:
     """
 
     def __init__(self, descriptor: int) -> None:
-        """Take over the worker's end of the connection, which is not inherited further."""
+        """Take over the worker's end of the connection, which no child has."""
         os.set_inheritable(descriptor, False)
         self._socket = socket.socket(fileno=descriptor)
+        keep_socket_from_children(self._socket)
         self._stop: Callable[[], object] = _leave
         threading.Thread(target=self._wait, name="session-consumer-parent", daemon=True).start()
 

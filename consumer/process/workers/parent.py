@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import structlog
 
 from consumer.http.workers.server import WorkersServer
+from consumer.logs import WrittenAside
 from consumer.process.notify import Notify
 from consumer.process.signals import MARGIN_SECONDS, SECOND, leave
 from consumer.process.workers.worker import Worker
@@ -24,7 +25,7 @@ PASSED_ON = (signal.SIGHUP, signal.SIGUSR1)
 
 
 async def run_workers(settings: Settings, count: int, command: Sequence[str], notify: Notify) -> None:
-    """Run workers until a signal, and serve HTTP for all of them.
+    """Run workers until a signal, and serve HTTP for all of them. No line waits for a reader of stderr.
 
     Raises SettingsError before any is started, and WorkersEndedError as ``Workers.run`` does.
     """
@@ -33,7 +34,7 @@ async def run_workers(settings: Settings, count: int, command: Sequence[str], no
     watchdog = settings.watchdog
     rules = Rules(settings.delivery.drain_seconds + MARGIN_SECONDS, watchdog.rebuilds, watchdog.window_seconds)
     workers = Workers(made, rules, notify)
-    with following(workers):
+    with following(workers), WrittenAside():
         async with WorkersServer(settings, workers) as server:
             log.info("workers_started", workers=count, http=f"http://{settings.http.address(server.port)}")
             await workers.run()
@@ -52,6 +53,7 @@ def following(workers: Workers) -> Iterator[None]:
         workers.stop()
 
     received: list[int] = []
+    before = {each: signal.getsignal(each) for each in (*STOPS, *PASSED_ON)}
     for each in STOPS:
         loop.add_signal_handler(each, stop, each)
     for each in PASSED_ON:
@@ -59,5 +61,6 @@ def following(workers: Workers) -> Iterator[None]:
     try:
         yield
     finally:
-        for each in (*STOPS, *PASSED_ON):
+        for each, handler in before.items():
             loop.remove_signal_handler(each)
+            signal.signal(each, handler)

@@ -29,11 +29,13 @@ class Restarts:
         self._most = most
         self._window_seconds = window_seconds
         self._ends: list[float] = []
+        """Times of the ends that count."""
 
     def after(self, ran_seconds: float, now: float) -> float | None:
         """Note an end; return the seconds until the restart, or None for a crash loop."""
         if ran_seconds >= self._pace.steady:
             self._ends.clear()
+            return self._pace.first
         self._ends = [*(each for each in self._ends if now - each <= self._window_seconds), now]
         if len(self._ends) > self._most:
             return None

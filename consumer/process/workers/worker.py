@@ -32,7 +32,7 @@ class Worker:
         """Whether a process of this number was ever a member of the group."""
         self.serving = False
         self._command = command
-        self._port = port
+        self._given_port = self._port = port
         self._process: asyncio.subprocess.Process | None = None
         self._line: asyncio.StreamWriter | None = None
         self._draining = False
@@ -59,6 +59,11 @@ class Worker:
             starts_at=self._starts_at,
         )
 
+    @property
+    def watched(self) -> bool:
+        """Whether its process has reported, which its watchdog does from then on; True while it has none."""
+        return self._silent is not None or self._state == "ended"
+
     async def run(self) -> int:
         """Start a process and wait for its end; return its exit code, which is 128 + signal for one that was killed.
 
@@ -68,8 +73,8 @@ class Worker:
         self._become("starting")
         try:
             code = await self._run()
-        except OSError as error:
-            log.error("worker_not_started", worker=self.number, why=error.strerror)  # noqa: TRY400
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread is left that waits for its end
+            log.error("worker_not_started", worker=self.number, why=getattr(error, "strerror", None) or str(error))  # noqa: TRY400
             code = NOT_STARTED
         self._exit_code = code if code >= 0 else 128 - code
         self._become("ended")
@@ -107,6 +112,7 @@ class Worker:
         if self._line is not None:
             self._line.close()
         self._process, self._line, self._silent, self.serving = None, None, None, False
+        self._port = self._given_port  # a free one may be another program's now
 
     async def _hear(self, reader: asyncio.StreamReader) -> None:
         """Take the worker's reports. What is no report is ignored: it was dropped in part."""

@@ -149,9 +149,13 @@ class Workers:
             await asyncio.sleep(self._rules.pace.look)
 
     def _report(self) -> None:
-        """Report to the service manager: once that all are ready, how many run, and that the parent lives."""
+        """Report to the service manager: once that all are ready, how many run, and that the parent lives.
+
+        A worker that imports has no watchdog yet, so no time is asked for it.
+        """
         serving = sum(each.serving for each in self._workers)
         if serving == len(self._workers) and not self._ready:
             self._ready = True
             self._notify.ready()
-        self._notify.alive(DRAINING if self.stopping else f"{serving} of {len(self._workers)} workers run")
+        state = DRAINING if self.stopping else f"{serving} of {len(self._workers)} workers run"
+        self._notify.alive(state, watched=all(each.watched for each in self._workers))

@@ -32,14 +32,18 @@ class Cancelled(msgspec.Struct, tag=True):
     why: str
 
 
+class Refunded(msgspec.Struct, tag=True):
+    order_id: int
+
+
 def routes(**options: Any) -> dict[str, Any]:
     keys = {"max_seconds": 0.1} if options.get("batch", True) else {"tombstones": options.pop("tombstones", False)}
     return {"routes": {"copy": {"handler": HANDLER, "options": {"topic": "{topic}.clean", **options}, **keys}}}
 
 
-async def written(*events: Any, schemas: Any = None, **options: Any) -> list[NewRecord]:
+async def written(*events: Any, schemas: Any = None, topic: str | None = None, **options: Any) -> list[NewRecord]:
     async with testing.consumer(**routes(**options), schemas=schemas) as app:
-        await app.give(*events, key=b"k", headers={"h": b"1", "n": None}, timestamp_ms=5)
+        await app.give(*events, topic=topic, key=b"k", headers={"h": b"1", "n": None}, timestamp_ms=5)
         await app.advance(1)
         assert {each for _, each in app.outcomes} == {"handled"}
         return app.written
@@ -84,6 +88,14 @@ async def test_fields_of_a_union() -> None:
     assert {each.topic for each in found} == {"orders.clean"}
 
 
+@pytest.mark.parametrize("others", [{}, {"others": dict}])
+async def test_types_that_spell_a_field_differently(others: dict[str, Any]) -> None:
+    """A field is found in each type of a route under the name that it has there, also beside a topic of dicts."""
+    schemas = {"orders": Paid | Refunded, **others}
+    found = await written(Paid(7), Refunded(8), schemas=schemas, topic="orders", fields=["order_id"])
+    assert [each.value for each in found] == [b'{"orderId":7}', b'{"order_id":8}']
+
+
 async def test_fields_of_a_dict() -> None:
     (found,) = await written({"a": 1, "b": [2]}, schemas={"orders": dict}, fields=["b", "z"])
     assert found.value == b'{"b":[2]}'
@@ -115,6 +127,16 @@ async def test_options_that_cannot_be(options: dict[str, Any], why: str) -> None
     message = await refused(**routes(**options))
     assert why in message
     assert "copy" in message
+
+
+async def test_a_timeout_that_would_make_dead_letters_of_an_outage() -> None:
+    """A limit below that of a write is refused: calls that it cuts off would count as attempts of their records."""
+    given = routes()
+    given["routes"]["copy"]["timeout_seconds"] = 19.9
+    assert "timeout_seconds: the handler itself ends a call after 20 s" in await refused(**given)
+    given["routes"]["copy"]["timeout_seconds"] = 20.0
+    async with testing.consumer(**given):
+        pass
 
 
 async def test_bytes_have_no_fields() -> None:

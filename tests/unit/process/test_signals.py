@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,35 @@ from tests.cluster import a_route, eventually
 from tests.fakes.broker import FakeBroker
 from tests.kafka.recorded import noted
 from tests.unit.process.consumers import a_consumer, lines_of, lines_to
+
+WITHOUT_THREADS = """
+import _thread, asyncio, os, signal, sys, threading
+from consumer.process.signals import Signals, ended_in_time
+
+def refuse(*_):
+    raise RuntimeError("can't start new thread")
+
+async def main(signals):
+    stopping = asyncio.Event()
+    with Signals(stopping.set, 1.0):
+        _thread.start_new_thread = threading._start_new_thread = refuse
+        for number in range(signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(stopping.wait(), 20)
+
+with ended_in_time():
+    asyncio.run(main(int(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize(("signals", "code"), [(1, 0), (2, 143)])
+async def test_signals_without_a_thread_left(signals: int, code: int) -> None:
+    """A process that may start no more threads stops at the first signal, and ends at the second."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WITHOUT_THREADS, str(signals), stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await process.communicate()
+    assert process.returncode == code, errors.decode()
 
 
 async def test_signals_that_end_nothing(tmp_path: Path) -> None:

@@ -75,6 +75,14 @@ def test_settings_that_the_handler_cannot_follow(handler: Any, route: dict[str, 
     assert str(raised.value).startswith(f"routes[0] (r).{says}")
 
 
+@pytest.mark.parametrize(("reference", "options"), [("jsonl:JsonLines", {"path": "lines.jsonl"}), ("stats:Stats", {})])
+def test_shipped_handlers_that_no_thread_may_call(reference: str, options: dict[str, Any]) -> None:
+    """Threads would drop each other's lines and counts, though their calls returned: such a route is refused."""
+    route = RouteSettings("r", f"consumer.handlers.{reference}", options=options, threaded=True)
+    with pytest.raises(SettingsError, match="threaded: calls of this handler must not overlap; leave it out"):
+        load_handler(route, "routes[0] (r)", {}, THREADS)
+
+
 async def test_settings_that_the_handler_follows() -> None:
     """Threads, limits, batch sizes, tombstones and the flush interval reach the handler."""
     threaded = loaded(plain, threaded=True, timeout_seconds=NEVER_SECONDS)

@@ -90,6 +90,14 @@ def test_files_of_a_worker_have_its_number(module: Write) -> None:
     assert list(map(str, second)) == ["a/voice-2.jsonl", "b/spare-2", "u/usual-2.log", "shared.db"]
 
 
+@pytest.mark.parametrize("path", ["/dev/null", ".", "..", "/", ""])
+def test_only_a_file_gets_the_number_of_a_worker(path: str) -> None:
+    """A device is refused: its name with a number would be a file that nobody looks for, such as one in /dev."""
+    route = RouteSettings(name="lines", handler="consumer.handlers.jsonl:JsonLines", options={"path": path})
+    with pytest.raises(SettingsError, match="path: with --workers it must be the name of a regular file"):
+        load_handler(route, WHERE, {}, 1, worker=1)
+
+
 def test_inherited_options_are_converted(module: Write) -> None:
     """An inherited constructor's annotations convert the options too."""
     module(SINK)

@@ -98,6 +98,13 @@ async def test_a_worker_that_is_started_again_is_named() -> None:
             assert (await fleet.get(path))[:2] == (503, "worker 2: exited with 137, and is started again\n")
 
 
+async def test_an_outage_of_the_brokers_is_healthy() -> None:
+    """A worker whose start reached no broker waits for the next start: it is not ready, and nobody is to end it."""
+    async with a_fleet(None, ended(2, 9, code=69)) as fleet:
+        assert (await fleet.get("/healthz"))[:2] == (200, "ok\n")
+        assert (await fleet.get("/readyz"))[:2] == (503, "worker 2: exited with 69, and is started again\n")
+
+
 async def test_a_start_is_healthy_for_a_minute() -> None:
     """A worker that opens its handlers is healthy and not ready; after a minute it is unhealthy."""
     async with a_fleet(starting(1), None) as fleet:
@@ -230,3 +237,12 @@ async def test_top_says_that_this_is_a_parent() -> None:
         body = (await fleet.get("/status.json"))[1]
     with pytest.raises(NoStatusError, match="is the parent of several workers"):
         read_status(body.encode())
+
+
+async def test_a_tone_of_another_version() -> None:
+    """A verdict that this version has no colour for is shown as a warning."""
+    async with a_fleet(None) as fleet:
+        verdict = msgspec.structs.replace(a_status().verdicts[0], tone="violet")
+        fleet.statuses[0] = msgspec.structs.replace(a_status(), verdicts=[verdict])
+        status, page, _ = await fleet.get("/")
+        assert (status, "%23c98a00" in page) == (200, True)

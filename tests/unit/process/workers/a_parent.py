@@ -9,6 +9,7 @@ import sys
 from consumer.errors import ConsumerError
 from consumer.logs import configure_logging
 from consumer.process.notify import Notify
+from consumer.process.signals import ended_in_time
 from consumer.process.workers.parent import run_workers
 from consumer.settings.sections import Http, Log, Settings
 from tests.unit.process.workers.programs import command
@@ -25,4 +26,6 @@ async def main(folder: str, plans: str, workers: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+    with ended_in_time():
+        code = asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    sys.exit(code)

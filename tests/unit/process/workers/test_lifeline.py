@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -57,3 +58,14 @@ def test_a_parent_that_does_not_read(ends: Ends) -> None:
         ends.lifeline.alive("running")
     ends.parent.close()
     ends.lifeline.alive("running")
+
+
+def test_a_forked_child_has_no_connection(ends: Ends) -> None:
+    """A child that a handler forks keeps no end of it, and /dev/null has its number."""
+    descriptor = ends.lifeline._socket.fileno()
+    child = os.fork()
+    if child == 0:
+        os._exit(stat.S_ISSOCK(os.fstat(descriptor).st_mode))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    ends.lifeline.alive("running")
+    assert ends.parent.recv(100) == b"alive running\n"

@@ -10,15 +10,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from consumer.process.workers.parent import PASSED_ON, following
 from tests.cluster import eventually
 from tests.process import command, end
-from tests.unit.process.workers.programs import HERE, events, happened, is_alive
+from tests.unit.process.test_blocked_stderr import SMALLEST_PIPE
+from tests.unit.process.workers.programs import HERE, events, happened, is_alive, some_workers
 
 ROOT = Path(__file__).parent.parent.parent.parent.parent
 EXIT_SECONDS = 30.0
@@ -31,6 +33,7 @@ async def a_parent(
     *,
     plans: dict[str, list[str]] | None = None,
     until: str = "ready",
+    stderr: int | None = None,
     **environment: str,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start a parent, and wait until its workers are ready, or started; kill it at the end of the block."""
@@ -42,6 +45,7 @@ async def a_parent(
         json.dumps(plans or {}),
         str(workers),
         env={**os.environ, "PYTHONPATH": path, **environment},
+        stderr=stderr,
     )
     try:
         await happened(folder, until, workers)
@@ -85,6 +89,21 @@ async def test_signals_that_end_nothing_are_passed_on(tmp_path: Path) -> None:
         assert await ended(parent) == 0
 
 
+async def test_a_parent_that_has_stopped_survives_signals(tmp_path: Path) -> None:
+    """Signals that end nothing do so until the process has ended: what caught them before does so again."""
+
+    def caught(*_: object) -> None: ...
+
+    before = {number: signal.signal(number, caught) for number in PASSED_ON}
+    try:
+        with following(some_workers(tmp_path)):
+            assert caught not in map(signal.getsignal, PASSED_ON)
+        assert [signal.getsignal(number) for number in PASSED_ON] == [caught, caught]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 async def test_a_worker_that_still_imports_survives_signals(tmp_path: Path) -> None:
     """Signals that end nothing reach a worker only once it catches them."""
     (tmp_path / "hold").touch()
@@ -113,8 +132,31 @@ async def test_a_terminal_reaches_the_parent_alone(tmp_path: Path) -> None:
             assert os.getsid(each.pid) == each.pid != os.getsid(parent.pid)
 
 
+async def test_a_stderr_that_nobody_reads(tmp_path: Path) -> None:
+    """The parent waits for no reader: it starts workers, starts them again when they end, and follows signals."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * SMALLEST_PIPE)
+    os.set_blocking(writing, True)
+    try:
+        async with a_parent(tmp_path, stderr=writing) as parent:
+            os.kill(events(tmp_path, "ready")[0].pid, signal.SIGKILL)
+            await happened(tmp_path, "ready", 3)
+            parent.send_signal(signal.SIGTERM)
+            assert await ended(parent) == 0
+            assert len(events(tmp_path, "stopped")) == 2
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 async def test_the_service_manager_hears_the_parent(tmp_path: Path) -> None:
-    """READY once all workers are ready, how many run, signs of life, STOPPING; workers inherit no socket."""
+    """READY once all workers are ready, how many run, signs of life, STOPPING; workers inherit no socket.
+
+    The parent asks for no time while a worker imports: one that hangs there has no watchdog that ends it.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20.0)
@@ -128,7 +170,8 @@ async def test_the_service_manager_hears_the_parent(tmp_path: Path) -> None:
                         assert "READY" not in heard or text == "READY=1"
                 return heard
 
-            await hears("STATUS=0 of 2 workers run")
+            assert "EXTEND" not in await hears("STATUS=0 of 2 workers run")
+            assert "EXTEND" not in await hears("WATCHDOG=1")
             (tmp_path / "hold").unlink()
             await hears("READY=1")
             assert await hears("STATUS=2 of 2 workers run")

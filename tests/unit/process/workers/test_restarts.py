@@ -32,7 +32,7 @@ def test_a_minute_of_running_begins_again() -> None:
     for now in range(5):
         restarts.after(0.1, float(now))
     assert restarts.after(60.0, 70.0) == 1.0
-    assert restarts.after(0.1, 71.0) == 2.0
+    assert [restarts.after(0.1, 71.0 + now) for now in range(6)] == [1.0, 2.0, 4.0, 8.0, 16.0, None]
 
 
 def test_what_is_older_than_the_window_does_not_count() -> None:

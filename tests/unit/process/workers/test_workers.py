@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,42 @@ async def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
         assert (one.pid, one.restarts, one.exit_code) == (first[1], 0, None)
         await eventually(lambda: workers.facts[1].serving)
         assert (workers.facts[1].pid, two.restarts, two.exit_code) == (again.pid, 1, 137)
+        workers.stop()
+        await running
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(11, "no process left"), RuntimeError("can't start new thread")])
+async def test_a_worker_that_the_system_refuses_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A limit on processes, or on the thread that waits for one, ends no other worker."""
+    start, refused = asyncio.create_subprocess_exec, [error]
+
+    async def started(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        if any("--worker=2:" in str(each) for each in arguments) and refused:
+            raise refused.pop()
+        return await start(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+    workers = some_workers(tmp_path)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(workers.run())
+        assert {each.number for each in await happened(tmp_path, "ready", 2)} == {1, 2}
+        workers.stop()
+        await running
+    assert len(events(tmp_path, "stopped")) == 2
+
+
+async def test_the_free_port_of_a_process_ends_with_it(tmp_path: Path) -> None:
+    """A worker that took a free port has no known port until its next process reports one."""
+    workers = some_workers(tmp_path, 1, pace=Pace(first=30.0), w1=["serve 4711"])
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(workers.run())
+        await happened(tmp_path, "ready", 1)
+        await eventually(lambda: workers.facts[0].port == 4711)
+        workers.kill()
+        await eventually(lambda: workers.facts[0].state == "ended")
+        assert workers.facts[0].port is None
         workers.stop()
         await running
 
