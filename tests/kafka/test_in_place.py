@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from consumer.kafka.client import make_consumer
-from consumer.kafka.client_internals import stop_consumer
+from consumer.kafka.client_internals import ended_task, stop_consumer
 from consumer.kafka.fetch_plain import PlainFetch
 from consumer.kafka.fetch_raw import RawFetch
 from consumer.kafka.in_place import InPlace
@@ -57,6 +57,6 @@ async def test_partitions_come_and_go(cluster: Cluster, kind: type[RawFetch | Pl
                         assert offsets == list(range(chunk.first_offset, chunk.next_offset))
                         position[key] = chunk.next_offset
         assert changes > 10
-        assert consumer._fetcher._fetch_task.done() is False
+        assert ended_task(consumer) is None
     finally:
         await stop_consumer(consumer)
