@@ -20,7 +20,7 @@ from consumer.errors import SettingsError
 from consumer.logs import configure_logging
 from consumer.observe.loop_time import TimedLoop
 from consumer.process.notify import Notify
-from consumer.process.signals import MARGIN_SECONDS, Signals, end_nothing, ended_in_time
+from consumer.process.signals import MARGIN_SECONDS, Signals, end_as_usual, end_at_once, end_nothing, ended_in_time
 from consumer.process.workers.lifeline import Lifeline
 from consumer.routes.load import load_routes
 from consumer.routes.route import Route
@@ -62,6 +62,7 @@ def run(
     is logged.
     """
     end_nothing((signal.SIGHUP, signal.SIGUSR1))  # until the daemon can follow them
+    end_at_once()
     if worker is None and workers is not None:
         _run_parent(config, overrides, workers)
         return
@@ -80,6 +81,7 @@ def _run_parent(config: Path | None, overrides: tuple[str, ...], workers: int) -
     with asyncio.Runner() as runner, ended_in_time():
         read = loaded(config, overrides)
         configure_logging(read.settings.log)
+        end_as_usual()
         runner.run(run_workers(read.settings, workers, [sys.executable, *sys.orig_argv[1:]], notified(read.settings)))
 
 
@@ -105,6 +107,7 @@ async def run_daemon(read: Loaded, worker: int = 0, lifeline: Lifeline | None = 
         reopen = partial(asyncio.get_running_loop().call_soon_threadsafe, daemon.reopen)
         others: dict[int, Callable[[], object]] = {signal.SIGHUP: reopen, signal.SIGUSR1: daemon.log_stacks}
         signals = Signals(daemon.stop, settings.delivery.drain_seconds, others)
+        end_as_usual()
         with signals, nullcontext() if lifeline is None else lifeline.stopping(signals.begin):
             await daemon.run()
 

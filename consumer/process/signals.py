@@ -16,6 +16,7 @@ from typing import Any, Self
 from consumer.errors import StuckCallError
 from consumer.process.children import keep_sockets_from_children, reset_signals_in_children
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
 MARGIN_SECONDS = 10.0
 WRITE_SECONDS = 1.0
 END_SECONDS = 5.0
@@ -49,7 +50,7 @@ class Signals:
     def __enter__(self) -> Self:
         keep_sockets_from_children(self._loop)
         reset_signals_in_children(lambda: iter(list(self._previous)))
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             self._previous[number] = signal.signal(number, self._receive)
         for other in self._others:
             self._previous[other] = signal.signal(other, self._call)
@@ -90,6 +91,23 @@ def end_nothing(numbers: Sequence[int]) -> None:
     reset_signals_in_children(lambda: iter(numbers))
     for number in numbers:
         signal.signal(number, lambda *_: None)
+
+
+def end_at_once() -> None:
+    """End the process with 0 at a first SIGTERM or SIGINT, until ``end_as_usual``: nothing has begun."""
+
+    def end(*_: object) -> None:
+        os._exit(0)
+
+    reset_signals_in_children(lambda: (each for each in STOPS if signal.getsignal(each) is end))
+    for each in STOPS:
+        signal.signal(each, end)
+
+
+def end_as_usual() -> None:
+    """Have SIGTERM and SIGINT do what they do in any Python program; ``Signals`` then catches them."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

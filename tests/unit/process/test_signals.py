@@ -14,6 +14,7 @@ import pytest
 from tests.cluster import a_route, eventually
 from tests.fakes.broker import FakeBroker
 from tests.kafka.recorded import noted
+from tests.process import end
 from tests.unit.process.consumers import a_consumer, lines_of, lines_to
 
 WITHOUT_THREADS = """
@@ -44,6 +45,28 @@ async def test_signals_without_a_thread_left(signals: int, code: int) -> None:
     )
     _, errors = await process.communicate()
     assert process.returncode == code, errors.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_first_signal_during_the_start(tmp_path: Path, number: signal.Signals) -> None:
+    """A signal while handlers are imported exits with 0: nothing has begun."""
+    begun = tmp_path / "begun"
+    (tmp_path / "slow.py").write_text(
+        f"import pathlib, time\n\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(60)\n\ndef handle(event): ...\n"
+    )
+    tmp_path.chmod(0o700)
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'path = ["{tmp_path}"]\n{a_route("slow:handle")}')
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "consumer", "run", "-c", str(settings), "--set", "http.port=0"
+    )
+    try:
+        await eventually(begun.exists)
+        process.send_signal(number)
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+    finally:
+        await end(process)
 
 
 async def test_signals_that_end_nothing(tmp_path: Path) -> None:
