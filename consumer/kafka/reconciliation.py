@@ -115,7 +115,9 @@ class Reconciliation:
     def _go_on(self) -> None:
         """Begin what is new: nothing is to be let go of, and the group knows."""
         self._moves.acknowledged()
-        if self._taking is None and (new := self._member.target - self._holdings.owned):
+        new = self._member.target - self._holdings.owned
+        if not new <= self._wanted:  # what is being taken may wait for long: it is asked for again with the rest
+            self._give_up_taking()
             self._wanted = new
             self._taking = self._start(self._take(new))
 

@@ -249,8 +249,11 @@ async def test_a_partition_whose_offset_is_not_known_delays_no_other() -> None:
     member.start()
     await until(lambda: member.consumes == {1, 2, 3})
     assert member.reconciliation.unbegun == {key(0)}
+    coordinator.places.add(Place(ID, 4))
+    coordinator.change()
+    await until(lambda: member.consumes == {1, 2, 3, 4})
     coordinator.script[OffsetFetchRequest].clear()
-    await until(lambda: member.consumes == {0, 1, 2, 3})
+    await until(lambda: member.consumes == {0, 1, 2, 3, 4})
     await member.end()
 
 
