@@ -223,10 +223,11 @@ class ConsumerSource(ClientSource):
         self._stopped_at = {**self._stopped_at, **dict.fromkeys(keys, time.monotonic())}
         await self._listener.revoke(list(keys), lost=False)
 
-    async def starts(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+    async def starts(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Return where the partitions begin whose topics are read; the brokers' pattern may match others."""
-        read = [key for key in keys if self._pattern is None or self._pattern.match(key.topic)]
-        return await self._parts.offsets.committed(read) if self._parts is not None and read else {}
+        unread = {key for key in keys if self._pattern is not None and not self._pattern.match(key.topic)}
+        parts, read = self._parts, set(keys) - unread
+        return dict.fromkeys(unread) | (await parts.offsets.committed(read) if parts is not None and read else {})
 
     def begin(self, starts: Mapping[TopicPartition, int], since: float) -> None:
         """Have partitions fetched; where the group has no offset, its start is found first."""
@@ -241,9 +242,8 @@ class ConsumerSource(ClientSource):
             else:
                 parts.in_place.know(key)
                 positions.missing(key)
-        if starts:
-            self._begin(starts)
-            self._counters.moves["assigned"].observe(time.monotonic() - since, len(starts))
+        self._begin(starts)
+        self._counters.moves["assigned"].observe(time.monotonic() - since, len(starts))
 
     def fail(self, error: Exception) -> None:
         """End the daemon."""

@@ -90,26 +90,26 @@ class GroupOffsets:
         return next((code for _, found, _ in answer.topics for _, code, _ in found if code), 0)
 
     async def committed(self, keys: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return the committed offset of each partition, -1 where the group has none; it repeats until it is known.
+        """Return committed offsets, -1 where the group has none; it repeats until one of them is known.
 
-        An error is never taken for "no offset". A partition that is missing in the answer is asked for again.
+        An error is never taken for "no offset": a partition with one, or that the answer lacks, is left out.
         """
-        found: dict[TopicPartition, int] = {}
-        while left := [key for key in keys if key not in found]:
+        while True:
             try:
-                answer = await self._ask(left)
+                answer = await self._ask(keys)
             except UNANSWERED as error:
                 sparing.info("offsets_delayed", why=described(error))
                 await asyncio.sleep(AGAIN_SECONDS)
                 continue
             ((_, topics, group_code, _),) = answer.groups
             rows = [(topic, row) for topic, of_topic, _ in topics for row in of_topic]
-            found |= {TopicPartition(topic, row[0]): row[1] for topic, row in rows if not group_code and not row[4]}
+            found = {TopicPartition(topic, row[0]): row[1] for topic, row in rows if not group_code and not row[4]}
             code = group_code or next((row[4] for _, row in rows if row[4]), 0)
             if len(found) < len(keys):
                 sparing.info("offsets_delayed", why=for_code(code).__name__)
-                await self._before_again(reaction(code))
-        return found
+            if found:
+                return found
+            await self._before_again(reaction(code))
 
     async def _ask(self, keys: Collection[TopicPartition]) -> Any:
         topics = [

@@ -14,9 +14,10 @@ from consumer.errors import KafkaError
 from consumer.kafka.client import instance_id
 from consumer.kafka.coordinator import UNANSWERED, Coordinator
 from consumer.kafka.failures import described
-from consumer.kafka.group_errors import NOT_SPOKEN, Reaction, ending
+from consumer.kafka.group_errors import NOT_SPOKEN, Reaction, ending, reaction
 from consumer.kafka.holdings import Holdings
 from consumer.kafka.membership import JOIN, Membership
+from consumer.kafka.wire_requests import HeartbeatRequest
 from consumer.logs import Sparingly
 from consumer.settings.sections import Kafka
 
@@ -122,12 +123,26 @@ class Heartbeats:
         self._now.set()
 
     async def leave(self) -> None:
-        """Leave the group; what fails is ignored, because the session ends by itself.
+        """Leave the group, within a time limit; what fails is ignored, because the session ends by itself.
 
         A member that has had no answer leaves too: the coordinator may have let it join.
         """
         if not self._sent:
             return
-        with contextlib.suppress(*UNANSWERED):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
-                await self._coordinator.send(self._member.leaving())
+                while True:
+                    if await self._is_heard(self._member.leaving()):
+                        return
+                    await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _is_heard(self, leave: HeartbeatRequest) -> bool:
+        """Send a leave; return whether the coordinator has heard it, whatever it answered."""
+        try:
+            answer = await self._coordinator.send(leave)
+        except UNANSWERED as error:
+            return isinstance(error, IncompatibleBrokerVersion)
+        if reaction(answer.error_code) is Reaction.FIND:
+            self._coordinator.moved()
+            return False
+        return True

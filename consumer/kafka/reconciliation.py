@@ -30,8 +30,11 @@ class Moves(Protocol):
     async def let_go(self, keys: Collection[TopicPartition], *, lost: bool) -> None:
         """Drain and commit partitions, or drop them if they are lost; return when nothing of them is under way."""
 
-    async def starts(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return where each partition begins; -1 where the group has no offset."""
+    async def starts(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+        """Return where partitions begin; -1 where the group has no offset, None where nothing is to be read.
+
+        What is not known yet is left out, and asked for again.
+        """
 
     def begin(self, starts: Mapping[TopicPartition, int], since: float) -> None:
         """Begin to consume partitions, which the group gave at ``since`` (monotonic)."""
@@ -112,7 +115,9 @@ class Reconciliation:
     def _go_on(self) -> None:
         """Begin what is new: nothing is to be let go of, and the group knows."""
         self._moves.acknowledged()
-        if self._taking is None and (new := self._member.target - self._holdings.owned):
+        new = self._member.target - self._holdings.owned
+        if not new <= self._wanted:  # what is being taken may wait for long: it is asked for again with the rest
+            self._give_up_taking()
             self._wanted = new
             self._taking = self._start(self._take(new))
 
@@ -154,16 +159,17 @@ class Reconciliation:
         self._taking, self._wanted = None, frozenset()
 
     async def _take(self, wanted: Collection[Place]) -> None:
-        """Find where partitions begin, and begin them; what is still drained comes later."""
+        """Find where partitions begin, and begin these; what is still drained, or not known yet, comes later."""
         found = await self._keys_of(wanted)
         draining = self.draining
         keys = {place: key for place, key in found.items() if key not in draining}
         starts = await self._moves.starts(keys.values()) if keys else {}
         for place, key in keys.items():
-            self._holdings.add(place, key)
-        if keys:
-            self._moves.begin(starts, self._member.target_since)
-        if len(keys) < len(wanted):
+            if key in starts:
+                self._holdings.add(place, key)
+        if read := {key: offset for key, offset in starts.items() if offset is not None}:
+            self._moves.begin(read, self._member.target_since)
+        if len(starts) < len(wanted):
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _keys_of(self, wanted: Collection[Place]) -> dict[Place, TopicPartition]:

@@ -52,7 +52,7 @@ class AMember:
             self.positions.pop(key, None)
         self.events.append(("gone", numbers))
 
-    async def starts(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+    async def starts(self, keys: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         return await self.offsets.committed(keys)
 
     def begin(self, starts: Mapping[TopicPartition, int], since: float) -> None:

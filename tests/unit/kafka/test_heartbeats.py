@@ -244,6 +244,21 @@ async def test_a_static_member_leaves_for_a_while(instance: str | None, epoch: i
     assert coordinator.requests[-1][EPOCH] == epoch
 
 
+@pytest.mark.parametrize("fault", ["before", "after", 16, 14])
+async def test_a_leave_that_was_not_taken_is_repeated(fault: Script) -> None:
+    """The coordinator may have moved since: without a leave its partitions would wait for the end of a session."""
+    coordinator = FakeCoordinator()
+    async with joined(coordinator) as (member,):
+        await member.let_go(list(member.positions), lost=False)
+        assert member.task is not None
+        member.task.cancel()
+        await asyncio.wait([member.task])
+        coordinator.script[HeartbeatRequest] += [fault, fault]
+        await member.heartbeats.leave()
+        assert coordinator.members == {}
+        assert [fields[EPOCH] for fields in coordinator.requests[-3:]] == [-1, -1, -1]
+
+
 async def test_a_broker_without_the_request_ends_the_member() -> None:
     """There is no silent way back to the classic protocol."""
 

@@ -233,6 +233,30 @@ async def test_what_does_not_begin_is_named(kind: type) -> None:
     await member.end()
 
 
+async def test_a_partition_whose_offset_is_not_known_delays_no_other() -> None:
+    """An open transaction, or a right that is missing, is of one partition: the others begin."""
+    coordinator = FakeCoordinator()
+
+    def unstable(request: OffsetFetchRequest) -> object:
+        answer = coordinator._usual(request)
+        ((_, topics, *_),) = answer.groups
+        for _, rows, _ in topics:
+            rows[:] = [(*row[:4], 88, {}) if row[0] == 0 else row for row in rows]
+        return answer
+
+    coordinator.script[OffsetFetchRequest] += [unstable] * 1000
+    member = AMember(coordinator)
+    member.start()
+    await until(lambda: member.consumes == {1, 2, 3})
+    assert member.reconciliation.unbegun == {key(0)}
+    coordinator.places.add(Place(ID, 4))
+    coordinator.change()
+    await until(lambda: member.consumes == {1, 2, 3, 4})
+    coordinator.script[OffsetFetchRequest].clear()
+    await until(lambda: member.consumes == {0, 1, 2, 3, 4})
+    await member.end()
+
+
 async def test_a_lost_partition_begins_again_when_its_calls_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A member that was thrown out joins at once; what it still drains begins later."""
     coordinator = FakeCoordinator()
