@@ -291,14 +291,21 @@ class ClientSource(ABC):
             self._found_notes = await notes_of(self._kafka, counts)
 
     async def stop(self) -> None:
-        """Leave the group and close the client, within a time limit; errors are ignored."""
+        """Leave the group and close the client, within a time limit; errors are ignored.
+
+        It does so also when it is cancelled: a stop of the daemon cancels a rebuild, which may be at this just then.
+        """
         consumer, self._consumer, self._fetch = self._consumer, None, None
         if consumer is None:
             return
         self._ends.give_up()
-        await self._leave()
-        await self._stop_positions()
-        await stop_consumer(consumer)
+        leaving = asyncio.create_task(self._leave())
+        try:
+            await asyncio.shield(leaving)
+        finally:
+            await asyncio.wait([leaving])
+            await self._stop_positions()
+            await stop_consumer(consumer)
 
     async def _stop_positions(self) -> None:
         if self._positions is not None:

@@ -234,8 +234,8 @@ class ConsumerSource(ClientSource):
         parts, fetch, positions = self._parts, self._fetch, self._positions
         if parts is None or fetch is None or positions is None:
             return
+        parts.in_place.learn({key.topic for key in starts})
         for key, offset in starts.items():
-            self._consumer._client.add_topic(key.topic)
             fetch.forget(key)
             if offset >= 0:
                 parts.in_place.show(key, offset)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import aiokafka
@@ -30,6 +31,16 @@ class InPlace:
     def __contains__(self, key: TopicPartition) -> bool:
         """Whether the fetcher reads a partition."""
         return aiokafka.TopicPartition(*key) in self._assignment._topic_partitions
+
+    def learn(self, topics: AbstractSet[str]) -> None:
+        """Have the client ask for metadata when it lacks a topic.
+
+        It does not ask for the name: brokers with ``auto.create.topics.enable`` create a deleted topic that is asked
+        for. The topics of ``kafka.topics`` are asked for by name; under a pattern all are asked for.
+        """
+        client = self._consumer._client
+        if not topics <= client.cluster.topics():
+            client.force_metadata_update()
 
     def know(self, key: TopicPartition) -> None:
         """Give a partition a state without a position; it is not fetched."""

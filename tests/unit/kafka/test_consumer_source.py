@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from consumer.kafka import client_source
 from consumer.kafka.client_source import Drains
 from consumer.kafka.consumer_source import ConsumerSource
 from consumer.observe.counters import Counters
@@ -83,6 +87,32 @@ async def test_lost_partitions_end_at_once() -> None:
 async def test_a_commit_without_a_client_fails() -> None:
     """A commit that comes while the client is replaced is one that failed, and is repeated."""
     assert await a_source(Draining()).commit({SLOW: 1}) == "failed"
+
+
+async def test_a_stop_that_is_cancelled_leaves_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop of the daemon cancels a rebuild, which may be leaving the group just then with its old client."""
+    goes_on, done = asyncio.Event(), list[str]()
+
+    async def leave() -> None:
+        await goes_on.wait()
+        done.append("left")
+
+    async def close(_consumer: object) -> None:
+        done.append("closed")
+
+    monkeypatch.setattr(client_source, "stop_consumer", close)
+    source = a_source(Draining())
+    parts: Any = SimpleNamespace(
+        beating=asyncio.create_task(asyncio.sleep(100)), heartbeats=SimpleNamespace(leave=leave)
+    )
+    source._consumer, source._parts = object(), parts
+    stopping = asyncio.create_task(source.stop())
+    await rounds()
+    stopping.cancel()
+    await rounds()
+    goes_on.set()
+    await asyncio.wait([stopping])
+    assert (done, stopping.cancelled(), parts.beating.cancelled()) == (["left", "closed"], True, True)
 
 
 def test_the_id_lives_as_long_as_the_source() -> None:
