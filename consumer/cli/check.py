@@ -30,7 +30,7 @@ from consumer.settings.sections import LOG_EVERYTHING, Settings, letters_of
 from consumer.settings.sources import Loaded
 
 
-@click.command()
+@click.command(short_help="Check whether the daemon would run.")
 @settings_options
 @click.option(
     "--workers",

@@ -24,7 +24,7 @@ from consumer.cli.top import top
 @click.version_option(version("session-consumer"), prog_name="session-consumer")
 @click.option("--debug", is_flag=True, help="Print tracebacks.")
 def cli(*, debug: bool) -> None:
-    """Consume session events from Kafka, pass them to handlers, and export metrics.
+    """Consume events from Kafka, sessions or your own, call handlers with them, and export metrics.
 
     \b
     Try it:   session-consumer demo

@@ -57,7 +57,7 @@ BUILTIN = {"bytes": EventClass("bytes", ""), "dict": EventClass("dict[str, Any]"
 """Types that need no module of the user."""
 
 
-@click.command("new-handler")
+@click.command("new-handler", short_help="Write a handler and its test to start from.")
 @click.argument("name")
 @click.option("--topic", help="Topic whose events it handles; the first of kafka.topics without it.")
 @click.option("--batch", is_flag=True, help="It takes lists of events.")

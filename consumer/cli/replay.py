@@ -98,7 +98,7 @@ def choice(command: Callable[..., None]) -> Callable[..., None]:
     return with_choice
 
 
-@click.command()
+@click.command(short_help="Run a stretch of the topics again.")
 @choice
 @click.option("--rate", type=click.FloatRange(0, 1_000_000), default=0.0, help="Maximum calls a second; 0: no limit.")
 @click.option("--restart", is_flag=True, help="Begin again where an earlier replay was stopped.")

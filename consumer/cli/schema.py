@@ -17,7 +17,7 @@ from consumer.settings.sections import Settings
 from schemas.json_schema import json_schema
 
 
-@click.command()
+@click.command(short_help="Print the JSON Schema of the events.")
 @click.option("--topic", help="Print the schema of this topic alone.")
 @settings_options
 def schema(topic: str | None, config: Path | None, overrides: tuple[str, ...]) -> None:

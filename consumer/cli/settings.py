@@ -11,7 +11,7 @@ from consumer.settings.example import example
 from consumer.settings.listing import listing
 
 
-@click.command()
+@click.command(short_help="Print every setting, its value and source.")
 @click.option("--example", "as_example", is_flag=True, help="Print a settings file to start from instead.")
 @settings_options
 def settings(*, as_example: bool, config: Path | None, overrides: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from consumer.cli.run import run
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--debug", is_flag=True)
 def cli(*, debug: bool) -> None:
-    """Consume session events from Kafka."""
+    """Consume events from Kafka."""
     _ = debug
 
 
