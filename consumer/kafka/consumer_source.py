@@ -11,7 +11,7 @@ from consumer.errors import ClientLostError, KafkaError
 from consumer.kafka.client_internals import has_ended
 from consumer.kafka.client_source import ClientSource
 from consumer.kafka.coordinator import Coordinator
-from consumer.kafka.group_configs import SESSION, group_configs
+from consumer.kafka.group_configs import SESSION_SECONDS, group_session
 from consumer.kafka.group_descriptions import consumer_description
 from consumer.kafka.group_offsets import GroupOffsets, StartOffsets
 from consumer.kafka.heartbeats import Heartbeats
@@ -28,8 +28,6 @@ from consumer.observe.members import GroupDescription
 from consumer.record import TopicPartition
 from consumer.settings.checks import AFTER_DRAIN_SECONDS
 
-SESSION_SECONDS = 45.0
-"""The brokers' default, assumed where the group's configuration cannot be read."""
 SLOW_CALL_SECONDS = 0.25
 """Age of a call under way from which on its partition is one that drains slowly."""
 
@@ -76,8 +74,8 @@ class ConsumerSource(ClientSource):
         try:
             async with asyncio.timeout(seconds):
                 await require_spoken(coordinator, self._kafka)
-                configs = await group_configs(coordinator, self._kafka.group_id)
-                self._session_seconds = heartbeats.session_seconds = configs.get(SESSION, SESSION_SECONDS)
+                seconds_known = await group_session(coordinator, self._kafka.group_id, self._session_seconds)
+                self._session_seconds = heartbeats.session_seconds = seconds_known
                 beating = asyncio.create_task(heartbeats.run(), name="heartbeats")
                 offsets = GroupOffsets(self._kafka.group_id, self.member, coordinator, heartbeats, holdings)
                 self._parts = _Parts(coordinator, holdings, heartbeats, beating, offsets, in_place)
