@@ -6,7 +6,7 @@ recognised by their names alone. No row is stored twice, because:
 - a file appears under its name when it is whole and synced, and offsets are committed after that
 - before a row is added, the offsets in the partition's files of the folder are known: names tell which files to read
 - files of a partition are added under its lock, whose file names the last writer; one that finds another's name there
-  looks again at what the folder holds, and drops rows of its own that the other has stored
+  looks again at what the folder holds, and drops those of its rows that the other has stored
 
 A process that was stopped and has lost its partition thus adds nothing twice when it goes on, whenever that is.
 """

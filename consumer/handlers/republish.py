@@ -36,7 +36,7 @@ class Republish:
         """Take the route's options.
 
         ``{topic}`` in ``topic`` stands for the record's topic. ``fields`` are those of the event that are written.
-        ``original`` writes the record's own value. ``batch = false`` writes each record in a call of its own.
+        ``original`` writes the record's own value. ``batch = false`` makes a call for each record.
         """
         if not topic:
             raise SettingsError("options.topic is empty; name a topic, such as {topic}.clean")

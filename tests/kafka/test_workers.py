@@ -34,7 +34,7 @@ async def workers_of(parent: RunningConsumer) -> list[dict[str, Any]]:
 
 
 async def shared(parent: RunningConsumer, *partitions: int) -> list[dict[str, Any]]:
-    """Wait until the workers own so many partitions each, in any order."""
+    """Wait until the workers own these numbers of partitions, in any order."""
 
     async def is_shared() -> bool:
         return sorted(each["partitions"] or 0 for each in await workers_of(parent)) == sorted(partitions)
@@ -132,7 +132,7 @@ async def test_a_halt_with_on_halt_exit_ends_all(cluster: Cluster, tmp_path: Pat
 
 
 async def test_static_members_have_the_workers_numbers(cluster: Cluster) -> None:
-    """Each worker has an id of its own, under which its restart moves no partition."""
+    """Each worker has a distinct id, under which its restart moves no partition."""
     await cluster.create(partitions=2)
     async with with_workers(cluster.run(*SHORT, "kafka.group_instance_id=one")) as parent:
         found = await shared(parent, 1, 1)

@@ -21,7 +21,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
     worker: WorkerFacts
     verdict: Verdict
-    """The worst of its own verdicts, or what the parent knows of a worker that does not answer."""
+    """The worst verdict of its status, or what the parent knows of a worker that does not answer."""
     records_per_second: float | None = None
     lag_records: int | None = None
     lag_seconds: float | None = None

@@ -75,7 +75,7 @@ ORDERS: dict[str, Any] = {"time_field": "at", "by": ["shop"], "test_fields": ["i
 
 
 def test_hours_over_midnight_in_any_order() -> None:
-    """An event counts in the hour of its own time, in UTC, whatever its offset and whenever it comes."""
+    """An event counts in the hour of its time field, in UTC, whatever its offset and whenever it comes."""
     plus_5 = timezone(timedelta(hours=5, minutes=30))
     midnight = datetime(2026, 3, 4, tzinfo=UTC)
     found = counted(
