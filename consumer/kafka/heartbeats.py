@@ -14,6 +14,7 @@ from consumer.errors import KafkaError
 from consumer.kafka.client import instance_id
 from consumer.kafka.coordinator import UNANSWERED, Coordinator
 from consumer.kafka.failures import described
+from consumer.kafka.group_configs import SESSION_SECONDS
 from consumer.kafka.group_errors import NOT_SPOKEN, Reaction, ending, reaction
 from consumer.kafka.holdings import Holdings
 from consumer.kafka.membership import JOIN, Membership
@@ -39,7 +40,7 @@ class Heartbeats:
         """Done at the first answer without an error."""
         self.ended: asyncio.Future[KafkaError] = asyncio.get_running_loop().create_future()
         """Done with the error with which the member ends."""
-        self.session_seconds = 45.0
+        self.session_seconds = SESSION_SECONDS
         self._kafka = kafka
         self._member = member
         self._coordinator = coordinator

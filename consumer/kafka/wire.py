@@ -10,9 +10,10 @@ from uuid import UUID
 from aiokafka.errors import IncompatibleBrokerVersion
 from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import RequestStruct
-from aiokafka.protocol.types import CompactArray, CompactString, Int8, Schema, TaggedFields
+from aiokafka.protocol.types import CompactArray, CompactString, Int8, Int32, Schema, TaggedFields
 
 TEXT = CompactString("utf-8")
+NUMBERS = CompactArray(Int32)
 NO_TAGS: dict[int, bytes] = {}
 
 
@@ -51,6 +52,12 @@ def array(*fields: tuple[str, Any]) -> CompactArray:
     return CompactArray(*fields, ("tags", TaggedFields))
 
 
+def takes(versions: Mapping[int, tuple[int, int]], struct: type[RequestStruct]) -> bool:
+    """Whether a broker with these versions takes a request in this version."""
+    low, high = versions.get(struct.API_KEY, (0, -1))
+    return low <= struct.API_VERSION <= high
+
+
 class Pinned:
     """A request in its only version, with its arguments in the order of the schema; the tags are added.
 
@@ -72,8 +79,7 @@ class Pinned:
     @classmethod
     def spoken(cls, versions: Mapping[int, tuple[int, int]]) -> bool:
         """Whether a broker with these versions takes this request."""
-        low, high = versions.get(cls.STRUCT.API_KEY, (0, -1))
-        return low <= cls.STRUCT.API_VERSION <= high
+        return takes(versions, cls.STRUCT)
 
 
 def tagged(*fields: Any) -> tuple[Any, ...]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from aiokafka.protocol.api import RequestStruct, Response
 from aiokafka.protocol.types import Boolean, CompactArray, Int16, Int32, Schema, TaggedFields
 
-from consumer.kafka.wire import TEXT, Pinned, Uuid, array
+from consumer.kafka.wire import NUMBERS, TEXT, Pinned, Uuid, array
 
-NUMBERS = CompactArray(Int32)
 NAMED_PARTITIONS = array(("topic_id", Uuid), ("topic", TEXT), ("partitions", NUMBERS))
 ASSIGNMENT = Schema(("topic_partitions", NAMED_PARTITIONS), ("tags", TaggedFields))
 

@@ -13,9 +13,8 @@ from uuid import UUID
 from aiokafka.protocol.api import RequestStruct, Response
 from aiokafka.protocol.types import Boolean, CompactArray, Int16, Int32, Int64, Schema, TaggedFields
 
-from consumer.kafka.wire import NO_TAGS, TEXT, Nullable, Pinned, Uuid, array, tagged
+from consumer.kafka.wire import NO_TAGS, NUMBERS, TEXT, Nullable, Pinned, Uuid, array, tagged, takes
 
-NUMBERS = CompactArray(Int32)
 COMMITTED = array(("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", TEXT))
 TOPIC_PARTITIONS = array(("topic_id", Uuid), ("partitions", NUMBERS))
 
@@ -191,13 +190,11 @@ class OffsetCommitRequest(Pinned):
 
     def prepare(self, versions: Mapping[int, tuple[int, int]]) -> RequestStruct:
         """Return the request for a broker with these versions. Raises IncompatibleBrokerVersion."""
-        by_id = OffsetCommitByIdStruct
-        low, high = versions.get(by_id.API_KEY, (0, -1))
-        if not low <= by_id.API_VERSION <= high:
+        if not takes(versions, OffsetCommitByIdStruct):
             return super().prepare(versions)
         *head, topics = self.fields
         rows = [tagged(topic_id, found) for topic_id, (_, found, _) in zip(self.ids, topics, strict=True)]
-        return by_id(*head, rows, NO_TAGS)
+        return OffsetCommitByIdStruct(*head, rows, NO_TAGS)
 
 
 class OffsetFetchRequest(Pinned):

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 from aiokafka.protocol.api import RequestStruct, Response
 from aiokafka.protocol.types import Boolean, Int8, Int16, Int32, Schema, TaggedFields
 
-from consumer.kafka.group_configs import GROUP, HEARTBEAT, SESSION
+from consumer.kafka.group_configs import GROUP, SESSION
 from consumer.kafka.wire import TEXT, Pinned, array, tagged
 from consumer.kafka.wire_questions import DescribeRequest
 from tests.cluster import Cluster
 
 CONSUMER = "kafka.group_protocol=consumer"
+HEARTBEAT = "consumer.heartbeat.interval.ms"
 SET = 0
 
 
