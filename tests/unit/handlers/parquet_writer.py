@@ -7,6 +7,7 @@ begins at the offsets that the last one has committed, as a member of the group 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -48,17 +49,18 @@ options = {{ path = "{folder}" }}
 
 
 def end_at(call: int, ending: signal.Signals) -> None:
-    """Send this process a signal before or after one of its next calls of the system."""
-    left, after = call, random.random() < 0.5
+    """Send this process a signal before or after one of its next calls of the system, in whichever thread that is."""
+    calls, after = itertools.count(1), random.random() < 0.5
 
     def wrapped(plain: Callable[..., Any]) -> Callable[..., Any]:
         def ended(*args: Any, **kwargs: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0 and not after:
+            # Each call has its own number: with one counter for all threads, a second thread counted on while the
+            # chosen call was under way, and its signal was never sent.
+            chosen = next(calls) == call
+            if chosen and not after:
                 os.kill(os.getpid(), ending)
             result = plain(*args, **kwargs)
-            if left == 0 and after:
+            if chosen and after:
                 os.kill(os.getpid(), ending)
             return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import shutil
 import subprocess
@@ -56,14 +57,12 @@ class Fault:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, code: int, succeed: int = 0) -> None:
         self.on = False
-        left = succeed
+        calls = itertools.count()  # also for calls of several threads at once
         plain: Callable[..., Any] = getattr(os, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal left
-            if self.on and not left:
+            if self.on and next(calls) >= succeed:
                 raise OSError(code, os.strerror(code))
-            left -= self.on
             return plain(*args, **kwargs)
 
         monkeypatch.setattr(os, name, call)
