@@ -405,7 +405,8 @@ class ClientSource(ABC):
             if mine:
                 self._found_notes = {}
                 self.notes.read(mine)
-        self._listener.doubt(doubtful=False)
+        # A partition may also begin while heartbeats get no answer: the group may then have given the others away.
+        self._listener.doubt(doubtful=self.doubtful(time.monotonic()))
         self._listener.assign(sorted(keys))
         log.info("partitions_assigned", count=len(keys))
 

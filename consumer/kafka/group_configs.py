@@ -14,9 +14,9 @@ SESSION = "consumer.session.timeout.ms"
 
 
 async def group_session(coordinator: Coordinator, group_id: str, known: float) -> float:
-    """Return the group's session in seconds, the brokers' default where it has none; without an answer ``known``.
+    """Return the group's session in seconds, the brokers' default where it has none; ``known`` where it is refused.
 
-    45 s are assumed where this client may not read it (DESCRIBE_CONFIGS on the group).
+    ``known`` is the brokers' default at first, also where this client may not read it (DESCRIBE_CONFIGS on the group).
 
     A client that was replaced in an outage took these 45 s for a session of 6 s. Its member then called handlers for
     39 s in which the group had given its partitions to others.
@@ -25,5 +25,7 @@ async def group_session(coordinator: Coordinator, group_id: str, known: float) -
         answer = await coordinator.send(DescribeConfigsRequest([(GROUP, group_id, [SESSION])]))
     except UNANSWERED:
         return known
-    found = (value for code, _, _, _, entries in answer.resources if not code for _, value, *_ in entries if value)
+    if any(code for code, *_ in answer.resources):
+        return known
+    found = (value for _, _, _, _, entries in answer.resources for _, value, *_ in entries if value)
     return next((int(value) / 1000 for value in found), SESSION_SECONDS)

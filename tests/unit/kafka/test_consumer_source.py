@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -82,6 +83,19 @@ async def test_lost_partitions_end_at_once() -> None:
     assert (engine.begun, engine.lost) == ([{SLOW, QUICK}], [True])
     source.acknowledged()
     assert sum(source._counters.moves["revoked"].counts) == 0
+
+
+@pytest.mark.parametrize(("silent", "expected"), [(5.0, False), (7.0, True)])
+async def test_a_partition_that_begins_ends_no_doubt(silent: float, expected: bool) -> None:
+    """Offsets may be found while heartbeats are unanswered: calls on partitions begun before stay paused."""
+    doubts = list[bool]()
+    engine = SimpleNamespace(doubt=lambda *, doubtful: doubts.append(doubtful), assign=lambda _keys: None)
+    source = a_source(engine)
+    source.joined, source._session_seconds, source.member.epoch = True, 6.0, 3
+    source._fetch = cast(Any, object())
+    source._member_at = source.member.heard_at = time.monotonic() - silent
+    source._begin([QUICK])
+    assert doubts == [expected]
 
 
 async def test_a_commit_without_a_client_fails() -> None:
