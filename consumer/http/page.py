@@ -54,14 +54,18 @@ class Page:
 def load_page() -> Page:
     """Load the templates, the style and the script from this module's folder."""
     environment = make_environment()
-    html, settings = (environment.from_string(read_part(f"page.{kind}")) for kind in ("html", "settings.html"))
+    html, settings = environment.get_template("page.html"), environment.get_template("page.settings.html")
     return Page(html, settings, read_part("page.css"), read_part("page.js"))
 
 
 def make_environment() -> jinja2.Environment:
-    """Make the environment of a page's templates: they escape all text, and have the words of ``wording``."""
+    """Make the environment of the pages' templates: they escape all text, and have the words of ``wording``."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(read_part),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         each.__name__: each

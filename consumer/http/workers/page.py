@@ -51,7 +51,7 @@ class WorkersPage:
 
 def load_workers_page() -> WorkersPage:
     """Load the template, and the style and script of the status page."""
-    template = make_environment().from_string(read_part("workers/page.html"))
+    template = make_environment().get_template("workers/page.html")
     return WorkersPage(template, read_part("page.css"), read_part("page.js"))
 
 
