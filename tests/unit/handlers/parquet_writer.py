@@ -54,15 +54,16 @@ def end_at(call: int, ending: signal.Signals) -> None:
 
     def wrapped(plain: Callable[..., Any]) -> Callable[..., Any]:
         def ended(*args: Any, **kwargs: Any) -> Any:
-            # Each call has its own number: with one counter for all threads, a second thread counted on while the
-            # chosen call was under way, and its signal was never sent.
+            # Each call has its own number, for a second thread may count on while the chosen call is under way. The
+            # chosen one may fail: a folder is made that is there.
             chosen = next(calls) == call
             if chosen and not after:
                 os.kill(os.getpid(), ending)
-            result = plain(*args, **kwargs)
-            if chosen and after:
-                os.kill(os.getpid(), ending)
-            return result
+            try:
+                return plain(*args, **kwargs)
+            finally:
+                if chosen and after:
+                    os.kill(os.getpid(), ending)
 
         return ended
 
