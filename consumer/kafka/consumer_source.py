@@ -186,8 +186,7 @@ class ConsumerSource(ClientSource):
 
     async def let_go(self, keys: Collection[TopicPartition], *, lost: bool) -> None:
         """Drain and commit partitions, or drop them if they are lost."""
-        if self._positions is not None:
-            await self._positions.drop(keys)
+        await self._drop(keys)
         began = time.monotonic()
         self._note_revoked(len(keys), lost=lost)
         if lost:
@@ -201,6 +200,12 @@ class ConsumerSource(ClientSource):
             for key in keys:
                 parts.in_place.hide(key)
                 fetch.forget(key)
+        await self._drop(keys)  # again: the broker may have deleted an offset of theirs during the drain
+
+    async def _drop(self, keys: Collection[TopicPartition]) -> None:
+        """Have the positions of these partitions set no more."""
+        if self._positions is not None:
+            await self._positions.drop(keys)
 
     async def _drain(self, keys: Collection[TopicPartition]) -> None:
         """Drain partitions. All are acknowledged together, so those that end soon go on until the slow ones have ended.
@@ -218,6 +223,7 @@ class ConsumerSource(ClientSource):
             await self._revoke(keys)
 
     async def _revoke(self, keys: Collection[TopicPartition]) -> None:
+        await self._drop(keys)  # those that went on until now may be at a reset, which would begin an epoch
         self._stopped_at = {**self._stopped_at, **dict.fromkeys(keys, time.monotonic())}
         await self._listener.revoke(list(keys), lost=False)
 
