@@ -85,6 +85,8 @@ class ClientSource(ABC):
     ) -> None:
         """Make a source; a ``pattern`` names the topics in place of ``kafka.topics``."""
         self.joined = False
+        self._over = False
+        """Whether this member has ended: another one has its instance id, or its group refuses it."""
         self.rebuilds = 0
         """How often the client was replaced."""
         self._ends = EndOffsets(kafka)
@@ -262,7 +264,7 @@ class ClientSource(ABC):
     def doubtful(self, now: float) -> bool:
         """Whether the group may have reassigned this member's partitions without its knowledge."""
         silent = now - self._alive_at
-        return self.joined and not self.rebalancing and silent > self.session_seconds
+        return self._over or (self.joined and not self.rebalancing and silent > self.session_seconds)
 
     def group_since(self, now: float) -> float | None:
         """Monotonic time since which this member waits for its group: for partitions, or for heartbeats' answers."""

@@ -103,6 +103,7 @@ class ConsumerSource(ClientSource):
     def _ends_with(self, ended: asyncio.Future[KafkaError]) -> None:
         """End the daemon: this member has ended, and nothing more may be started or committed."""
         if not ended.cancelled():
+            self._over = True
             self._listener.doubt(doubtful=True)
             self.fail(ended.result())
 

@@ -80,6 +80,7 @@ class KafkaSource(ClientSource):
         return time.monotonic() - self._member_at < self.session_seconds
 
     def _taken_over(self) -> None:
+        self._over = True
         self._listener.doubt(doubtful=True)
         name = instance_id(self._kafka)
         self._fail(
