@@ -19,6 +19,7 @@ class Reaction(Enum):
     REPEAT = "wait, repeat"
 
 
+FENCED_MEMBER_EPOCH = 110
 REACTIONS = {
     14: Reaction.FIND,
     15: Reaction.FIND,
@@ -33,7 +34,7 @@ REACTIONS = {
     69: Reaction.JOIN,
     81: Reaction.END,
     82: Reaction.END,
-    110: Reaction.JOIN,
+    FENCED_MEMBER_EPOCH: Reaction.JOIN,
     111: Reaction.RELEASE,
     112: Reaction.END,
     113: Reaction.BEAT,

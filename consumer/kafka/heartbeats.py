@@ -68,7 +68,8 @@ class Heartbeats:
         """Send heartbeats until cancelled, or until the member ends."""
         while not self.ended.done():
             self._now.clear()
-            again = await self._beat()
+            waits = self._member.waits_for_calls(time.monotonic(), self.session_seconds)
+            again = AGAIN_SECONDS if waits else await self._beat()
             if again is not None:
                 await asyncio.sleep(again)
                 continue

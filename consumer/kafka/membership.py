@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from consumer.kafka.group_errors import Reaction, reaction
+from consumer.kafka.group_errors import FENCED_MEMBER_EPOCH, Reaction, reaction
 from consumer.kafka.wire import tagged
 from consumer.kafka.wire_requests import HeartbeatRequest
 
@@ -72,6 +72,10 @@ class Membership:
         """Whether the coordinator knows that this member has let go of what the target lacks."""
         self.out_since = -math.inf
         """Monotonic time at which the member last was in no group."""
+        self.settled: Callable[[], bool] = lambda: True
+        """Whether no call is under way of what was lost, or is being let go of."""
+        self._fenced = False
+        """Whether the coordinator still had this member when it threw it out."""
         self._subscription = subscription
         self._full = True
         self._acknowledges = False
@@ -95,7 +99,7 @@ class Membership:
 
     def begin(self, now: float) -> None:
         """Join with a new client: the member id stays, and everything else begins again."""
-        self.changed = lambda: None
+        self.changed, self.settled = (lambda: None), (lambda: True)
         self.epoch, self.target, self.acknowledged, self._full = JOIN, frozenset(), True, True
         self.out_since = self.heard_at = now
 
@@ -130,6 +134,15 @@ class Membership:
         epoch = LEAVE if instance is None else LEAVE_FOR_A_WHILE
         return HeartbeatRequest(group, self.member_id, epoch, instance, None, UNCHANGED_MS, None, None, None, None)
 
+    def waits_for_calls(self, now: float, session_seconds: float) -> bool:
+        """Whether this member was fenced and is not to join before its calls have ended.
+
+        A fenced member keeps its place at the coordinator. Its join says that nothing is owned, so what it was to let
+        go of is free, and others begin it. After a session without a heartbeat the coordinator removes it in any case.
+        """
+        out = self._fenced and self.epoch == JOIN
+        return out and now - self.out_since < session_seconds and not self.settled()
+
     def failed(self) -> None:
         """Note that a heartbeat may not have been answered: the next one says everything."""
         self._full = True
@@ -140,6 +153,7 @@ class Membership:
             self._full = True
             found = reaction(answer.error_code, joining=self.epoch == JOIN)
             if found is Reaction.JOIN:
+                self._fenced = answer.error_code == FENCED_MEMBER_EPOCH
                 self._thrown_out(now)
             return found
         before = self.epoch, self.target, self.acknowledged

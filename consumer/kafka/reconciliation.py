@@ -82,6 +82,7 @@ class Reconciliation:
         """What ``_taking`` takes."""
         self._stopped = False
         member.changed = self.step
+        member.settled = lambda: not self._leaving
 
     @property
     def draining(self) -> set[TopicPartition]:

@@ -118,8 +118,9 @@ class FakeCoordinator:
                 return heartbeat_answer(code=42)
             if instance is not None and member is not None:
                 return heartbeat_answer(code=UNRELEASED_INSTANCE)
-            member = self.members[member_id] = Member(member_id)
-            self.change()
+            if member is None:  # one that is known keeps its place, and has let go of what it was to
+                member = self.members[member_id] = Member(member_id)
+                self.change()
         if member is None:
             return heartbeat_answer(code=UNKNOWN_MEMBER)
         if epoch not in (0, member.epoch) and not (

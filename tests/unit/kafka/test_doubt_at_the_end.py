@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -25,7 +25,7 @@ from tests.unit.delivery.waiting import until
 
 @pytest.mark.parametrize("protocol", ["consumer", "classic"])
 async def test_nothing_begins_after_another_member_took_the_instance_id(
-    protocol: str, monkeypatch: pytest.MonkeyPatch
+    protocol: Literal["consumer", "classic"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """82: another member has the instance id and the partitions; what queues behind a busy key must not begin."""
     monkeypatch.setattr(vitals, "BEAT_SECONDS", 0.005)
