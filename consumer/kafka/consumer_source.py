@@ -28,6 +28,8 @@ from consumer.observe.members import GroupDescription
 from consumer.record import TopicPartition
 from consumer.settings.checks import AFTER_DRAIN_SECONDS
 
+LATE_SECONDS = 1.0
+"""Silence of the coordinator after which a member whose revocation takes too long may have been removed unheard."""
 SLOW_CALL_SECONDS = 0.25
 """Age of a call under way from which on its partition is one that drains slowly."""
 
@@ -123,6 +125,17 @@ class ConsumerSource(ClientSource):
 
     def _is_lost(self) -> bool:
         return self.member.epoch == JOIN
+
+    def doubtful(self, now: float) -> bool:
+        """Whether the group may have removed this member: for its silence, or because it has not let go in time.
+
+        The coordinator removes a member that acknowledges no revocation within the rebalance timeout, also when its
+        heartbeats came through until a moment before.
+        """
+        silent, seconds = now - self._alive_at, self._kafka.rebalance_timeout_seconds
+        late = now - self.member.unacknowledged_since > seconds and silent > LATE_SECONDS
+        unheard = silent > min(seconds, self.session_seconds)  # the answer with the revocation may have been lost
+        return super().doubtful(now) or (self.joined and not self.rebalancing and (late or unheard))
 
     @property
     def rebalancing(self) -> bool:

@@ -70,6 +70,8 @@ class Membership:
         """Monotonic time of the last answer to a heartbeat."""
         self.acknowledged = True
         """Whether the coordinator knows that this member has let go of what the target lacks."""
+        self.unacknowledged_since = math.inf
+        """Monotonic time since which it does not know; inf while it does. It waits for the rebalance timeout."""
         self.out_since = -math.inf
         """Monotonic time at which the member last was in no group."""
         self.settled: Callable[[], bool] = lambda: True
@@ -100,7 +102,8 @@ class Membership:
     def begin(self, now: float) -> None:
         """Join with a new client: the member id stays, and everything else begins again."""
         self.changed, self.settled = (lambda: None), (lambda: True)
-        self.epoch, self.target, self.acknowledged, self._full = JOIN, frozenset(), True, True
+        self.epoch, self.target, self._full = JOIN, frozenset(), True
+        self._acknowledge()
         self.out_since = self.heard_at = now
 
     def request(self, owned: Collection[Place]) -> HeartbeatRequest:
@@ -164,10 +167,11 @@ class Membership:
         if answer.member_epoch > 0:
             self.epoch = answer.member_epoch
         if self._acknowledges:
-            self.acknowledged = True
+            self._acknowledge()
         if answer.assignment is not None:
             self.target = frozenset(Place(topic, each) for topic, rows, _ in answer.assignment[0] for each in rows)
             self.acknowledged = False
+            self.unacknowledged_since = min(self.unacknowledged_since, sent)
             if self.target != before[1]:
                 self.target_since = now
         if before != (self.epoch, self.target, self.acknowledged):
@@ -175,9 +179,13 @@ class Membership:
             self.changed()
         return None
 
+    def _acknowledge(self) -> None:
+        self.acknowledged, self.unacknowledged_since = True, math.inf
+
     def _thrown_out(self, now: float) -> None:
         """Forget the group: others may have the partitions already."""
-        self.epoch, self.target, self.acknowledged = JOIN, frozenset(), True
+        self.epoch, self.target = JOIN, frozenset()
+        self._acknowledge()
         self.life += 1
         self.out_since = now
         self.hurry(now)
