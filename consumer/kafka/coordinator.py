@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from typing import Any
 
 from aiokafka.client import ConnectionGroup, CoordinationType
@@ -14,6 +17,8 @@ from consumer.kafka.wire import Pinned
 
 ANSWER_SECONDS = 5.0
 """Time for one request. Heartbeats and commits are answered within milliseconds, and are safe to repeat."""
+AT_ONCE = struct.pack("ii", 1, 0)
+"""Value of SO_LINGER with which a close drops what is not delivered yet, and resets the connection."""
 UNANSWERED = (ClientError, OSError, TimeoutError)
 """What a request raises whose answer did not come: the coordinator may have acted on it."""
 
@@ -74,7 +79,16 @@ class Coordinator:
             return self._node
 
     def _hang_up(self, node: int) -> None:
-        """Close a connection on which an answer is due: the next request would wait behind it."""
+        """Reset a connection on which an answer is due: the next request would wait behind it.
+
+        The kernel would go on to deliver what was sent, for minutes after a close. A commit that came then, after
+        newer ones over the next connection, would set offsets back.
+        """
         connection = self._client._conns.pop((node, ConnectionGroup.COORDINATION), None)
-        if connection is not None:
-            connection.close()
+        if connection is None:
+            return
+        if connection._writer is not None:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                connection._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            connection._writer.transport.abort()
+        connection.close()
