@@ -138,11 +138,11 @@ class ClientSource(ABC):
                     raise KafkaError(why) from error
                 if time.monotonic() > deadline:
                     raise KafkaUnreachableError(why) from error
-            await self.stop()
+            await self._close(for_good=False)
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def rebuild(self, reason: str) -> None:
-        """Leave with this client and join with a new one, however long the brokers are unreachable.
+        """Close this client and join with a new one, however long the brokers are unreachable.
 
         Calls are drained and offsets committed as at a rebalance, as far as the old client still can. Raises
         ClientLostError when the new client fails too.
@@ -153,7 +153,7 @@ class ClientSource(ABC):
         self._hold()
         await self._stop_positions()
         await self._listener.revoke(lost=self._is_lost())
-        await self.stop()
+        await self._close(for_good=False)
         await until_reachable(self._kafka, partial(check_brokers, self._kafka), math.inf)
         try:
             await self._connect()
@@ -199,8 +199,11 @@ class ClientSource(ABC):
         return self._revoked_at
 
     @abstractmethod
-    async def _leave(self) -> None:
-        """Leave the group as far as that is not a part of the client's stop; errors are ignored."""
+    async def _leave(self, *, for_good: bool) -> None:
+        """Leave the group as far as that is not a part of the client's stop; errors are ignored.
+
+        Unless it is ``for_good``, the next client joins as the same member.
+        """
 
     @abstractmethod
     def _is_lost(self) -> bool:
@@ -293,15 +296,16 @@ class ClientSource(ABC):
             self._found_notes = await notes_of(self._kafka, counts)
 
     async def stop(self) -> None:
-        """Leave the group and close the client, within a time limit; errors are ignored.
+        """Leave the group and close the client, within a time limit; errors are ignored."""
+        await self._close(for_good=True)
 
-        It does so also when it is cancelled: a stop of the daemon cancels a rebuild, which may be at this just then.
-        """
+    async def _close(self, *, for_good: bool) -> None:
+        """Close the client; also when cancelled: a stop of the daemon cancels a rebuild, which may be at this."""
         consumer, self._consumer, self._fetch = self._consumer, None, None
         if consumer is None:
             return
         self._ends.give_up()
-        leaving = asyncio.create_task(self._leave())
+        leaving = asyncio.create_task(self._leave(for_good=for_good))
         try:
             await asyncio.shield(leaving)
         finally:

@@ -109,7 +109,12 @@ class ConsumerSource(ClientSource):
             self._listener.doubt(doubtful=True)
             self.fail(ended.result())
 
-    async def _leave(self) -> None:
+    async def _leave(self, *, for_good: bool) -> None:
+        """Leave for good. Before the next client only a static member does, which could not join again otherwise.
+
+        A leave that reached the coordinator late, over a broken connection, would remove the member that has joined
+        again. Without it the member has its place at once, and nothing moves.
+        """
         parts, self._parts = self._parts, None
         if self._reconciliation is not None:
             await self._reconciliation.stop()
@@ -117,7 +122,8 @@ class ConsumerSource(ClientSource):
         if parts is not None:
             parts.beating.cancel()
             await asyncio.wait([parts.beating])
-            await parts.heartbeats.leave()
+            if for_good or self.member.instance_id is not None:
+                await parts.heartbeats.leave()
 
     def _ended(self) -> str | None:
         beating = self._parts.beating if self._parts is not None else None

@@ -53,7 +53,7 @@ class KafkaSource(ClientSource):
             watch_instance(consumer, self._is_member, self._taken_over)
         return ClassicOffsets(self._kafka, consumer)
 
-    async def _leave(self) -> None:
+    async def _leave(self, *, for_good: bool) -> None:  # noqa: ARG002 - aiokafka's stop leaves in any case
         """Hear of no rebalance any more; aiokafka's stop leaves."""
         self._rebalances.source = None
 

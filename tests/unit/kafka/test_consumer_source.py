@@ -103,6 +103,26 @@ async def test_a_commit_without_a_client_fails() -> None:
     assert await a_source(Draining()).commit({SLOW: 1}) == "failed"
 
 
+@pytest.mark.parametrize(
+    ("instance", "for_good", "leaves"),
+    [("", False, False), ("", True, True), ("one", False, True), ("one", True, True)],
+)
+async def test_a_dynamic_member_joins_again_without_a_leave(instance: str, for_good: bool, leaves: bool) -> None:
+    """A leave over a broken connection may come after the join, and would remove the member with its partitions."""
+    left = list[bool]()
+
+    async def leave() -> None:
+        left.append(True)
+
+    source = a_source(Draining(), group_instance_id=instance)
+    parts: Any = SimpleNamespace(
+        beating=asyncio.create_task(asyncio.sleep(100)), heartbeats=SimpleNamespace(leave=leave)
+    )
+    source._parts = parts
+    await source._leave(for_good=for_good)
+    assert (bool(left), parts.beating.cancelled()) == (leaves, True)
+
+
 async def test_a_stop_that_is_cancelled_leaves_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop of the daemon cancels a rebuild, which may be leaving the group just then with its old client."""
     goes_on, done = asyncio.Event(), list[str]()
