@@ -81,13 +81,15 @@ class ConsumerSource(ClientSource):
                 beating = asyncio.create_task(heartbeats.run(), name="heartbeats")
                 offsets = GroupOffsets(self._kafka.group_id, self.member, coordinator, heartbeats, holdings)
                 self._parts = _Parts(coordinator, holdings, heartbeats, beating, offsets, in_place)
-                first: list[asyncio.Future[Any]] = [heartbeats.joined, heartbeats.ended]
+                first: list[asyncio.Future[Any]] = [heartbeats.joined, heartbeats.ended, beating]
                 await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError as error:
             await self.stop()
             raise ClientLostError("group", f"the group did not answer within {seconds:g} s of joining") from error
         if heartbeats.ended.done():
             raise heartbeats.ended.result()
+        if failed := has_ended("heartbeat", beating):
+            raise ClientLostError("task_ended", failed)
         heartbeats.ended.add_done_callback(self._ends_with)
         return StartOffsets(offsets, in_place)
 

@@ -149,6 +149,8 @@ class Reconciliation:
 
     def _has_left(self, task: asyncio.Task[None]) -> None:
         leaving = self._leaving.pop(task)
+        if task.cancelled() or task.exception() is not None:
+            return  # the daemon ends: its calls may go on, so nothing is acknowledged
         if leaving.life == self._life:
             for place in leaving.places:
                 self._holdings.remove(place)

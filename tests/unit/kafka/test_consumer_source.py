@@ -10,9 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from consumer.kafka import client_source
+from consumer.errors import ClientLostError
+from consumer.kafka import client_source, consumer_source
 from consumer.kafka.client_source import Drains
 from consumer.kafka.consumer_source import ConsumerSource
+from consumer.kafka.heartbeats import Heartbeats
 from consumer.observe.counters import Counters
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
@@ -101,6 +103,25 @@ async def test_a_partition_that_begins_ends_no_doubt(silent: float, expected: bo
 async def test_a_commit_without_a_client_fails() -> None:
     """A commit that comes while the client is replaced is one that failed, and is repeated."""
     assert await a_source(Draining()).commit({SLOW: 1}) == "failed"
+
+
+async def test_heartbeats_that_fail_end_a_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect is named at once, not when the time for a join is over."""
+
+    async def nothing(*_: object) -> float:
+        return 6.0
+
+    async def fail(_heartbeats: object) -> None:
+        raise RuntimeError("a defect")
+
+    for name in ("require_spoken", "group_session"):
+        monkeypatch.setattr(consumer_source, name, nothing)
+    monkeypatch.setattr(consumer_source, "InPlace", lambda _consumer: None)
+    monkeypatch.setattr(Heartbeats, "run", fail)
+    client = SimpleNamespace(start=nothing, _client=SimpleNamespace(set_topics=lambda _topics: None))
+    async with asyncio.timeout(5):
+        with pytest.raises(ClientLostError, match="heartbeat task has ended"):
+            await a_source(Draining())._join(client)
 
 
 @pytest.mark.parametrize(

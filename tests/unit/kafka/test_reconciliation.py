@@ -370,6 +370,7 @@ async def test_a_client_that_is_replaced_begins_nothing() -> None:
 
 
 async def test_an_error_of_a_rebalance_ends_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was to be let go of is not acknowledged: its calls may be under way."""
     coordinator = FakeCoordinator()
     async with joined(coordinator) as (member,):
 
@@ -379,4 +380,7 @@ async def test_an_error_of_a_rebalance_ends_the_daemon(monkeypatch: pytest.Monke
         monkeypatch.setattr(member, "let_go", refuse)
         coordinator.retarget(**{member.name: [0]})
         await until(lambda: member.failures)
+        sent = len(coordinator.requests)
+        await until(lambda: len(coordinator.requests) > sent + 3)
+        assert {each.partition for each in coordinator.members[member.name].revoked} == {1, 2, 3}
         assert "a rebalance failed: RuntimeError: a defect False" in str(member.failures.pop())
