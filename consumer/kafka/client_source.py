@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import aiokafka
 import structlog
@@ -33,6 +33,7 @@ from consumer.kafka.client import (
 from consumer.kafka.client_internals import ended_task, stop_consumer, wait_longer_when_idle
 from consumer.kafka.codecs import limit_decompression
 from consumer.kafka.dial import dial
+from consumer.kafka.drains import Drains
 from consumer.kafka.end_offsets import EndOffsets
 from consumer.kafka.failures import REQUEST_ERRORS, ClientError, described, explained
 from consumer.kafka.fetch_plain import PlainFetch
@@ -57,15 +58,6 @@ SLOW_SECONDS = 5.0
 """Time for a drain after which a rebalance counts as slow."""
 
 Fetch = RawFetch | PlainFetch
-
-
-class Drains(NamedTuple):
-    """What is known of a drain before it begins."""
-
-    under_way: Callable[[TopicPartition], float]
-    """Age in seconds of the oldest call of a partition that is under way; 0 without one."""
-    seconds: float
-    """Maximum time of a drain."""
 
 
 class ClientSource(ABC):

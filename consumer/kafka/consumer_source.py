@@ -26,12 +26,6 @@ from consumer.kafka.wire_questions import DescribeRequest
 from consumer.observe import members
 from consumer.observe.members import GroupDescription
 from consumer.record import TopicPartition
-from consumer.settings.checks import AFTER_DRAIN_SECONDS
-
-LATE_SECONDS = 1.0
-"""Silence of the coordinator after which a member whose revocation takes too long may have been removed unheard."""
-SLOW_CALL_SECONDS = 0.25
-"""Age of a call under way from which on its partition is one that drains slowly."""
 
 
 class _Parts(NamedTuple):
@@ -135,15 +129,9 @@ class ConsumerSource(ClientSource):
         return self.member.epoch == JOIN
 
     def doubtful(self, now: float) -> bool:
-        """Whether the group may have removed this member: for its silence, or because it has not let go in time.
-
-        The coordinator removes a member that acknowledges no revocation within the rebalance timeout, also when its
-        heartbeats came through until a moment before.
-        """
-        silent, seconds = now - self._alive_at, self._kafka.rebalance_timeout_seconds
-        late = now - self.member.unacknowledged_since > seconds and silent > LATE_SECONDS
-        unheard = silent > min(seconds, self.session_seconds)  # the answer with the revocation may have been lost
-        return super().doubtful(now) or (self.joined and not self.rebalancing and (late or unheard))
+        """Whether the group may have removed this member: for its silence, or because it has not let go in time."""
+        late = self.member.late(now, self._kafka.rebalance_timeout_seconds)
+        return super().doubtful(now) or (self.joined and not self.rebalancing and late)
 
     @property
     def rebalancing(self) -> bool:
@@ -215,7 +203,8 @@ class ConsumerSource(ClientSource):
             self._stopped_at = {}
             await self._listener.revoke(list(keys), lost=True)
         else:
-            await self._drain(keys)
+            within = self._kafka.rebalance_timeout_seconds
+            await self.drains.slow_first(keys, within, self._revoke)
         self._note_slow(keys, began)
         parts, fetch = self._parts, self._fetch
         if parts is not None and fetch is not None:
@@ -228,21 +217,6 @@ class ConsumerSource(ClientSource):
         """Have the positions of these partitions set no more."""
         if self._positions is not None:
             await self._positions.drop(keys)
-
-    async def _drain(self, keys: Collection[TopicPartition]) -> None:
-        """Drain partitions. All are acknowledged together, so those that end soon go on until the slow ones have ended.
-
-        They go on for as long as the rebalance timeout leaves time for a drain of theirs.
-        """
-        slow = [key for key in keys if self.drains.under_way(key) > SLOW_CALL_SECONDS]
-        quick = [key for key in keys if key not in slow]
-        if slow and quick:
-            spare = self._kafka.rebalance_timeout_seconds - self.drains.seconds - 2 * AFTER_DRAIN_SECONDS
-            first = asyncio.create_task(self._revoke(slow))
-            await asyncio.wait([first], timeout=max(0.0, spare))
-            await asyncio.gather(self._revoke(quick), first)
-        else:
-            await self._revoke(keys)
 
     async def _revoke(self, keys: Collection[TopicPartition]) -> None:
         await self._drop(keys)  # those that went on until now may be at a reset, which would begin an epoch

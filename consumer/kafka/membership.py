@@ -17,6 +17,8 @@ LEAST_EAGER_SECONDS = 10.0
 """Length of that while: two of the broker's intervals, and at least this: a drain of others may take as long."""
 MOST_SECONDS = 1.0
 """Maximum seconds between heartbeats, whatever the broker's interval: this member hears of a change with its next."""
+LATE_SECONDS = 1.0
+"""Silence of the coordinator after which a member whose revocation takes too long may have been removed unheard."""
 JOIN, LEAVE, LEAVE_FOR_A_WHILE = 0, -1, -2
 UNCHANGED_MS = -1
 
@@ -145,6 +147,15 @@ class Membership:
         """
         out = self._fenced and self.epoch == JOIN
         return out and now - self.out_since < session_seconds and not self.settled()
+
+    def late(self, now: float, seconds: float) -> bool:
+        """Whether the coordinator may have removed this member because it has not let go within the rebalance timeout.
+
+        It may also when heartbeats came through until a moment before, and when the answer that took something away
+        was lost.
+        """
+        silent = now - self.heard_at
+        return silent > seconds or (now - self.unacknowledged_since > seconds and silent > LATE_SECONDS)
 
     def failed(self) -> None:
         """Note that a heartbeat may not have been answered: the next one says everything."""

@@ -15,8 +15,9 @@ from consumer.delivery.pipeline import Pipeline, Pipelines
 from consumer.delivery.retry import RoutePolicy
 from consumer.http.reader import StatusReader
 from consumer.http.server import HttpServer
-from consumer.kafka.client_source import ClientSource, Drains
+from consumer.kafka.client_source import ClientSource
 from consumer.kafka.consumer_source import ConsumerSource
+from consumer.kafka.drains import Drains
 from consumer.kafka.group import Group
 from consumer.kafka.letter_box import LetterBox
 from consumer.kafka.reach import CommitNotes

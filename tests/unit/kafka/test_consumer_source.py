@@ -12,8 +12,8 @@ import pytest
 
 from consumer.errors import ClientLostError
 from consumer.kafka import client_source, consumer_source
-from consumer.kafka.client_source import Drains
 from consumer.kafka.consumer_source import ConsumerSource
+from consumer.kafka.drains import Drains
 from consumer.kafka.heartbeats import Heartbeats
 from consumer.observe.counters import Counters
 from consumer.record import TopicPartition

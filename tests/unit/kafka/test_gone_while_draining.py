@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import aiokafka
 
-from consumer.kafka.client_source import Drains
 from consumer.kafka.consumer_source import ConsumerSource
+from consumer.kafka.drains import Drains
 from consumer.kafka.positions import Positions
 from consumer.observe.counters import Counters
 from consumer.record import Record, TopicPartition
