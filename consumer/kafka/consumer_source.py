@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from consumer.errors import ClientLostError, KafkaError
 from consumer.kafka.client_internals import has_ended
-from consumer.kafka.client_source import ClientSource
+from consumer.kafka.client_source import ClientSource, early
 from consumer.kafka.coordinator import Coordinator
 from consumer.kafka.group_configs import SESSION_SECONDS, group_session
 from consumer.kafka.group_descriptions import consumer_description
@@ -130,7 +130,7 @@ class ConsumerSource(ClientSource):
 
     def doubtful(self, now: float) -> bool:
         """Whether the group may have removed this member: for its silence, or because it has not let go in time."""
-        late = self.member.late(now, self._kafka.rebalance_timeout_seconds)
+        late = self.member.late(now, early(self._kafka.rebalance_timeout_seconds))
         return super().doubtful(now) or (self.joined and not self.rebalancing and late)
 
     @property

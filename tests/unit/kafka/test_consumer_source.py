@@ -87,6 +87,16 @@ async def test_lost_partitions_end_at_once() -> None:
     assert sum(source._counters.moves["revoked"].counts) == 0
 
 
+@pytest.mark.parametrize(("session", "limit"), [(45.0, 44.5), (6.0, 5.5), (1.0, 0.9)])
+def test_doubt_begins_before_the_session_is_over(session: float, limit: float) -> None:
+    """At its end the group gives the partitions away at once, and beats look at the clock 0.25 s apart."""
+    source = a_source(None)
+    source.joined, source._session_seconds, source.member.epoch = True, session, 3
+    source._fetch = cast(Any, object())
+    source._member_at = source.member.heard_at = now = time.monotonic()
+    assert [source.doubtful(now + limit + after) for after in (-0.05, 0.05)] == [False, True]
+
+
 @pytest.mark.parametrize(("silent", "expected"), [(5.0, False), (7.0, True)])
 async def test_a_partition_that_begins_ends_no_doubt(silent: float, expected: bool) -> None:
     """Offsets may be found while heartbeats are unanswered: calls on partitions begun before stay paused."""
