@@ -277,7 +277,8 @@ class ClientSource(ABC):
         """Monotonic time since which this member waits for its group: for partitions, or for heartbeats' answers."""
         if self.rebalancing:
             return self._waits_since
-        return self._alive_at + self.session_seconds if self.doubtful(now) else None
+        since = self._alive_at + self.session_seconds
+        return since if now >= since and self.doubtful(now) else None
 
     def _choose_fetch(self) -> type[Fetch]:
         if self._kafka.fetch_path == "plain":

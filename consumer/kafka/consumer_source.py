@@ -40,10 +40,7 @@ class _Parts(NamedTuple):
 
 
 class ConsumerSource(ClientSource):
-    """A member by the consumer group protocol: a rebalance stops only the partitions that move.
-
-    The member id lives as long as the source, through all its clients.
-    """
+    """A member by the consumer group protocol, which keeps its id: a rebalance stops only the partitions that move."""
 
     _parts: _Parts | None = None
     _reconciliation: Reconciliation | None = None
@@ -78,7 +75,7 @@ class ConsumerSource(ClientSource):
                 first: list[asyncio.Future[Any]] = [heartbeats.joined, heartbeats.ended, beating]
                 await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError as error:
-            await self.stop()
+            await self._close(for_good=False)
             raise ClientLostError("group", f"the group did not answer within {seconds:g} s of joining") from error
         if heartbeats.ended.done():
             raise heartbeats.ended.result()
@@ -90,8 +87,8 @@ class ConsumerSource(ClientSource):
     def _connected(self, consumer: Any) -> None:
         parts = self._parts
         if parts is not None:
-            topic_ids = TopicIds(consumer._client)
-            self._reconciliation = Reconciliation(self.member, parts.heartbeats, parts.holdings, topic_ids, self)
+            ids = TopicIds(consumer._client)
+            self._reconciliation = Reconciliation(self.member, parts.heartbeats, parts.holdings, ids, self)
             self._reconciliation.step()
 
     def _hold(self) -> None:
@@ -108,8 +105,7 @@ class ConsumerSource(ClientSource):
     async def _leave(self, *, for_good: bool) -> None:
         """Leave for good. Before the next client only a static member does, which could not join again otherwise.
 
-        A leave that reached the coordinator late, over a broken connection, would remove the member that has joined
-        again. Without it the member has its place at once, and nothing moves.
+        A leave that came late would remove the member that has joined again; without it nothing moves.
         """
         parts, self._parts = self._parts, None
         if self._reconciliation is not None:
@@ -120,6 +116,8 @@ class ConsumerSource(ClientSource):
             await asyncio.wait([parts.beating])
             if for_good or self.member.instance_id is not None:
                 await parts.heartbeats.leave()
+            if not for_good:
+                parts.coordinator.hang_up()
 
     def _ended(self) -> str | None:
         beating = self._parts.beating if self._parts is not None else None

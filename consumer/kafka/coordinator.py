@@ -32,6 +32,8 @@ class Coordinator:
 
     def __init__(self, client: Any, group_id: str) -> None:
         self._client = client
+        self._seconds = min(ANSWER_SECONDS, 0.8 * client._request_timeout_ms / 1000)
+        """Time for one request; less than the client's, which closes the connection and goes on delivering."""
         self._group_id = group_id
         self._node: int | None = None
         self._finding = asyncio.Lock()
@@ -40,7 +42,7 @@ class Coordinator:
         """Return the answer to a request. Raises UNANSWERED, after which the next request looks for the coordinator."""
         node: int | None = None
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 node = await self._find()
                 return await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
         except (*UNANSWERED, asyncio.CancelledError) as error:
@@ -58,9 +60,15 @@ class Coordinator:
         """Look for the coordinator again before the next request."""
         self._node = None
 
+    def hang_up(self) -> None:
+        """Reset all connections before the next client: nothing that is under way comes after what that sends."""
+        for node, group in list(self._client._conns):
+            if group is ConnectionGroup.COORDINATION:
+                self._hang_up(node)
+
     async def versions(self) -> dict[int, tuple[int, int]]:
         """Return the requests that the coordinator takes. Raises UNANSWERED."""
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(self._seconds):
             node = await self._find()
             if not await self._client.ready(node, group=ConnectionGroup.COORDINATION):
                 self.moved()
@@ -88,7 +96,9 @@ class Coordinator:
         if connection is None:
             return
         if connection._writer is not None:
-            with contextlib.suppress(OSError):  # it has ended by itself
-                connection._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            found = connection._writer.get_extra_info("socket")  # None where TLS has ended by itself
+            if found is not None:
+                with contextlib.suppress(OSError):  # it has ended by itself
+                    found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
             connection._writer.transport.abort()
         connection.close()

@@ -127,9 +127,10 @@ class Heartbeats:
     async def leave(self) -> None:
         """Leave the group, within a time limit; what fails is ignored, because the session ends by itself.
 
-        A member that has had no answer leaves too: the coordinator may have let it join.
+        A member that has had no answer leaves too: the coordinator may have let it join, or may know it from the client
+        before.
         """
-        if not self._sent:
+        if not self._member.known:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
@@ -147,4 +148,5 @@ class Heartbeats:
         if reaction(answer.error_code) is Reaction.FIND:
             self._coordinator.moved()
             return False
+        self._member.known = False
         return True

@@ -17,7 +17,7 @@ LEAST_EAGER_SECONDS = 10.0
 """Length of that while: two of the broker's intervals, and at least this: a drain of others may take as long."""
 MOST_SECONDS = 1.0
 """Maximum seconds between heartbeats, whatever the broker's interval: this member hears of a change with its next."""
-LATE_SECONDS = 1.0
+LATE_SECONDS = 3.0
 """Silence of the coordinator after which a member whose revocation takes too long may have been removed unheard."""
 JOIN, LEAVE, LEAVE_FOR_A_WHILE = 0, -1, -2
 UNCHANGED_MS = -1
@@ -56,6 +56,8 @@ class Membership:
         self.member_id = str(uuid4())
         self.epoch = JOIN
         """0 while this member is in no group."""
+        self.known = False
+        """Whether the coordinator may know this member: a heartbeat was sent, and no leave was answered."""
         self.life = 0
         """How often this member was thrown out of its group."""
         self.interval = 5.0
@@ -116,6 +118,7 @@ class Membership:
         What may be used counts as owned, begun or not: the coordinator frees at once what it takes away and a list
         lacks, and the partition may begin here before that is heard.
         """
+        self.known = True
         group, instance, rebalance_timeout_ms, topics, regex, assignor = self._subscription
         full, settled = self._full or self.epoch == JOIN, self.target.issuperset(owned)
         listed = full or (settled and not self.acknowledged)

@@ -15,6 +15,8 @@ from consumer.kafka import client_source, consumer_source
 from consumer.kafka.consumer_source import ConsumerSource
 from consumer.kafka.drains import Drains
 from consumer.kafka.heartbeats import Heartbeats
+from consumer.kafka.holdings import Holdings
+from consumer.kafka.membership import LEAVE
 from consumer.observe.counters import Counters
 from consumer.record import TopicPartition
 from consumer.settings.sections import Kafka
@@ -128,7 +130,8 @@ async def test_heartbeats_that_fail_end_a_join(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(consumer_source, name, nothing)
     monkeypatch.setattr(consumer_source, "InPlace", lambda _consumer: None)
     monkeypatch.setattr(Heartbeats, "run", fail)
-    client = SimpleNamespace(start=nothing, _client=SimpleNamespace(set_topics=lambda _topics: None))
+    inner = SimpleNamespace(set_topics=lambda _topics: None, _request_timeout_ms=1000)
+    client = SimpleNamespace(start=nothing, _client=inner)
     async with asyncio.timeout(5):
         with pytest.raises(ClientLostError, match="heartbeat task has ended"):
             await a_source(Draining())._join(client)
@@ -145,13 +148,72 @@ async def test_a_dynamic_member_joins_again_without_a_leave(instance: str, for_g
     async def leave() -> None:
         left.append(True)
 
-    source = a_source(Draining(), group_instance_id=instance)
+    source, reset = a_source(Draining(), group_instance_id=instance), list[bool]()
     parts: Any = SimpleNamespace(
-        beating=asyncio.create_task(asyncio.sleep(100)), heartbeats=SimpleNamespace(leave=leave)
+        beating=asyncio.create_task(asyncio.sleep(100)),
+        heartbeats=SimpleNamespace(leave=leave),
+        coordinator=SimpleNamespace(hang_up=lambda: reset.append(True)),
     )
     source._parts = parts
     await source._leave(for_good=for_good)
-    assert (bool(left), parts.beating.cancelled()) == (leaves, True)
+    assert (bool(left), bool(reset), parts.beating.cancelled()) == (leaves, not for_good, True)
+
+
+async def test_a_stop_leaves_also_what_an_earlier_client_has_joined() -> None:
+    """The next client may not have sent a heartbeat yet when the daemon stops."""
+    sent = list[Any]()
+
+    async def send(request: Any) -> Any:
+        sent.append(request)
+        return SimpleNamespace(error_code=0)
+
+    source = a_source(Draining())
+    source.member.request(())  # by the client before
+    source.member.begin(time.monotonic())
+    heartbeats = Heartbeats(source._kafka, source.member, cast(Any, SimpleNamespace(send=send)), Holdings())
+    await heartbeats.leave()
+    await heartbeats.leave()  # the coordinator has heard of it
+    assert [each.fields[2] for each in sent] == [LEAVE]
+
+
+async def test_a_join_that_is_not_answered_is_no_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next client joins as the same member, and a leave over this connection might come after that."""
+    left = list[object]()
+
+    async def nothing(*_: object) -> float:
+        return 0.05
+
+    async def never(_heartbeats: object) -> None:
+        await asyncio.sleep(100)
+
+    async def leave(_heartbeats: object) -> None:
+        left.append(True)
+
+    for name in ("require_spoken", "group_session"):
+        monkeypatch.setattr(consumer_source, name, nothing)
+    monkeypatch.setattr(consumer_source, "InPlace", lambda _consumer: None)
+    monkeypatch.setattr(client_source, "stop_consumer", nothing)
+    monkeypatch.setattr(Heartbeats, "run", never)
+    monkeypatch.setattr(Heartbeats, "leave", leave)
+    client = SimpleNamespace(_conns={}, _request_timeout_ms=1000, set_topics=lambda _topics: None)
+    source = a_source(Draining(), rebalance_timeout_seconds=0.05)
+    source._session_seconds, source._consumer = 0.05, SimpleNamespace(start=nothing, _client=client)
+    with pytest.raises(ClientLostError, match="the group did not answer"):
+        await source._join(source._consumer)
+    assert left == []
+
+
+@pytest.mark.parametrize(("silent", "unacknowledged"), [(16.0, 0.0), (3.1, 61.0), (44.6, 0.0)])
+def test_doubt_before_the_end_of_a_session_is_no_wait_for_the_group(silent: float, unacknowledged: float) -> None:
+    """The watchdog would wait for the future, and look at nothing else."""
+    source = a_source(None, rebalance_timeout_seconds=15.0 if silent == 16 else 60.0)
+    source.joined, source._session_seconds, source.member.epoch = True, 45.0, 3
+    source._fetch, now = cast(Any, object()), time.monotonic()
+    source._member_at = source.member.heard_at = now - silent
+    if unacknowledged:
+        source.member.unacknowledged_since = now - unacknowledged
+    assert (source.doubtful(now), source.group_since(now)) == (True, None)
+    assert source.group_since(now - silent + 46) == now - silent + 45
 
 
 async def test_a_stop_that_is_cancelled_leaves_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
