@@ -100,7 +100,7 @@ class OffsetCommitResponseV10(Response):
 
 
 class OffsetCommitByIdStruct(RequestStruct):
-    """OffsetCommit v10 (Kafka 4.1): topics by id, so that one that was made again takes no offset of the one before."""
+    """OffsetCommit v10 (Kafka 4.2): topics by id, so that one that was made again takes no offset of the one before."""
 
     API_KEY = 8
     API_VERSION = 10
