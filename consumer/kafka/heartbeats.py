@@ -58,10 +58,13 @@ class Heartbeats:
         self._now.set()
 
     async def beat(self) -> None:
-        """Return when a heartbeat that was sent after this call was answered."""
+        """Return when a heartbeat that was sent after this call was answered, or this member is out of its group.
+
+        A drain waits for its commit, and the commit for this. The join of a fenced member waits for the drain.
+        """
         wanted = self._sent + 1
         self.now()
-        while self._last_answered < wanted:
+        while self._last_answered < wanted and self._member.epoch != JOIN:
             await self._answered.wait()
 
     async def run(self) -> None:

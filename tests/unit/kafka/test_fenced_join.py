@@ -9,10 +9,10 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from consumer.kafka import group_offsets, heartbeats, reconciliation
-from consumer.kafka.wire_requests import HeartbeatRequest
+from consumer.kafka.wire_requests import HeartbeatRequest, OffsetCommitRequest
 from consumer.record import TopicPartition
 from tests.fakes.coordinator import FakeCoordinator, heartbeat_answer
-from tests.unit.kafka.members import AMember, until
+from tests.unit.kafka.members import AMember, joined, until
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +113,18 @@ async def test_110_after_two_lost_answers() -> None:
     await first.end(leave=False)
     await second.end(leave=False)
     assert found == set()
+
+
+async def test_110_while_a_commit_waits_for_a_heartbeat() -> None:
+    """The drain waits for its commit, this for a heartbeat, and the heartbeat for the drain: the commit gives up."""
+    coordinator = FakeCoordinator()
+    async with joined(coordinator) as (member,):
+
+        async def stale(request: Any) -> Any:
+            coordinator.script[HeartbeatRequest].append(110)
+            await until(lambda: member.member.life == 1)
+            return coordinator._scripted(request, 113)
+
+        coordinator.script[OffsetCommitRequest].append(stale)
+        coordinator.retarget(**{member.name: [0]})
+        await until(lambda: member.member.life == 1 and member.member.epoch > 0)
