@@ -55,10 +55,32 @@ async def connect(host: str, port: int, *, seconds: float | None = None, **optio
     """
     options.setdefault("security_protocol", "PLAINTEXT")
     connector: Connector = options.get("sasl_oauth_token_provider") or connector_of(Security())
-    return await connector.connect((host, port), seconds or CONNECT_SECONDS, options)
+    made = await connector.connect((host, port), seconds or CONNECT_SECONDS, options)
+    _bootstrapping.get(asyncio.current_task(), []).append(made)
+    return made
 
 
+async def bootstrap(client: Any) -> None:
+    """Ask the first brokers as aiokafka does; when cancelled, close the connection that nothing else knows yet.
+
+    A stop, or a time limit, in the moment between its beginning and its answer left a socket and a task behind.
+    """
+    task, made = asyncio.current_task(), list[AIOKafkaConnection]()
+    _bootstrapping[task] = made
+    try:
+        await _plain_bootstrap(client)
+    except BaseException:
+        for each in made:
+            each.close()
+        raise
+    finally:
+        del _bootstrapping[task]
+
+
+_bootstrapping: dict[asyncio.Task[Any] | None, list[AIOKafkaConnection]] = {}
+_plain_bootstrap = aiokafka.client.AIOKafkaClient.bootstrap
 aiokafka.client.create_conn = connect  # type: ignore[attr-defined]
+aiokafka.client.AIOKafkaClient.bootstrap = bootstrap  # type: ignore[method-assign]
 
 
 def refusals(kafka: Kafka) -> str:

@@ -137,7 +137,7 @@ class Run:
 
     async def leaves_nothing(self) -> None:
         """Wait for the sockets to close; then no connection is open and no task of the daemon is left."""
-        for _ in range(50):
+        for _ in range(300):
             if not self.broker.connections and not tasks_of_aiokafka():
                 break
             await asyncio.sleep(0.01)

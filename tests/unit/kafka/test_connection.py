@@ -23,6 +23,7 @@ from consumer.kafka.dial import dial
 from consumer.kafka.tokens import TokenError
 from consumer.settings.sections import Kafka, Security
 from tests.fakes.broker import FakeBroker
+from tests.fakes.daemon import tasks_of_aiokafka
 
 
 @pytest.fixture(autouse=True)
@@ -317,3 +318,29 @@ async def test_a_context_is_made_once_for_the_same_files(tmp_path: Path, monkeyp
             with pytest.raises(KafkaUnreachableError):
                 await dial(kafka)
         assert len(made) - before == 1
+
+
+async def test_a_cancelled_start_leaves_no_connection() -> None:
+    """At whichever step the first brokers are being asked: the connection is closed, and no task is left."""
+    left = list[int]()
+    async with FakeBroker() as broker:
+        kafka = Kafka(topics=["t"], bootstrap_servers=[broker.bootstrap_servers])
+
+        async def ask() -> None:
+            async with open_admin(kafka):
+                pass
+
+        for steps in range(100):
+            asking = asyncio.create_task(ask())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking])
+            for _ in range(100):
+                if not broker.connections and tasks_of_aiokafka() == []:
+                    break
+                await asyncio.sleep(0.01)
+            else:
+                left.append(steps)
+                break
+    assert left == []
