@@ -72,10 +72,8 @@ class Membership:
         """Monotonic time at which the last heartbeat that was answered was sent."""
         self.answered_at = -math.inf
         """Monotonic time of the last answer to a heartbeat."""
-        self.acknowledged = True
-        """Whether the coordinator knows that this member has let go of what the target lacks."""
         self.unacknowledged_since = math.inf
-        """Monotonic time since which it does not know; inf while it does. It waits for the rebalance timeout."""
+        """Monotonic time since which the coordinator waits for an acknowledgement; inf while it waits for none."""
         self.out_since = -math.inf
         """Monotonic time at which the member last was in no group."""
         self.settled: Callable[[], bool] = lambda: True
@@ -99,6 +97,11 @@ class Membership:
         self._eager_until = now + max(2 * self.interval, LEAST_EAGER_SECONDS)
 
     @property
+    def acknowledged(self) -> bool:
+        """Whether the coordinator knows that this member has let go of what the target lacks."""
+        return self.unacknowledged_since == math.inf
+
+    @property
     def instance_id(self) -> str | None:
         """The id of a static member; None without one."""
         return self._subscription.instance_id
@@ -106,8 +109,7 @@ class Membership:
     def begin(self, now: float) -> None:
         """Join with a new client: the member id stays, and everything else begins again."""
         self.changed, self.settled = (lambda: None), (lambda: True)
-        self.epoch, self.target, self._full = JOIN, frozenset(), True
-        self._acknowledge()
+        self.epoch, self.target, self._full, self.unacknowledged_since = JOIN, frozenset(), True, math.inf
         self.out_since = self.heard_at = now
 
     def request(self, owned: Collection[Place]) -> HeartbeatRequest:
@@ -181,10 +183,9 @@ class Membership:
         if answer.member_epoch > 0:
             self.epoch = answer.member_epoch
         if self._acknowledges:
-            self._acknowledge()
+            self.unacknowledged_since = math.inf
         if answer.assignment is not None:
             self.target = frozenset(Place(topic, each) for topic, rows, _ in answer.assignment[0] for each in rows)
-            self.acknowledged = False
             self.unacknowledged_since = min(self.unacknowledged_since, sent)
             if self.target != before[1]:
                 self.target_since = now
@@ -193,13 +194,9 @@ class Membership:
             self.changed()
         return None
 
-    def _acknowledge(self) -> None:
-        self.acknowledged, self.unacknowledged_since = True, math.inf
-
     def _thrown_out(self, now: float) -> None:
         """Forget the group: others may have the partitions already."""
-        self.epoch, self.target = JOIN, frozenset()
-        self._acknowledge()
+        self.epoch, self.target, self.unacknowledged_since = JOIN, frozenset(), math.inf
         self.life += 1
         self.out_since = now
         self.hurry(now)
