@@ -40,6 +40,14 @@ class Draining:
             await self.go.wait()
 
 
+def heard(source: ConsumerSource, session: float = 45.0) -> float:
+    """Make it a member in a group with this session, whose heartbeat was answered now; return this time."""
+    source.joined, source._session_seconds, source.member.epoch = True, session, 3
+    source._fetch = cast(Any, object())
+    source._member_at = source.member.heard_at = now = time.monotonic()
+    return now
+
+
 def raised(error: Exception) -> None:
     raise error
 
@@ -93,9 +101,7 @@ async def test_lost_partitions_end_at_once() -> None:
 def test_doubt_begins_before_the_session_is_over(session: float, limit: float) -> None:
     """At its end the group gives the partitions away at once, and beats look at the clock 0.25 s apart."""
     source = a_source(None)
-    source.joined, source._session_seconds, source.member.epoch = True, session, 3
-    source._fetch = cast(Any, object())
-    source._member_at = source.member.heard_at = now = time.monotonic()
+    now = heard(source, session)
     assert [source.doubtful(now + limit + after) for after in (-0.05, 0.05)] == [False, True]
 
 
@@ -105,9 +111,7 @@ async def test_a_partition_that_begins_ends_no_doubt(silent: float, expected: bo
     doubts = list[bool]()
     engine = SimpleNamespace(doubt=lambda *, doubtful: doubts.append(doubtful), assign=lambda _keys: None)
     source = a_source(engine)
-    source.joined, source._session_seconds, source.member.epoch = True, 6.0, 3
-    source._fetch = cast(Any, object())
-    source._member_at = source.member.heard_at = time.monotonic() - silent
+    source._member_at = source.member.heard_at = heard(source, 6.0) - silent
     source._begin([QUICK])
     assert doubts == [expected]
 
@@ -207,8 +211,7 @@ async def test_a_join_that_is_not_answered_is_no_leave(monkeypatch: pytest.Monke
 def test_doubt_before_the_end_of_a_session_is_no_wait_for_the_group(silent: float, unacknowledged: float) -> None:
     """The watchdog would wait for the future, and look at nothing else."""
     source = a_source(None, rebalance_timeout_seconds=15.0 if silent == 16 else 60.0)
-    source.joined, source._session_seconds, source.member.epoch = True, 45.0, 3
-    source._fetch, now = cast(Any, object()), time.monotonic()
+    now = heard(source)
     source._member_at = source.member.heard_at = now - silent
     if unacknowledged:
         source.member.unacknowledged_since = now - unacknowledged

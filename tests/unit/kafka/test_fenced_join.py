@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -54,8 +56,21 @@ def of(member: AMember, coordinator: FakeCoordinator, *scripts: Any) -> None:
     coordinator.script[HeartbeatRequest].append(answer)
 
 
+@asynccontextmanager
+async def two_members(coordinator: FakeCoordinator) -> AsyncIterator[tuple[Slow, AMember]]:
+    """Run a member that consumes all partitions, beside another that is to start."""
+    first, second = Slow(coordinator), AMember(coordinator)
+    first.start()
+    await until(lambda: len(first.consumes) == 4)
+    yield first, second
+    first.calls_end.set()
+    await first.end(leave=False)
+    await second.end(leave=False)
+
+
 async def overlap(first: Slow, second: AMember) -> set[int]:
-    """Return the partitions that the second consumes while calls of the first are under way."""
+    """Return the partitions that the second consumes while calls of the first, now thrown out, are under way."""
+    await until(lambda: first.member.life == 1)
     found: set[int] = set()
     for _ in range(200):
         found |= second.consumes & {key.partition for key in first.under_way}
@@ -66,53 +81,39 @@ async def overlap(first: Slow, second: AMember) -> set[int]:
 async def test_110_during_a_drain() -> None:
     """The coordinator frees what is drained at the join, long before the drain has ended."""
     coordinator = FakeCoordinator()
-    first, second = Slow(coordinator), AMember(coordinator)
-    first.start()
-    await until(lambda: len(first.consumes) == 4)
-    first.calls_end.clear()
-    second.start()
-    await until(lambda: first.under_way)  # it drains what the second is to get
-    assert second.consumes == set()
-    of(first, coordinator, lambda _request: heartbeat_answer(code=110))
-    await until(lambda: first.member.life == 1)
-    found = await overlap(first, second)
-    first.calls_end.set()
-    await first.end(leave=False)
-    await second.end(leave=False)
-    assert found == set()
+    async with two_members(coordinator) as (first, second):
+        first.calls_end.clear()
+        second.start()
+        await until(lambda: first.under_way)  # it drains what the second is to get
+        assert second.consumes == set()
+        of(first, coordinator, lambda _request: heartbeat_answer(code=110))
+        assert await overlap(first, second) == set()
 
 
 async def test_110_after_two_lost_answers() -> None:
     """How it comes to a 110 without any fault but of the network: an acknowledgement and what follows it are lost."""
     coordinator = FakeCoordinator()
-    first, second = Slow(coordinator), AMember(coordinator)
-    first.start()
-    await until(lambda: len(first.consumes) == 4)
+    async with two_members(coordinator) as (first, second):
 
-    def acknowledges(request: Any) -> Any:
-        """Lose the answer to the acknowledgement of the first rebalance; then the second one begins."""
-        answer = coordinator._usual(request)
-        if request.fields[9] is None or coordinator.members[first.name].revoked:
-            of(first, coordinator, acknowledges)
-            return answer
-        coordinator.retarget(**{first.name: [0], second.name: [1, 2, 3]})
-        of(first, coordinator, lost)
-        raise KafkaConnectionError("lost after")
+        def acknowledges(request: Any) -> Any:
+            """Lose the answer to the acknowledgement of the first rebalance; then the second one begins."""
+            answer = coordinator._usual(request)
+            if request.fields[9] is None or coordinator.members[first.name].revoked:
+                of(first, coordinator, acknowledges)
+                return answer
+            coordinator.retarget(**{first.name: [0], second.name: [1, 2, 3]})
+            of(first, coordinator, lost)
+            raise KafkaConnectionError("lost after")
 
-    def lost(request: Any) -> Any:
-        coordinator._usual(request)
-        raise KafkaConnectionError("lost after")
+        def lost(request: Any) -> Any:
+            coordinator._usual(request)
+            raise KafkaConnectionError("lost after")
 
-    of(first, coordinator, acknowledges)
-    second.start()
-    await until(lambda: first.consumes == {0, 1})
-    first.calls_end.clear()
-    await until(lambda: first.member.life == 1)
-    found = await overlap(first, second)
-    first.calls_end.set()
-    await first.end(leave=False)
-    await second.end(leave=False)
-    assert found == set()
+        of(first, coordinator, acknowledges)
+        second.start()
+        await until(lambda: first.consumes == {0, 1})
+        first.calls_end.clear()
+        assert await overlap(first, second) == set()
 
 
 async def test_110_while_a_commit_waits_for_a_heartbeat() -> None:

@@ -86,6 +86,19 @@ async def a_scene(spare: float) -> AsyncIterator[Scene]:
         await positions.stop()
 
 
+async def drained_in_a_reset(scene: Scene) -> asyncio.Task[None]:
+    """Let both go, and begin a reset of QUICK, whose end is found when the time that could be spared is over."""
+    letting_go = asyncio.create_task(scene.source.let_go([SLOW, QUICK], lost=False))
+    await rounds()
+    scene.positions.gone(QUICK, 5)
+    scene.positions.look()
+    await scene.end_asked.wait()
+    await until(lambda: QUICK not in scene.bench.engine.partitions)
+    scene.end_found.set()
+    await rounds()
+    return letting_go
+
+
 async def test_a_partition_that_comes_back_is_not_reset_for_an_offset_of_its_last_time() -> None:
     """With ``out_of_range`` = latest all records from its committed offset on are skipped, and the skip committed."""
     async with a_scene(spare=5.0) as scene:
@@ -108,15 +121,8 @@ async def test_a_reset_under_way_begins_no_partition_that_was_let_go() -> None:
     """A reset that began while QUICK went on would begin a new epoch of it after its last one was ended."""
     async with a_scene(spare=0.1) as scene:
         engine = scene.bench.engine
-        letting_go = asyncio.create_task(scene.source.let_go([SLOW, QUICK], lost=False))
-        await rounds()
-        scene.positions.gone(QUICK, 5)
-        scene.positions.look()
-        await scene.end_asked.wait()
-        await until(lambda: QUICK not in engine.partitions)  # the time that could be spared is over: it is drained
+        letting_go = await drained_in_a_reset(scene)
         assert not letting_go.done()
-        scene.end_found.set()
-        await rounds()
         scene.memory.give(a_chunk(END, 3), key=QUICK)  # what the fetcher still reads: it is hidden at the end
         await rounds()
         await asyncio.sleep(0.05)
@@ -131,15 +137,7 @@ async def test_the_stop_ends_after_such_a_reset() -> None:
     """The epoch that was begun for a partition that was let go is forgotten when the partition comes back."""
     async with asyncio.timeout(8):
         async with a_scene(spare=0.1) as scene:
-            engine = scene.bench.engine
-            letting_go = asyncio.create_task(scene.source.let_go([SLOW, QUICK], lost=False))
-            await rounds()
-            scene.positions.gone(QUICK, 5)
-            scene.positions.look()
-            await scene.end_asked.wait()
-            await until(lambda: QUICK not in engine.partitions)
-            scene.end_found.set()
-            await rounds()
+            letting_go = await drained_in_a_reset(scene)
             scene.slow_call.set()
             await letting_go
             scene.source.begin({QUICK: 700}, time.monotonic())

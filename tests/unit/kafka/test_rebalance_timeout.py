@@ -11,7 +11,7 @@ import pytest
 
 from consumer.kafka.membership import Place
 from tests.fakes.coordinator import heartbeat_answer
-from tests.unit.kafka.test_consumer_source import a_source
+from tests.unit.kafka.test_consumer_source import a_source, heard
 
 ID = UUID(int=1)
 
@@ -56,8 +56,7 @@ def test_a_member_that_cannot_acknowledge_is_in_doubt_after_the_rebalance_timeou
 def test_a_silent_member_is_in_doubt_after_a_rebalance_timeout_below_the_session() -> None:
     """The answer that took partitions away may have been lost."""
     source = a_source(SimpleNamespace(), rebalance_timeout_seconds=20.0)
-    source.joined, source._fetch, source.member.epoch = True, cast(Any, object()), 3
-    source._member_at = source.member.heard_at = heard_at = time.monotonic()
+    heard_at = heard(source)
     assert source.session_seconds == 45.0
     assert [source.doubtful(heard_at + after) for after in (19, 21)] == [False, True]
 
@@ -65,7 +64,6 @@ def test_a_silent_member_is_in_doubt_after_a_rebalance_timeout_below_the_session
 def test_a_slow_drain_alone_is_no_doubt() -> None:
     """While heartbeats are answered the member is in its group, however long it drains."""
     source = a_source(SimpleNamespace(), rebalance_timeout_seconds=20.0)
-    source.joined, source._fetch, source.member.epoch = True, cast(Any, object()), 3
-    source._member_at = source.member.heard_at = now = time.monotonic()
+    now = heard(source)
     source.member.unacknowledged_since = now - 100
     assert not source.doubtful(now + 0.5)
